@@ -1,0 +1,59 @@
+// SOURCE (a checkpoint folder or a GGUF) -> one quantized GGUF file, in one streaming pass.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "quant/error.h"
+#include "quant/tensor_view.h"
+
+namespace quern {
+
+struct ConvertOptions {
+  std::string source;
+  std::string output;
+  std::string type = "q4_0";  // a recipe's name (quant/recipe.h)
+  bool force = false;         // replace an existing target
+  bool dry_run = false;       // plan, write nothing
+  bool strict = false;        // a fallback format is an error
+  bool no_tokenizer = false;
+  int n_threads = 0;  // 0: automatic by the caller; must be >= 1 here
+};
+
+struct ConvertedTensor {
+  std::string name;  // GGUF's
+  std::string source_name;
+  Shape shape;
+  DType from, to, wanted;
+  uint64_t bytes_in = 0, bytes_out = 0;
+  double relative_rms_error = 0;  // NaN in a dry run
+};
+
+struct ConvertProgress {
+  size_t tensor, n_tensors;
+  uint64_t bytes_done, bytes_total;  // of input
+};
+
+struct ConvertReport {
+  std::vector<ConvertedTensor> tensors;
+  uint64_t bytes_in = 0, tensor_bytes = 0, file_bytes = 0, n_params = 0;
+  double bits_per_weight = 0;
+  double seconds = 0;        // until the last write
+  double fsync_seconds = 0;  // flushing to disk, apart
+};
+
+struct ConvertCallbacks {
+  Notice notice;                                            // warnings and automatic choices, a line each
+  std::function<void(const ConvertProgress&)> on_progress;  // often; from the calling thread
+  std::function<void(const ConvertedTensor&)> on_tensor;    // after each tensor
+  std::function<bool()> stop;  // polled; true: the output is discarded, Interrupted is thrown
+};
+
+struct Interrupted {};
+
+// Throws Error (error.h); the target is then as it was and no temporary file is left.
+ConvertReport convert(const ConvertOptions& options, const ConvertCallbacks& callbacks);
+
+}  // namespace quern

@@ -1,0 +1,29 @@
+// What the CPU and the operating system allow (cpuid and xgetbv).
+#pragma once
+
+#include <string>
+
+namespace quern {
+
+struct CpuFeatures {
+  bool avx2 = false, fma = false, f16c = false;
+  bool avx512 = false;       // F, BW, VL, DQ
+  bool avx512_vnni = false;  // and avx512
+  bool avx_vnni = false;
+  std::string model_name;  // "AMD EPYC ..."; empty when unknown
+};
+
+// Read once; the same object afterwards. Thread-safe.
+const CpuFeatures& cpu_features();
+
+// Threads that are worth starting: physical cores within this process's affinity mask, not more than the
+// cgroup's CPU quota (rounded up), at least 1.
+struct CpuCount {
+  int physical_cores;  // within affinity
+  int affinity;        // logical CPUs in the mask
+  int quota;           // of the cgroup, 0: none
+  int usable;          // the number to use
+};
+CpuCount count_cpus();
+
+}  // namespace quern

@@ -1,0 +1,27 @@
+// The table of kernel sets, and which one runs here.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/cpu_features.h"
+#include "kernels/kernel_set.h"
+
+namespace quern {
+
+struct KernelSetRow {
+  const KernelSet* set;
+  bool (*supported)(const CpuFeatures& features) noexcept;
+  const char* needs;  // "AVX2, FMA, F16C", for messages
+};
+
+// Best last; "scalar", the reference, first.
+std::span<const KernelSetRow> kernel_sets() noexcept;
+
+// The best supported set; or the one called `forced`, or, when that is empty, the one that the environment
+// variable QUERN_ISA names. An unknown name, or a set that this CPU cannot run, throws kUsage with the names
+// that would work.
+const KernelSet& select_kernel_set(std::string_view forced = {});
+
+}  // namespace quern

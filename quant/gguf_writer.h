@@ -1,0 +1,52 @@
+// Writes a GGUF v3 file: tensors one after the other, header and magic last.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "quant/gguf.h"
+#include "quant/output_file.h"
+#include "quant/tensor_view.h"
+
+namespace quern {
+
+struct GgufTensorInfo {
+  std::string name;  // <= 63 bytes
+  DType dtype = DType::F32;
+  Shape shape;  // outermost first; written reversed
+};
+
+// Where everything goes, known before the first byte is written.
+struct GgufPlan {
+  GgufPlan(const GgufMetadata& metadata, std::vector<GgufTensorInfo> tensors, uint64_t alignment = 32);
+
+  std::vector<GgufTensorInfo> tensors;
+  std::vector<uint64_t> offsets;  // from the start of the file
+  std::vector<uint64_t> sizes;    // bytes without padding
+  uint64_t alignment;
+  uint64_t data_offset;
+  uint64_t file_size;  // the last tensor's padding included
+};
+
+// Not thread-safe. Write tensors through write_tensor in any pieces; finish() writes the header (with
+// metadata whose encoded size must equal the plan's) and commits.
+class GgufWriter {
+ public:
+  // `metadata` is kept by reference until finish(), so that values of fixed size (checksums) can be filled in
+  // meanwhile.
+  GgufWriter(const std::string& target, const GgufPlan& plan, const GgufMetadata& metadata, bool overwrite);
+
+  // Writes `bytes` at `offset` within tensor `index`. Padding between tensors is left as the zeros of a fresh
+  // file.
+  void write_tensor(size_t index, uint64_t offset, std::span<const uint8_t> bytes);
+  void finish(double* fsync_seconds = nullptr);
+
+ private:
+  const GgufPlan& plan_;
+  const GgufMetadata& metadata_;
+  OutputFile file_;
+};
+
+}  // namespace quern

@@ -1,0 +1,45 @@
+// A file mapped read-only, or (allow_mmap = false) copied into memory.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace quern {
+
+class MappedFile {
+ public:
+  // Opens regular files only: directories, FIFOs and devices are refused by name, without blocking.
+  // Throws kIo (cannot open, not a regular file). An empty file maps to an empty span.
+  explicit MappedFile(const std::string& path, bool allow_mmap = true);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+  bool is_mapped() const { return mapped_; }
+  // The same file (device and inode)?
+  bool is_same_file(const std::string& other_path) const;
+  // A hint that [begin, begin + size) of bytes() will be read soon / will not be read again by this process
+  // (its pages leave the resident set; the page cache keeps them). No effect on contents.
+  void will_need(uint64_t begin, uint64_t size) const noexcept;
+  void done_with(uint64_t begin, uint64_t size) const noexcept;
+
+ private:
+  void release() noexcept;
+
+  std::string path_;
+  const uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+  uint64_t device_ = 0, inode_ = 0;
+  bool mapped_ = false;
+};
+
+// A page of a mapped model that cannot be read any more (the file shrank, or the disk failed) raises SIGBUS.
+// Installs a handler that says so in one line and ends the process with exit code 5. Call once, from main.
+void install_sigbus_handler();
+
+}  // namespace quern

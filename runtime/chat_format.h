@@ -1,0 +1,33 @@
+// Conversations -> token ids, structurally per message: special tokens in what a user typed stay text
+// (formats.md 3.4).
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/tokenizer.h"
+
+namespace quern {
+
+struct ChatMessage {
+  std::string role;     // "system", "user", "assistant"
+  std::string content;  // chunk lists already joined with "\n\n"
+  bool prefix = false;  // last assistant message that the model is to continue
+};
+
+struct ChatFormat {
+  std::string_view name;         // "mistral-v1"
+  std::string_view description;  // one line for --help
+  // Ids to feed before the model answers. Throws kMalformed with mistral_common's reason for what it refuses.
+  std::vector<TokenId> (*encode)(const Tokenizer& tokenizer, std::span<const ChatMessage> messages);
+};
+
+std::span<const ChatFormat> chat_formats() noexcept;
+const ChatFormat* find_chat_format(std::string_view name) noexcept;  // null when unknown
+// Name of the built-in format that a checkpoint's chat template is known to describe; empty when it is not
+// recognised. The template is data: it is matched, never executed.
+std::string_view recognise_chat_template(std::string_view chat_template) noexcept;
+
+}  // namespace quern
