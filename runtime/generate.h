@@ -16,7 +16,10 @@ namespace quern {
 struct GenerateOptions {
   SamplerOptions sampler;
   int64_t max_tokens = 128;  // -1: until the end of text or of the context
-  bool ignore_eos = false;
+  bool ignore_eos = false;   // the end token is never picked
+  // The text is a message of its own (chat), not the prompt's continuation: its first piece loses the leading
+  // space.
+  bool new_text = false;
   std::vector<std::string> stop;  // texts that end generation; not emitted
 };
 

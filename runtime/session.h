@@ -15,13 +15,15 @@ namespace quern {
 // was cut into eval() calls, nor on micro_batch, threads or instruction set.
 class Session {
  public:
-  // Allocates the cache for model.context() positions. micro_batch: tokens evaluated together at most.
-  explicit Session(const Model& model, size_t micro_batch = 512);
+  static constexpr size_t kMicroBatch = 512;  // tokens evaluated together at most, unless told otherwise
+
+  // Allocates the cache for model.context() positions.
+  explicit Session(const Model& model, size_t micro_batch = kMicroBatch);
   ~Session();
 
   // logits: [vocab_size] of the token at index `index` of the eval() call; valid during the call.
   using LogitsFn = std::function<void(size_t index, std::span<const float> logits)>;
-  // Polled between micro-batches; true stops eval() early with Stopped.
+  // Polled before each layer; true stops eval() early.
   using StopFn = std::function<bool()>;
 
   // Appends tokens at position() and evaluates them. on_logits is called, in order, for the last n_logits
@@ -46,9 +48,18 @@ class Session {
 
   // Bytes of cache and scratch that a session on this shape takes.
   static uint64_t memory(const HParams& hparams, uint64_t context, KvType kv, size_t micro_batch);
+  static KvShape kv_shape(const HParams& hparams, uint64_t context, KvType kv);
 
  private:
   struct Scratch;
+
+  // One micro-batch at position(), without logits; false when stopped.
+  bool forward(std::span<const int32_t> tokens, const StopFn& stop);
+  void fill_rope_table(size_t position, size_t n);
+  // Calls on_logits for rows [row_begin, n) of the micro-batch just evaluated, whose first token has index
+  // `first`.
+  void emit_logits(size_t row_begin, size_t n, size_t first, const LogitsFn& on_logits);
+
   const Model& model_;
   size_t micro_batch_;
   std::vector<int32_t> tokens_;

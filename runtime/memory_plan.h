@@ -1,0 +1,30 @@
+// Memory: what a model and a session will take, and what the machine can give, before anything is allocated.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace quern {
+
+// Bytes that this process may still take: the least of the kernel's MemAvailable, what the memory cgroups
+// above this process leave (their reclaimable page cache counts as free), and RLIMIT_AS. UINT64_MAX when
+// nothing can be read.
+uint64_t available_memory();
+
+struct MemoryPlan {
+  uint64_t weights = 0;  // mapped bytes that are used in place, and repacked copies
+  uint64_t kv = 0;
+  uint64_t scratch = 0;
+  uint64_t total() const { return weights + kv + scratch; }
+};
+
+// Throws kResource when plan.total() exceeds `available`: the message holds the parts, and the largest
+// context that fits. session_bytes(context): KV and scratch of a context.
+void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context,
+                    const std::function<uint64_t(uint64_t context)>& session_bytes);
+
+// "4.03 GB" (decimal units).
+std::string format_bytes(uint64_t bytes);
+
+}  // namespace quern
