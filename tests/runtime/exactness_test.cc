@@ -1,0 +1,95 @@
+// The promise of exactness, on whole models: the same bits for every instruction set, number of threads and
+// cutting into batches.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+
+#include "kernels/dispatch.h"
+#include "quant/recipe.h"
+#include "tests/support/models.h"
+
+namespace quern {
+namespace {
+
+struct ExactCase {
+  std::string model, type;
+};
+
+class Exactness : public testing::TestWithParam<ExactCase> {
+ protected:
+  // Long enough to cross attention tiles (64 keys) and random-window's window of 16.
+  std::vector<int32_t> ids(size_t n, uint32_t vocab) const {
+    std::mt19937 random(7);
+    std::vector<int32_t> out(n);
+    for (int32_t& id : out) id = static_cast<int32_t>(random() % vocab);
+    return out;
+  }
+
+  static void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b,
+                               const std::string& what) {
+    ASSERT_EQ(a.size(), b.size()) << what;
+    EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << what;
+  }
+};
+
+TEST_P(Exactness, HoldsForInstructionSetsThreadsAndBatches) {
+  const std::string path = test::converted(GetParam().model, GetParam().type);
+  for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+    ModelOptions options;
+    options.kv = kv;
+    options.isa = "scalar";
+    options.n_threads = 1;
+    const auto scalar = test::open_model(path, options);
+    const std::vector<int32_t> tokens = ids(90, scalar->hparams().vocab_size);
+    const std::vector<float> reference = test::all_logits(*scalar, tokens, tokens.size(), 512);
+
+    for (const KernelSetRow& row : kernel_sets()) {
+      if (!row.supported(cpu_features())) continue;
+      options.isa = row.set->name;
+      for (const int threads : {1, 3}) {
+        if (threads == 1 && options.isa == "scalar") continue;
+        options.n_threads = threads;
+        const auto model = test::open_model(path, options);
+        const std::string name = options.isa + ", threads " + std::to_string(threads);
+        expect_same_bits(test::all_logits(*model, tokens, tokens.size(), 512), reference,
+                         name + ", one batch");
+        expect_same_bits(test::all_logits(*model, tokens, 1, 512), reference, name + ", single steps");
+        if (options.isa == "scalar") continue;
+        expect_same_bits(test::all_logits(*model, tokens, 7, 512), reference, name + ", pieces of 7");
+        expect_same_bits(test::all_logits(*model, tokens, tokens.size(), 33), reference,
+                         name + ", micro-batches of 33");
+      }
+    }
+  }
+}
+
+std::vector<ExactCase> exact_cases() {
+  std::vector<ExactCase> cases;
+  for (const std::string& model : test::bundled_models())
+    for (const Recipe& recipe : recipes()) cases.push_back({model, std::string(recipe.name)});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Exactness, testing::ValuesIn(exact_cases()), [](const auto& info) {
+  std::string name = info.param.model + "_" + info.param.type;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+// Segments are 512 keys: two of them, and a window that starts inside one.
+TEST(ExactnessAcrossSegments, LongPromptEqualsSingleSteps) {
+  ModelOptions options;
+  options.context = 700;
+  const auto model = test::open_model(test::converted("tiny-mistral", "q8_0"), options);
+  std::vector<int32_t> tokens(600);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(3 + i * 37 % 1000);
+  const std::vector<float> whole = test::all_logits(*model, tokens, tokens.size(), 512);
+  const std::vector<float> steps = test::all_logits(*model, tokens, 1, 512);
+  ASSERT_EQ(whole.size(), steps.size());
+  EXPECT_EQ(std::memcmp(whole.data(), steps.data(), whole.size() * sizeof(float)), 0);
+}
+
+}  // namespace
+}  // namespace quern

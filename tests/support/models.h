@@ -1,0 +1,27 @@
+// Test models: the bundled checkpoints converted on demand into a folder of this process, and opened without
+// chatter.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/model.h"
+#include "runtime/session.h"
+
+namespace quern::test {
+
+// "tiny-mistral", "stories260k", "random-window".
+const std::vector<std::string>& bundled_models();
+
+// Path of the bundled checkpoint `model` converted to `type`; made once per process.
+std::string converted(const std::string& model, const std::string& type);
+
+// Loads without notices.
+std::unique_ptr<Model> open_model(const std::string& path, const ModelOptions& options);
+
+// Logits of every token of `ids`, evaluated in pieces of `chunk` tokens: [ids.size() * vocab_size].
+std::vector<float> all_logits(const Model& model, const std::vector<int32_t>& ids, size_t chunk,
+                              size_t micro_batch);
+
+}  // namespace quern::test
