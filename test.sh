@@ -1,0 +1,13 @@
+#!/bin/sh
+# Installs what is missing, builds a release and runs every test.
+set -eu
+cd "$(dirname "$0")"
+. .ci/packages.sh
+
+say "Packages"
+install_packages $QUERN_PACKAGES $QUERN_TEST_PACKAGES
+say "Building a release in build/release"
+cmake --preset release -DQUERN_TESTS=ON -DQUERN_BENCH=ON  # quickstart.sh leaves them out
+cmake --build --preset release
+say "Running every test"
+ctest --test-dir build/release -j2 --output-on-failure
