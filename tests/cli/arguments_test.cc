@@ -1,0 +1,146 @@
+// The command line itself: help, versions, and what is refused before any work.
+#include <gtest/gtest.h>
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tests/cli/quern_cli.h"
+
+namespace quern::test {
+namespace {
+
+const std::vector<std::string> kCommands = {"convert",    "inspect", "run",     "chat",
+                                            "perplexity", "bench",   "tokenize"};
+
+void expect_usage_error(const std::vector<std::string>& arguments, const std::string& named) {
+  const ProcessResult result = quern(arguments);
+  EXPECT_EQ(result.exit_code, 1) << testing::PrintToString(arguments) << "\n" << describe(result);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
+  EXPECT_NE(result.err.find(named), std::string::npos) << "not named: " << named << "\n" << describe(result);
+}
+
+TEST(Arguments, HelpListsEveryCommand) {
+  const ProcessResult result = quern({"--help"});
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  for (const std::string& command : kCommands) {
+    EXPECT_NE(result.out.find(command), std::string::npos) << command;
+  }
+}
+
+TEST(Arguments, HelpOfEveryCommandShowsExamples) {
+  for (const std::string& command : kCommands) {
+    const ProcessResult result = quern({command, "--help"});
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    EXPECT_NE(result.out.find("xample"), std::string::npos) << describe(result);
+    EXPECT_NE(result.out.find("quern " + command), std::string::npos) << describe(result);
+  }
+}
+
+TEST(Arguments, VersionIsPrinted) {
+  const ProcessResult result = quern({"--version"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.out.substr(0, 6), "quern ") << describe(result);
+}
+
+TEST(Arguments, UnknownCommandIsRefused) {
+  expect_usage_error({"parplexity"}, "parplexity");
+  EXPECT_EQ(quern({}).exit_code, 1);
+}
+
+TEST(Arguments, UnknownOptionIsRefusedByName) {
+  for (const std::string& command : kCommands) expect_usage_error({command, "x", "--tempp", "1"}, "--tempp");
+}
+
+// The model does not exist, so a value that slips through ends as an I/O error instead.
+struct BadValue {
+  std::string command, option, value;
+};
+
+void PrintTo(const BadValue& bad, std::ostream* out) {
+  *out << bad.command << " " << bad.option << " '" << bad.value << "'";
+}
+
+std::vector<BadValue> bad_values() {
+  std::vector<BadValue> all;
+  const std::vector<std::string> no_integer = {"12abc", "1e9", "",   "1.5",
+                                               "0x10",  " 7",  "-2", "99999999999999999999999"};
+  for (const std::string& value : no_integer) {
+    for (const char* option : {"-n", "--ctx", "--threads", "-t", "--seed", "--top-k"}) {
+      all.push_back({"run", option, value});
+    }
+    all.push_back({"perplexity", "--chunks", value});
+    all.push_back({"perplexity", "--ctx", value});
+    all.push_back({"bench", "-r", value});
+    all.push_back({"bench", "-p", value});
+    all.push_back({"bench", "-t", value});
+    all.push_back({"convert", "--threads", value});
+  }
+  for (const char* value : {"warm", "1x", "", "nan", "inf", "-1", "1e99999"}) {
+    for (const char* option : {"--temp", "--top-p", "--min-p", "--repeat-penalty"}) {
+      all.push_back({"run", option, value});
+    }
+  }
+  all.push_back({"run", "--threads", "0"});
+  all.push_back({"run", "--ids", "1,,2"});
+  all.push_back({"run", "--ids", "1,x"});
+  all.push_back({"run", "--ids", ""});
+  all.push_back({"run", "--isa", "mmx"});
+  all.push_back({"run", "--kv", "f64"});
+  all.push_back({"bench", "-r", "0"});
+  all.push_back({"bench", "-t", "1,,2"});
+  all.push_back({"bench", "-o", "yaml"});
+  all.push_back({"convert", "--type", "q3_k"});
+  all.push_back({"tokenize", "--decode", "1,2,x"});
+  return all;
+}
+
+class BadArgument : public testing::TestWithParam<std::string> {};
+
+std::vector<std::string> required_arguments(const std::string& command) {
+  if (command == "convert") return {"no-such-folder", "-o", "no-such-folder/out.gguf"};
+  if (command == "perplexity") return {"no-such-model.gguf", "-f", "no-such-text.txt"};
+  if (command == "tokenize") return {"no-such-model.gguf"};
+  if (command == "bench") return {"no-such-model.gguf"};
+  return {"no-such-model.gguf", "-p", "a"};
+}
+
+// One test for each command: a process for each value is quick, a ctest entry for each is noise.
+TEST_P(BadArgument, IsRefusedByName) {
+  for (const BadValue& bad : bad_values()) {
+    if (bad.command != GetParam()) continue;
+    std::vector<std::string> arguments = {bad.command};
+    const bool ids_instead_of_text = bad.option == "--ids";
+    for (const std::string& argument : required_arguments(bad.command)) {
+      if (ids_instead_of_text && (argument == "-p" || argument == "a")) continue;
+      arguments.push_back(argument);
+    }
+    arguments.push_back(bad.option);
+    arguments.push_back(bad.value);
+    SCOPED_TRACE(testing::PrintToString(bad));
+    expect_usage_error(arguments, bad.option);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Commands, BadArgument,
+                         testing::Values("run", "perplexity", "bench", "convert", "tokenize"),
+                         [](const auto& tested) { return tested.param; });
+
+TEST(Arguments, TwoPromptsAreRefused) {
+  const ProcessResult result = quern({"run", "no-such-model.gguf", "-p", "a", "-f", "no-such-file"});
+  EXPECT_EQ(result.exit_code, 1) << describe(result);
+}
+
+TEST(Arguments, UnsupportedInstructionSetFromTheEnvironmentIsRefused) {
+  ProcessOptions options;
+  options.environment = {"QUERN_ISA=mmx"};
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const ProcessResult result = quern({"run", model, "-p", "a", "-n", "1"}, options);
+  EXPECT_EQ(result.exit_code, 1) << describe(result);
+  EXPECT_NE(result.err.find("mmx"), std::string::npos) << describe(result);
+}
+
+}  // namespace
+}  // namespace quern::test

@@ -1,0 +1,237 @@
+// convert as its user sees it: what is written, what is refused, and what an interruption leaves behind.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/cli/quern_cli.h"
+
+namespace quern::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::vector<std::string> kTypes = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
+                                         "q6_k", "f16",  "bf16", "f32"};
+
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::toupper(c); });
+  return text;
+}
+
+std::string line_with(const std::string& text, const std::string& word) {
+  const size_t at = text.find(word);
+  if (at == std::string::npos) return "";
+  const size_t begin = text.rfind('\n', at) + 1;
+  return text.substr(begin, text.find('\n', at) - begin);
+}
+
+class ConvertType : public testing::TestWithParam<std::string> {};
+
+TEST_P(ConvertType, IsWrittenInspectedAndRuns) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "tiny-mistral", GetParam());
+  const ProcessResult inspected = quern({"inspect", model});
+  EXPECT_EQ(inspected.exit_code, 0) << describe(inspected);
+  EXPECT_NE(line_with(inspected.out, "blk.0.attn_q.weight").find(upper(GetParam())), std::string::npos)
+      << describe(inspected);
+  const ProcessResult run = quern({"run", model, "-p", "KING", "-n", "8", "--temp", "0"});
+  EXPECT_EQ(run.exit_code, 0) << describe(run);
+  EXPECT_NE(run.out, "");
+}
+
+TEST_P(ConvertType, DoesNotDependOnTheNumberOfThreads) {
+  const TempFolder folder;
+  const std::string one = converted(folder, "tiny-mistral", GetParam(), {"--threads", "1"});
+  const std::string bytes = read_file(one);
+  const std::string three = converted(folder, "tiny-mistral", GetParam(), {"--threads", "3", "--force"});
+  EXPECT_TRUE(bytes == read_file(three));
+}
+
+TEST_P(ConvertType, GivesTheSameModelFromAFloatFile) {
+  const TempFolder folder;
+  const std::string direct = converted(folder, "tiny-mistral", GetParam());
+  const std::string floats = converted(folder, "tiny-mistral", "f32", {"--force"});
+  const std::string requantized = folder.file("requantized.gguf");
+  const ProcessResult result = quern({"convert", floats, "-o", requantized, "--type", GetParam()});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const std::vector<std::string> rest = {"-p", "ROMEO:", "-n", "16", "--temp", "0"};
+  auto run = [&](const std::string& model) {
+    std::vector<std::string> arguments = {"run", model};
+    arguments.insert(arguments.end(), rest.begin(), rest.end());
+    return quern(arguments).out;
+  };
+  EXPECT_EQ(run(direct), run(requantized));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, ConvertType, testing::ValuesIn(kTypes),
+                         [](const auto& tested) { return tested.param; });
+
+TEST(Convert, SaysNothingOnStdoutThatIsNoResult) {
+  const TempFolder folder;
+  const ProcessResult result =
+      quern({"convert", test_data("tiny-mistral"), "-o", folder.file("a.gguf"), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const nlohmann::json report = nlohmann::json::parse(result.out);
+  EXPECT_TRUE(report.is_object());
+  EXPECT_FALSE(report.empty());
+  // No bar where nobody watches it.
+  EXPECT_EQ(result.err.find('\r'), std::string::npos) << describe(result);
+}
+
+TEST(Convert, VerboseNamesEveryTensor) {
+  const TempFolder folder;
+  const ProcessResult result =
+      quern({"convert", test_data("tiny-mistral"), "-o", folder.file("a.gguf"), "--verbose"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const std::string all = result.out + result.err;
+  for (const char* name :
+       {"token_embd.weight", "blk.2.ffn_down.weight", "output_norm.weight", "output.weight"}) {
+    EXPECT_NE(all.find(name), std::string::npos) << name;
+  }
+}
+
+TEST(Convert, DryRunWritesNothing) {
+  const TempFolder folder;
+  const ProcessResult result =
+      quern({"convert", test_data("tiny-mistral"), "-o", folder.file("a.gguf"), "--dry-run"});
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  EXPECT_TRUE(folder.names().empty());
+}
+
+TEST(Convert, ExistingTargetNeedsForce) {
+  const TempFolder folder;
+  const std::string target = folder.write("a.gguf", "old");
+  const ProcessResult refused = quern({"convert", test_data("tiny-mistral"), "-o", target});
+  EXPECT_GT(refused.exit_code, 0) << describe(refused);
+  EXPECT_NE(refused.err.find("--force"), std::string::npos) << describe(refused);
+  EXPECT_EQ(read_file(target), "old");
+  EXPECT_EQ(quern({"convert", test_data("tiny-mistral"), "-o", target, "--force"}).exit_code, 0);
+  EXPECT_EQ(read_file(target).substr(0, 4), "GGUF");
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"a.gguf"});
+}
+
+TEST(Convert, OutputThatIsTheInputIsRefused) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "f32");
+  const std::string before = read_file(model);
+  fs::create_symlink(model, folder.path() / "symlink.gguf");
+  fs::create_hard_link(model, folder.path() / "hardlink.gguf");
+  for (const std::string& output : {model, folder.file("symlink.gguf"), folder.file("hardlink.gguf")}) {
+    const ProcessResult result = quern({"convert", model, "-o", output, "--type", "q8_0", "--force"});
+    EXPECT_GT(result.exit_code, 0) << output << describe(result);
+    EXPECT_TRUE(read_file(model) == before) << output;
+  }
+  EXPECT_EQ(folder.names().size(), 3u);
+}
+
+TEST(Convert, FolderAsTargetIsRefused) {
+  const TempFolder folder;
+  const ProcessResult result =
+      quern({"convert", test_data("stories260k"), "-o", folder.path().string(), "--force"});
+  EXPECT_GT(result.exit_code, 0) << describe(result);
+  EXPECT_TRUE(folder.names().empty());
+}
+
+TEST(Convert, MissingTokenizerNeedsNoTokenizer) {
+  const TempFolder folder;
+  const std::string target = folder.file("a.gguf");
+  const ProcessResult refused = quern({"convert", test_data("random-window"), "-o", target});
+  EXPECT_EQ(refused.exit_code, 2) << describe(refused);
+  EXPECT_NE(refused.err.find("--no-tokenizer"), std::string::npos) << describe(refused);
+  EXPECT_TRUE(folder.names().empty());
+  EXPECT_EQ(quern({"convert", test_data("random-window"), "-o", target, "--no-tokenizer"}).exit_code, 0);
+}
+
+TEST(Convert, FallbackNamesTheTensorAndStrictRefusesIt) {
+  // stories260k's hidden size, 172, is no multiple of 32.
+  const TempFolder folder;
+  const std::string target = folder.file("a.gguf");
+  const ProcessResult fallback = quern({"convert", test_data("stories260k"), "-o", target});
+  EXPECT_EQ(fallback.exit_code, 0) << describe(fallback);
+  EXPECT_NE(fallback.err.find("ffn_down.weight"), std::string::npos) << describe(fallback);
+  fs::remove(target);
+  const ProcessResult strict = quern({"convert", test_data("stories260k"), "-o", target, "--strict"});
+  EXPECT_GT(strict.exit_code, 0) << describe(strict);
+  EXPECT_NE(strict.err.find("ffn_down.weight"), std::string::npos) << describe(strict);
+  EXPECT_TRUE(folder.names().empty());
+}
+
+TEST(Convert, FileSizeLimitLeavesNothing) {
+  const TempFolder folder;
+  const ProcessResult result =
+      quern_after("trap '' XFSZ; ulimit -f 100",
+                  {"convert", test_data("tiny-mistral"), "-o", folder.file("a.gguf"), "--type", "f32"});
+  EXPECT_EQ(result.exit_code, 5) << describe(result);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
+  EXPECT_TRUE(folder.names().empty());
+}
+
+TEST(Convert, ForceOverAModelThatRunsKeepsItsOldPages) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "tiny-mistral", "f32");
+  const std::vector<std::string> run = {"run",    model, "-p", "KING", "-n",          "600",
+                                        "--temp", "0",   "-t", "1",    "--ignore-eos"};
+  const std::string expected = quern(run).out;
+  Process running(quern_command(run), with_test_environment());
+  ASSERT_TRUE(running.wait_for_stdout("\n"));
+  EXPECT_EQ(quern({"convert", test_data("tiny-mistral"), "-o", model, "--type", "q4_0", "--force"}).exit_code,
+            0);
+  EXPECT_EQ(running.wait().out, expected);
+}
+
+// Interruptions at many moments of one conversion.
+class Interrupted : public testing::Test {
+ protected:
+  static constexpr size_t kMegabytes = kSanitized ? 20 : 100;
+
+  std::vector<std::string> command() const {
+    return quern_command({"convert", source_, "-o", folder_.file("out.gguf"), "--no-tokenizer", "--threads",
+                          "1", "--type", "q6_k", "--force"});
+  }
+
+  TempFolder folder_;
+  std::string source_ = write_big_checkpoint(folder_, kMegabytes);
+};
+
+TEST_F(Interrupted, BySignalLeavesTheOldTargetAndNothingElse) {
+  folder_.write("out.gguf", "old");
+  for (const int signal : {SIGINT, SIGTERM}) {
+    for (const double delay : {0.05, 0.15, 0.3}) {
+      Process convert(command(), with_test_environment());
+      convert.run_for(delay);
+      ASSERT_TRUE(convert.running()) << "the checkpoint is too small for this machine: "
+                                     << describe(convert.wait());
+      convert.send_signal(signal);
+      const ProcessResult result = convert.wait();
+      EXPECT_EQ(result.exit_code, 128 + signal) << describe(result);
+      EXPECT_LT(result.seconds, delay + 1 * kSlowdown);
+      EXPECT_EQ(read_file(folder_.file("out.gguf")), "old");
+      EXPECT_EQ(folder_.names(), (std::vector<std::string>{"big", "out.gguf"}));
+    }
+  }
+}
+
+TEST_F(Interrupted, ByKillNeverLeavesAFileThatLoads) {
+  for (const double delay : {0.01, 0.05, 0.1, 0.2, 0.3}) {
+    Process convert(command(), with_test_environment());
+    convert.run_for(delay);
+    ASSERT_TRUE(convert.running()) << "the checkpoint is too small for this machine: "
+                                   << describe(convert.wait());
+    convert.send_signal(SIGKILL);
+    EXPECT_EQ(convert.wait().signal, SIGKILL);
+    EXPECT_FALSE(fs::exists(folder_.file("out.gguf")));
+    for (const std::string& name : folder_.names()) {
+      if (name == "big") continue;
+      EXPECT_EQ(quern({"inspect", folder_.file(name)}).exit_code, 2) << name;
+      fs::remove(folder_.file(name));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quern::test

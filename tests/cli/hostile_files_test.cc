@@ -1,0 +1,107 @@
+// Paths that are not the file they should be. None may block, crash or print a result.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/cli/quern_cli.h"
+
+namespace quern::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+void expect_refused(const std::vector<std::string>& arguments, const std::vector<int>& exit_codes) {
+  ProcessOptions options;
+  options.timeout_seconds = 5;
+  const ProcessResult result = quern(arguments, options);
+  EXPECT_FALSE(result.timed_out) << "blocks: " << testing::PrintToString(arguments);
+  EXPECT_EQ(std::count(exit_codes.begin(), exit_codes.end(), result.exit_code), 1)
+      << testing::PrintToString(arguments) << "\n"
+      << describe(result);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
+}
+
+// Every command that takes a model, and the one that takes a source.
+void expect_refused_everywhere(const std::string& path, const std::vector<int>& exit_codes) {
+  const TempFolder folder;
+  const std::string text = folder.write("text.txt", "text");
+  expect_refused({"run", path, "-p", "a", "-n", "1"}, exit_codes);
+  expect_refused({"chat", path, "--once", "-p", "a"}, exit_codes);
+  expect_refused({"perplexity", path, "-f", text}, exit_codes);
+  expect_refused({"bench", path, "-p", "1", "-n", "1", "-r", "1"}, exit_codes);
+  expect_refused({"tokenize", path, "-p", "a"}, exit_codes);
+  expect_refused({"inspect", path}, exit_codes);
+  expect_refused({"convert", path, "-o", folder.file("out.gguf")}, exit_codes);
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"text.txt"});
+}
+
+TEST(HostileFiles, MissingFileIsAnIoError) { expect_refused_everywhere("/no/such/model.gguf", {5}); }
+
+TEST(HostileFiles, SymlinkLoopIsAnIoError) {
+  const TempFolder folder;
+  const std::string loop = folder.file("loop.gguf");
+  fs::create_symlink(loop, loop);
+  expect_refused_everywhere(loop, {5});
+}
+
+TEST(HostileFiles, PipeDoesNotBlock) {
+  const TempFolder folder;
+  const std::string fifo = folder.file("pipe.gguf");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  expect_refused_everywhere(fifo, {2, 5});
+}
+
+TEST(HostileFiles, EndlessDeviceDoesNotBlock) { expect_refused_everywhere("/dev/zero", {2, 5}); }
+
+TEST(HostileFiles, EmptyFileIsMalformed) {
+  const TempFolder folder;
+  expect_refused_everywhere(folder.write("empty.gguf", ""), {2});
+}
+
+TEST(HostileFiles, EmptyFolderIsRefused) {
+  const TempFolder folder;
+  expect_refused_everywhere(folder.path().string(), {2, 5});
+}
+
+TEST(HostileFiles, PromptFileIsCheckedToo) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const std::string fifo = folder.file("pipe.txt");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  for (const std::string& path : {std::string("/no/such/text"), fifo, folder.path().string()}) {
+    expect_refused({"run", model, "-n", "1", "-f", path}, {2, 5});
+    expect_refused({"perplexity", model, "-f", path}, {2, 5});
+  }
+}
+
+TEST(HostileFiles, SplitFileIsRefusedByName) {
+  const TempFolder folder;
+  const std::string whole = converted(folder, "stories260k", "q8_0");
+  const std::string split = folder.file("model-00001-of-00003.gguf");
+  fs::copy(whole, split);
+  // A file of that name without split.count is a whole model; the corpus (M146) has the one that is not.
+  EXPECT_EQ(quern({"run", split, "-p", "a", "-n", "1"}).exit_code, 0);
+  const ProcessResult result = quern({"run", QUERN_CORPUS "/M146_split_count_3.gguf", "-p", "a"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_NE(result.err.find("split"), std::string::npos) << describe(result);
+}
+
+TEST(HostileFiles, BpeTokenizerIsRefusedByName) {
+  const TempFolder folder;
+  const fs::path source = folder.path() / "checkpoint";
+  fs::copy(test_data("stories260k"), source);
+  fs::remove(source / "tokenizer.model");
+  folder.write("checkpoint/tokenizer.json", R"({"version": "1.0", "model": {"type": "BPE"}})");
+  const ProcessResult result = quern({"convert", source.string(), "-o", folder.file("out.gguf")});
+  EXPECT_EQ(result.exit_code, 2) << describe(result);
+  EXPECT_NE(result.err.find("tokenizer.json"), std::string::npos) << describe(result);
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"checkpoint"});
+}
+
+}  // namespace
+}  // namespace quern::test

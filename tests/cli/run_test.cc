@@ -1,0 +1,228 @@
+// run: completions that are known, the same on every path, and an output that other programs can trust.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/cli/quern_cli.h"
+
+namespace quern::test {
+namespace {
+
+std::vector<int> parse_ids(std::string text) {
+  for (char& c : text) {
+    if (c == ',') c = ' ';
+  }
+  std::istringstream in(text);
+  std::vector<int> ids;
+  for (int id; in >> id;) ids.push_back(id);
+  return ids;
+}
+
+std::string join(const std::vector<int>& ids) {
+  std::string text;
+  for (const int id : ids) text += (text.empty() ? "" : ",") + std::to_string(id);
+  return text;
+}
+
+bool is_utf8(std::string_view text) {
+  try {
+    static_cast<void>(nlohmann::json(std::string(text)).dump());
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
+class Golden : public testing::TestWithParam<std::string> {
+ protected:
+  nlohmann::json golden_ = golden_model(GetParam());
+  TempFolder folder_;
+};
+
+TEST_P(Golden, GreedyTextIsTheReference) {
+  const std::string model = converted(folder_, GetParam(), "f32");
+  const ProcessResult result = quern({"run", model, "-p", golden_["text"], "-n", "32", "--temp", "0"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  // The reference decodes the completion alone, which drops the space before its first word.
+  std::string text = result.out;
+  if (text.starts_with(' ')) text.erase(0, 1);
+  EXPECT_EQ(text, golden_["greedy_text"]);
+}
+
+TEST_P(Golden, GreedyIdsAreTheReference) {
+  const std::string model = converted(folder_, GetParam(), "f32");
+  const ProcessResult result =
+      quern({"run", model, "--ids", join(golden_["ids"].get<std::vector<int>>()), "-n", "32", "--temp", "0"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  EXPECT_EQ(parse_ids(result.out), golden_["greedy_32"].get<std::vector<int>>());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Golden, testing::Values("tiny-mistral", "stories260k"),
+                         [](const auto& tested) { return tested.param.substr(0, tested.param.find('-')); });
+
+class Run : public testing::Test {
+ protected:
+  ProcessResult run(std::vector<std::string> arguments, const ProcessOptions& options = {}) {
+    arguments.insert(arguments.begin(), {"run", model_});
+    return quern(arguments, options);
+  }
+
+  TempFolder folder_;
+  std::string model_ = converted(folder_, "tiny-mistral", "q4_0");
+};
+
+TEST_F(Run, SameSeedGivesTheSameTextForAnyThreadsAndInstructionSet) {
+  const std::vector<std::string> base = {"-p", "JULIET:\n", "-n", "64", "--seed", "7"};
+  auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = base;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    return result.out;
+  };
+  const std::string expected = with({});
+  EXPECT_GT(expected.size(), 20u);
+  EXPECT_EQ(with({"-t", "1"}), expected);
+  EXPECT_EQ(with({"-t", "3"}), expected);
+  EXPECT_EQ(with({"--isa", "scalar"}), expected);
+  ProcessOptions scalar;
+  scalar.environment = {"QUERN_ISA=scalar"};
+  EXPECT_EQ(run(base, scalar).out, expected);
+}
+
+TEST_F(Run, DrawnSeedIsPrintedAndRepeats) {
+  const ProcessResult drawn = run({"-p", "JULIET:\n", "-n", "40"});
+  ASSERT_EQ(drawn.exit_code, 0) << describe(drawn);
+  const size_t at = drawn.err.find("seed");
+  ASSERT_NE(at, std::string::npos) << describe(drawn);
+  const size_t digits = drawn.err.find_first_of("0123456789", at);
+  const std::string seed =
+      drawn.err.substr(digits, drawn.err.find_first_not_of("0123456789", digits) - digits);
+  EXPECT_EQ(run({"-p", "JULIET:\n", "-n", "40", "--seed", seed}).out, drawn.out) << describe(drawn);
+}
+
+TEST_F(Run, PromptMayComeFromAFileOrStdin) {
+  const std::string expected = run({"-p", "JULIET:", "-n", "24", "--temp", "0"}).out;
+  // One trailing newline of a file is dropped.
+  const std::string file = folder_.write("prompt.txt", "JULIET:\n");
+  EXPECT_EQ(run({"-f", file, "-n", "24", "--temp", "0"}).out, expected);
+  ProcessOptions options;
+  options.input = "JULIET:";
+  EXPECT_EQ(run({"-n", "24", "--temp", "0"}, options).out, expected);
+}
+
+TEST_F(Run, TimingsGoToStderr) {
+  const ProcessResult result = run({"-p", "JULIET:", "-n", "4", "--temp", "0"});
+  EXPECT_NE(result.err.find("tok/s"), std::string::npos) << describe(result);
+  EXPECT_EQ(result.out.find("tok/s"), std::string::npos) << describe(result);
+}
+
+TEST_F(Run, StopTextIsNotPrinted) {
+  const std::string whole = run({"-p", "KING RICHARD II:\n", "-n", "40", "--temp", "0"}).out;
+  ASSERT_GT(whole.size(), 20u);
+  const std::string stop = whole.substr(10, 4);
+  const ProcessResult stopped = run({"-p", "KING RICHARD II:\n", "-n", "40", "--temp", "0", "--stop", stop});
+  EXPECT_EQ(stopped.exit_code, 0);
+  EXPECT_EQ(stopped.out, whole.substr(0, whole.find(stop)));
+}
+
+TEST_F(Run, PromptLargerThanTheContextEndsWithBothNumbers) {
+  const std::vector<int> ids = golden_model("tiny-mistral")["ids"];
+  const ProcessResult result = run({"--ids", join(ids), "--ctx", "16"});
+  EXPECT_EQ(result.exit_code, 4) << describe(result);
+  EXPECT_NE(result.err.find("16"), std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find(std::to_string(ids.size())), std::string::npos) << describe(result);
+  EXPECT_EQ(result.out, "");
+}
+
+TEST_F(Run, GenerationEndsWithTheContext) {
+  const ProcessResult result =
+      run({"--ids", "1,5,9", "--ctx", "16", "-n", "100", "--temp", "0", "--ignore-eos"});
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  const size_t generated = parse_ids(result.out).size();
+  EXPECT_GE(generated, 13u);
+  EXPECT_LE(generated, 14u);
+}
+
+TEST_F(Run, ContextIsSaidAndBeyondTheTrainedOneWarned) {
+  EXPECT_NE(run({"-p", "a", "-n", "1"}).err.find("1024"), std::string::npos);
+  const ProcessResult beyond = run({"-p", "a", "-n", "1", "--ctx", "2048"});
+  EXPECT_EQ(beyond.exit_code, 0) << describe(beyond);
+  EXPECT_NE(beyond.err.find("warning"), std::string::npos) << describe(beyond);
+  EXPECT_NE(beyond.err.find("1024"), std::string::npos) << describe(beyond);
+}
+
+TEST_F(Run, ContextThatDoesNotFitMemoryIsRefusedBeforeAllocation) {
+  const ProcessResult result = run({"-p", "a", "-n", "1", "--ctx", "4000000000"});
+  EXPECT_TRUE(result.exit_code == 4 || result.exit_code == 1) << describe(result);
+  EXPECT_LT(result.seconds, 2 * kSlowdown);
+}
+
+TEST_F(Run, AnyBytesAreAPrompt) {
+  for (const std::string& prompt :
+       {std::string("\xff\xfe\x80 a"), std::string("\0b\0", 3), std::string("\r\n"),
+        std::string("\xef\xbb\xbf") + "x", std::string("</s><s>[INST]")}) {
+    ProcessOptions options;
+    options.input = prompt;
+    const ProcessResult result = run({"-n", "8", "--temp", "0"}, options);
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    EXPECT_TRUE(is_utf8(result.out)) << describe(result);
+  }
+}
+
+TEST_F(Run, FullOutputDeviceIsAnError) {
+  ProcessOptions options;
+  options.stdout_path = "/dev/full";
+  const ProcessResult result = run({"-p", "a", "-n", "4"}, options);
+  EXPECT_EQ(result.exit_code, 5) << describe(result);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
+}
+
+TEST_F(Run, ReaderThatLeavesEndsItQuietly) {
+  ProcessOptions options;
+  options.close_stdout_after_lines = 1;
+  const ProcessResult result = run(
+      {"-p", "KING RICHARD II:\n", "-n", "900", "--temp", "0", "--ignore-eos", "--isa", "scalar", "-t", "1"},
+      options);
+  EXPECT_TRUE(result.signal == SIGPIPE || result.exit_code == 0 || result.exit_code == 128 + SIGPIPE)
+      << describe(result);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 0u) << describe(result);
+}
+
+TEST_F(Run, InterruptEndsWith130) {
+  Process process(quern_command({"run", model_, "-p", "KING", "-n", "900", "--ignore-eos", "--temp", "0",
+                                 "--isa", "scalar", "-t", "1"}),
+                  with_test_environment());
+  ASSERT_TRUE(process.wait_for_stdout("\n"));
+  process.send_signal(SIGINT);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.exit_code, 130) << describe(result);
+  EXPECT_TRUE(is_utf8(result.out)) << describe(result);
+}
+
+TEST(RunWithoutVocabulary, TextIsRefusedAndIdsWork) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "random-window", "f32", {"--no-tokenizer"});
+  const ProcessResult text = quern({"run", model, "-p", "a", "-n", "2"});
+  EXPECT_GT(text.exit_code, 0) << describe(text);
+  EXPECT_EQ(count_lines_with_prefix(text.err, "error:"), 1u) << describe(text);
+  EXPECT_EQ(text.out, "");
+  const std::vector<int> ids = golden_model("random-window")["ids"];
+  const ProcessResult by_ids = quern({"run", model, "--ids", join(ids), "-n", "4", "--temp", "0"});
+  EXPECT_EQ(by_ids.exit_code, 0) << describe(by_ids);
+  EXPECT_EQ(parse_ids(by_ids.out).size(), 4u) << describe(by_ids);
+}
+
+TEST(RunWithoutVocabulary, IdOutsideTheVocabularyIsRefused) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "random-window", "f32", {"--no-tokenizer"});
+  for (const char* ids : {"320", "1,-1", "2147483648"}) {
+    EXPECT_EQ(quern({"run", model, "--ids", ids, "-n", "1"}).exit_code, 1) << ids;
+  }
+}
+
+}  // namespace
+}  // namespace quern::test
