@@ -1,6 +1,7 @@
 // What the CPU and the operating system allow (cpuid and xgetbv).
 #pragma once
 
+#include <span>
 #include <string>
 
 namespace quern {
@@ -25,5 +26,12 @@ struct CpuCount {
   int usable;          // the number to use
 };
 CpuCount count_cpus();
+
+// The parts of count_cpus(), on a file system that begins at `root` ("" for the real one). What is missing or
+// cannot be parsed counts as absent: a CPU without topology is a core of its own, a cgroup without a quota
+// sets none.
+int count_physical_cores(const std::string& root, std::span<const int> cpus);
+// The tightest CPU quota of this process's cgroup (version 1 or 2) and its ancestors, rounded up; 0: none.
+int cgroup_cpu_quota(const std::string& root);
 
 }  // namespace quern

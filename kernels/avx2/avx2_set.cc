@@ -1,0 +1,19 @@
+#include "kernels/avx2/avx2_kernels.h"
+#include "kernels/avx2/avx2_ops.h"
+
+namespace quern::avx2 {
+
+const KernelSet kKernelSet = {
+    .name = "avx2",
+    .matmuls = kMatmuls,
+    .n_matmuls = kMatmulCount,
+    .quantize_activations = quantize_activations,
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .swiglu = swiglu,
+    .store_kv = store_kv,
+    .attend = attend,
+    .sum_exp = sum_exp,
+};
+
+}  // namespace quern::avx2

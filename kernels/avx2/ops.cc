@@ -1,0 +1,223 @@
+// The elementwise operations with AVX2, FMA and F16C: the scalar set's bits. Sixteen lanes of the definition
+// are two registers here.
+#include <immintrin.h>
+
+#include "kernels/avx2/avx2_ops.h"
+#include "kernels/avx2/exp2q.h"
+
+namespace quern::avx2 {
+
+namespace {
+
+// Values beyond `count` are zero. count <= 8.
+__m256 load_partial(const float* x, size_t count) {
+  alignas(32) float padded[8] = {};
+  __builtin_memcpy(padded, x, count * sizeof(float));
+  return _mm256_load_ps(padded);
+}
+
+void store_partial(__m256 value, size_t count, float* y) {
+  alignas(32) float padded[8];
+  _mm256_store_ps(padded, value);
+  __builtin_memcpy(y, padded, count * sizeof(float));
+}
+
+// fold16 of lanes 0..7 and 8..15.
+float fold16(__m256 low, __m256 high) {
+  const __m256 eight = _mm256_add_ps(low, high);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Lanes 0..3, 4..7, 8..11, 12..15.
+double fold16(const __m256d (&lanes)[4]) {
+  const __m256d four = _mm256_add_pd(_mm256_add_pd(lanes[0], lanes[2]), _mm256_add_pd(lanes[1], lanes[3]));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+uint32_t horizontal_max(__m256i x) {
+  __m128i four = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(1, 0, 3, 2)));
+  four = _mm_max_epu32(four, _mm_shuffle_epi32(four, _MM_SHUFFLE(2, 3, 0, 1)));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(four));
+}
+
+// codes: [32] -> the four sums of QuantizedRows::sums.
+void sum_codes(__m256i codes, int16_t* sums) {
+  // Sums of two neighbours: even lanes k % 4 in {0, 1}, odd lanes {2, 3}; then add pairs of such lanes within
+  // each half of 16 codes.
+  __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes);
+  pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, _MM_SHUFFLE(1, 0, 3, 2)));
+  pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, _MM_SHUFFLE(2, 3, 0, 1)));
+  const int halves[2] = {_mm_cvtsi128_si32(_mm256_castsi256_si128(pairs)),
+                         _mm_cvtsi128_si32(_mm256_extracti128_si256(pairs, 1))};
+  __builtin_memcpy(sums, halves, sizeof(halves));
+}
+
+float quantize_group(const float* x, int8_t* codes, int16_t* sums) {
+  __m256 values[4];
+  __m256i largest = _mm256_setzero_si256();
+  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+  for (int i = 0; i < 4; ++i) {
+    values[i] = _mm256_loadu_ps(x + 8 * i);
+    largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(values[i]), magnitude));
+  }
+  const uint32_t bits = horizontal_max(largest);
+  if (bits >= 0x7f800000u || bits < 0x0d800000u) {
+    __builtin_memset(codes, 0, 32);
+    __builtin_memset(sums, 0, 4 * sizeof(int16_t));
+    return bits >= 0x7f800000u ? __builtin_nanf("") : 0.0f;
+  }
+  float amax;
+  __builtin_memcpy(&amax, &bits, sizeof(amax));
+  const __m256 inverse = _mm256_set1_ps(127 / amax);
+  __m256i rounded[4];
+  for (int i = 0; i < 4; ++i) rounded[i] = _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse));
+  // The packs work within 128-bit halves and leave groups of four codes in the order 0 2 4 6 | 1 3 5 7.
+  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(rounded[0], rounded[1]),
+                                            _mm256_packs_epi32(rounded[2], rounded[3]));
+  const __m256i in_order = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), in_order);
+  sum_codes(in_order, sums);
+  return amax / 127;
+}
+
+// The last pairs of a head that do not fill a register, and heads of other widths.
+void rope_pairs(float* x, size_t begin, size_t end, const float* cos_sin) {
+  for (size_t i = begin; i < end; i += 2) {
+    const float x0 = x[i], x1 = x[i + 1], c = cos_sin[i], s = cos_sin[i + 1];
+    x[i] = __builtin_fmaf(x0, c, -(x1 * s));
+    x[i + 1] = __builtin_fmaf(x1, c, x0 * s);
+  }
+}
+
+__m256 swiglu8(__m256 gate, __m256 up) {
+  const __m256 e = exp2q(_mm256_mul_ps(gate, _mm256_set1_ps(-0x1.715476p0f)));
+  return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), up);
+}
+
+// Nearest even; finite values saturate at +-65504, infinities and NaN stay.
+__m128i saturated_f16(__m256 x) {
+  const __m256 limit = _mm256_set1_ps(65504.0f);
+  const __m256 minus_limit = _mm256_set1_ps(-65504.0f);
+  const __m256 clamped = _mm256_max_ps(minus_limit, _mm256_min_ps(limit, x));
+  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  const __m256 infinite = _mm256_cmp_ps(magnitude, _mm256_set1_ps(__builtin_inff()), _CMP_EQ_OQ);
+  return _mm256_cvtps_ph(_mm256_blendv_ps(clamped, x, infinite), _MM_FROUND_TO_NEAREST_INT);
+}
+
+// Stores `count` elements (<= 8) of x, `stride` elements apart.
+void store_elements(__m256 x, size_t count, size_t stride, uint16_t* out) {
+  alignas(16) uint16_t bits[8];
+  _mm_store_si128(reinterpret_cast<__m128i*>(bits), saturated_f16(x));
+  for (size_t i = 0; i < count; ++i) out[i * stride] = bits[i];
+}
+void store_elements(__m256 x, size_t count, size_t stride, float* out) {
+  alignas(32) float values[8];
+  _mm256_store_ps(values, x);
+  for (size_t i = 0; i < count; ++i) out[i * stride] = values[i];
+}
+
+template <class Element>
+bool store_kv_as(const StoreKvArgs& args) {
+  const size_t n = args.head_dim;
+  Element* k_out = static_cast<Element*>(args.cache.k) + args.position / 16 * n * 16 + args.position % 16;
+  Element* v_out = static_cast<Element*>(args.cache.v) + args.position * n;
+  __m256 nan = _mm256_setzero_ps();
+  for (size_t d = 0; d < n; d += 8) {
+    const size_t count = n - d < 8 ? n - d : 8;
+    const __m256 k = count == 8 ? _mm256_loadu_ps(args.k + d) : load_partial(args.k + d, count);
+    const __m256 v = count == 8 ? _mm256_loadu_ps(args.v + d) : load_partial(args.v + d, count);
+    nan = _mm256_or_ps(nan, _mm256_cmp_ps(k, v, _CMP_UNORD_Q));
+    store_elements(k, count, 16, k_out + d * 16);
+    store_elements(v, count, 1, v_out + d);
+  }
+  return _mm256_movemask_ps(nan) == 0;
+}
+
+// exp((z - z_max)) of eight values.
+__m256 exp_below(__m256 z, __m256 z_max) {
+  return exp2q(_mm256_mul_ps(_mm256_sub_ps(z, z_max), _mm256_set1_ps(0x1.715476p0f)));
+}
+
+void add_to_lanes(__m256 values, __m256d* lanes) {
+  lanes[0] = _mm256_add_pd(lanes[0], _mm256_cvtps_pd(_mm256_castps256_ps128(values)));
+  lanes[1] = _mm256_add_pd(lanes[1], _mm256_cvtps_pd(_mm256_extractf128_ps(values, 1)));
+}
+
+}  // namespace
+
+void quantize_activations(const float* x, size_t n_tokens, size_t k, const QuantizedRows& out) noexcept {
+  for (size_t group = 0; group < n_tokens * k / 32; ++group)
+    out.scales[group] = quantize_group(x + group * 32, out.codes + group * 32, out.sums + group * 4);
+}
+
+void rms_norm(const float* x, const float* weight, size_t n, float eps, float* y) noexcept {
+  __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
+  size_t k = 0;
+  for (; k + 16 <= n; k += 16) {
+    const __m256 a = _mm256_loadu_ps(x + k), b = _mm256_loadu_ps(x + k + 8);
+    low = _mm256_fmadd_ps(a, a, low);
+    high = _mm256_fmadd_ps(b, b, high);
+  }
+  // Zeros leave a lane as it is: it is never -0.
+  const size_t rest = n - k, rest_low = rest < 8 ? rest : 8;
+  const __m256 a = load_partial(x + k, rest_low), b = load_partial(x + k + rest_low, rest - rest_low);
+  const float ss = fold16(_mm256_fmadd_ps(a, a, low), _mm256_fmadd_ps(b, b, high));
+
+  const float r =
+      ss < __builtin_inff() ? 1 / __builtin_sqrtf(ss / static_cast<float>(n) + eps) : __builtin_nanf("");
+  const __m256 scale = _mm256_set1_ps(r);
+  for (k = 0; k + 8 <= n; k += 8) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + k), scale);
+    _mm256_storeu_ps(y + k, _mm256_mul_ps(scaled, _mm256_loadu_ps(weight + k)));
+  }
+  for (; k < n; ++k) y[k] = (x[k] * r) * weight[k];
+}
+
+void rope(float* x, size_t n_heads, size_t head_dim, size_t rotary_dim, const float* cos_sin) noexcept {
+  const size_t vectors_end = rotary_dim / 8 * 8;
+  for (size_t head = 0; head < n_heads; ++head, x += head_dim) {
+    for (size_t i = 0; i < vectors_end; i += 8) {
+      const __m256 pairs = _mm256_loadu_ps(x + i), angles = _mm256_loadu_ps(cos_sin + i);
+      const __m256 swapped = _mm256_permute_ps(pairs, _MM_SHUFFLE(2, 3, 0, 1));
+      const __m256 products = _mm256_mul_ps(swapped, _mm256_movehdup_ps(angles));
+      // Even lanes subtract (x0 c - x1 s), odd lanes add (x1 c + x0 s).
+      _mm256_storeu_ps(x + i, _mm256_fmaddsub_ps(pairs, _mm256_moveldup_ps(angles), products));
+    }
+    rope_pairs(x, vectors_end, rotary_dim, cos_sin);
+  }
+}
+
+void swiglu(const float* gate, const float* up, size_t n, float* h) noexcept {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(h + i, swiglu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+  const size_t rest = n - i;
+  if (rest != 0)
+    store_partial(swiglu8(load_partial(gate + i, rest), load_partial(up + i, rest)), rest, h + i);
+}
+
+bool store_kv(const StoreKvArgs& args) noexcept {
+  return args.type == KvType::kF16 ? store_kv_as<uint16_t>(args) : store_kv_as<float>(args);
+}
+
+double sum_exp(const float* z, size_t n, float z_max) noexcept {
+  const __m256 top = _mm256_set1_ps(z_max);
+  __m256d lanes[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
+  for (size_t k = 0; k < n; k += 8) {
+    const size_t count = n - k < 8 ? n - k : 8;
+    __m256 e = exp_below(count == 8 ? _mm256_loadu_ps(z + k) : load_partial(z + k, count), top);
+    if (count < 8) {
+      const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      const __m256i valid = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
+      e = _mm256_and_ps(e, _mm256_castsi256_ps(valid));
+    }
+    add_to_lanes(e, lanes + (k % 16 == 0 ? 0 : 2));
+  }
+  return fold16(lanes);
+}
+
+}  // namespace quern::avx2

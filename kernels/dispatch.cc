@@ -1,0 +1,60 @@
+#include "kernels/dispatch.h"
+
+#include <cstdlib>
+
+#include "kernels/scalar/scalar_ops.h"
+#include "quant/error.h"
+#if defined(__x86_64__)
+#include "kernels/avx2/avx2_ops.h"
+#endif
+
+namespace quern {
+
+namespace {
+
+constexpr KernelSetRow kRows[] = {
+    {&scalar::kKernelSet, [](const CpuFeatures&) noexcept { return true; }, "nothing special"},
+#if defined(__x86_64__)
+    {&avx2::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
+     "AVX2, FMA and F16C"},
+#endif
+};
+
+std::string supported_names(const CpuFeatures& features) {
+  std::string names;
+  for (const KernelSetRow& row : kRows) {
+    if (!row.supported(features)) continue;
+    if (!names.empty()) names += ", ";
+    names += row.set->name;
+  }
+  return names;
+}
+
+const KernelSet& named_set(std::string_view name, const char* origin, const CpuFeatures& features) {
+  for (const KernelSetRow& row : kRows) {
+    if (name != row.set->name) continue;
+    if (row.supported(features)) return *row.set;
+    fail(ErrorCode::kUsage,
+         "{}: the instruction set '{}' needs {}, which this CPU or system lacks; here work: {}", origin, name,
+         row.needs, supported_names(features));
+  }
+  fail(ErrorCode::kUsage, "{}: unknown instruction set '{}'; here work: {}", origin, printable(name),
+       supported_names(features));
+}
+
+}  // namespace
+
+std::span<const KernelSetRow> kernel_sets() noexcept { return kRows; }
+
+const KernelSet& select_kernel_set(std::string_view forced) {
+  const CpuFeatures& features = cpu_features();
+  if (!forced.empty()) return named_set(forced, "--isa", features);
+  const char* environment = std::getenv("QUERN_ISA");
+  if (environment != nullptr && *environment != '\0') return named_set(environment, "QUERN_ISA", features);
+  const KernelSet* best = kRows[0].set;
+  for (const KernelSetRow& row : kRows)
+    if (row.supported(features)) best = row.set;
+  return *best;
+}
+
+}  // namespace quern

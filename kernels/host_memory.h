@@ -1,0 +1,33 @@
+// Memory of the CPU device: aligned, zeroed, in huge pages when large.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace quern {
+
+// Owns n_bytes of zeroed memory, aligned to 64 bytes. From 2 MiB on it is anonymous pages, aligned to 2 MiB,
+// that the system takes from memory only when they are touched and may back with huge pages. Movable.
+class HostMemory {
+ public:
+  HostMemory() = default;
+  // Throws kResource with `what` ("KV cache") and the size when the system refuses.
+  HostMemory(uint64_t n_bytes, std::string_view what);
+  ~HostMemory();
+  HostMemory(HostMemory&& other) noexcept;
+  HostMemory& operator=(HostMemory&& other) noexcept;
+
+  uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace quern

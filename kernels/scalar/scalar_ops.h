@@ -1,0 +1,18 @@
+// The reference set's operations and its table. Contracts: kernels/kernel_set.h.
+#pragma once
+
+#include "kernels/kernel_set.h"
+
+namespace quern::scalar {
+
+void quantize_activations(const float* x, size_t n_tokens, size_t k, const QuantizedRows& out) noexcept;
+void rms_norm(const float* x, const float* weight, size_t n, float eps, float* y) noexcept;
+void rope(float* x, size_t n_heads, size_t head_dim, size_t rotary_dim, const float* cos_sin) noexcept;
+void swiglu(const float* gate, const float* up, size_t n, float* h) noexcept;
+bool store_kv(const StoreKvArgs& args) noexcept;
+void attend(const AttentionArgs& args) noexcept;
+double sum_exp(const float* z, size_t n, float z_max) noexcept;
+
+extern const KernelSet kKernelSet;
+
+}  // namespace quern::scalar

@@ -1,0 +1,19 @@
+#include "kernels/scalar/scalar_kernels.h"
+#include "kernels/scalar/scalar_ops.h"
+
+namespace quern::scalar {
+
+const KernelSet kKernelSet = {
+    .name = "scalar",
+    .matmuls = kMatmuls,
+    .n_matmuls = kMatmulCount,
+    .quantize_activations = quantize_activations,
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .swiglu = swiglu,
+    .store_kv = store_kv,
+    .attend = attend,
+    .sum_exp = sum_exp,
+};
+
+}  // namespace quern::scalar
