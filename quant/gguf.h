@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace quern {
@@ -31,6 +32,10 @@ enum class GgufType : uint32_t {
 
 // "u32", "string", ...
 std::string_view to_string(GgufType type) noexcept;
+// Bytes of one element; 0 for strings and arrays, whose size is not fixed.
+size_t size_of(GgufType type) noexcept;
+// 1 to 65535 bytes of printable ASCII without spaces (robustness.md R4).
+bool is_valid_key(std::string_view key) noexcept;
 
 // One value as it stands in a file: `payload` are the bytes behind the value's type (behind element type and
 // count for arrays; strings keep their u64 length). Does not own the bytes. Values made by GgufReader are
@@ -77,6 +82,7 @@ class GgufMetadata {
  private:
   void put(std::string_view key, std::vector<uint8_t> encoded);
   std::vector<Entry> entries_;
+  std::unordered_map<std::string, size_t> index_;  // key -> place in entries_
 };
 
 }  // namespace quern

@@ -54,8 +54,12 @@ class GgufReader {
 
   // Throws kMalformed "<path>: <message>".
   [[noreturn]] void refuse(const std::string& message) const;
+  // The same for a key that is present: "<path>: <key>: expected <expected>, found u32 7".
+  [[noreturn]] void refuse_value(std::string_view key, const std::string& expected) const;
 
  private:
+  void require_key(std::string_view key) const;
+
   std::span<const uint8_t> bytes_;
   std::string path_;
   uint32_t version_ = 0;

@@ -18,7 +18,9 @@ struct GgufTensorInfo {
   Shape shape;  // outermost first; written reversed
 };
 
-// Where everything goes, known before the first byte is written.
+// Where everything goes, known before the first byte is written. An alignment other than 32 must stand in the
+// metadata as general.alignment. Throws kMalformed naming the tensor whose name, shape or format cannot be
+// written.
 struct GgufPlan {
   GgufPlan(const GgufMetadata& metadata, std::vector<GgufTensorInfo> tensors, uint64_t alignment = 32);
 
@@ -34,8 +36,8 @@ struct GgufPlan {
 // metadata whose encoded size must equal the plan's) and commits.
 class GgufWriter {
  public:
-  // `metadata` is kept by reference until finish(), so that values of fixed size (checksums) can be filled in
-  // meanwhile.
+  // `plan` and `metadata` are kept by reference until finish(), so that values of fixed size (checksums) can
+  // be filled in meanwhile. Throws what OutputFile throws.
   GgufWriter(const std::string& target, const GgufPlan& plan, const GgufMetadata& metadata, bool overwrite);
 
   // Writes `bytes` at `offset` within tensor `index`. Padding between tensors is left as the zeros of a fresh

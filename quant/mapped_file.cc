@@ -1,0 +1,162 @@
+#include "quant/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <string_view>
+#include <utility>
+
+#include "quant/error.h"
+#include "quant/output_file.h"
+
+namespace quern {
+namespace {
+
+constexpr size_t kPathBytes = 4096;  // of a path in a message
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+std::string_view kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+// Anonymous memory with the file's bytes in it; a mapping, so that both kinds are released alike.
+void* copy_file(int fd, size_t size, const std::string& shown_path) {
+  void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    fail(ErrorCode::kResource, "{}: cannot get {} bytes of memory to copy the file into", shown_path, size);
+  }
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t got =
+        ::pread(fd, static_cast<uint8_t*>(memory) + done, size - done, static_cast<off_t>(done));
+    if (got > 0) {
+      done += static_cast<size_t>(got);
+      continue;
+    }
+    if (got < 0 && errno == EINTR) continue;
+    const int error_number = errno;
+    ::munmap(memory, size);
+    if (got < 0) fail_errno(error_number, fmt::format("{}: cannot read (offset {:#x})", shown_path, done));
+    fail(ErrorCode::kIo, "{}: the file shrank while it was read: {} bytes of {}", shown_path, done, size);
+  }
+  return memory;
+}
+
+// Page-aligned begin and end of what lies wholly inside [begin, begin + size) (grow = false), or of what
+// covers it (grow = true).
+std::pair<uint64_t, uint64_t> page_range(uint64_t begin, uint64_t end, bool grow) {
+  static const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto down = [](uint64_t x) { return x / page * page; };
+  return grow ? std::pair(down(begin), end) : std::pair(down(begin + page - 1), down(end));
+}
+
+extern "C" void handle_sigbus(int signal_number, siginfo_t* info, void*) {
+  if (info->si_code == BUS_ADRERR) {
+    constexpr std::string_view kMessage =
+        "error: a mapped file cannot be read any more: it shrank, or its disk failed\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
+    remove_unfinished_outputs();
+    ::_exit(static_cast<int>(ErrorCode::kIo));
+  }
+  std::signal(signal_number, SIG_DFL);  // not ours to explain
+  std::raise(signal_number);
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
+  const std::string shown_path = printable(path, kPathBytes);
+  // O_NONBLOCK: opening a pipe that nobody writes to must not wait; regular files do not care.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (file.get() < 0) fail_errno(errno, fmt::format("{}: cannot open", shown_path));
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) fail_errno(errno, fmt::format("{}: cannot stat", shown_path));
+  if (!S_ISREG(status.st_mode)) {
+    fail(ErrorCode::kIo, "{}: is {}, not a regular file", shown_path, kind_of(status.st_mode));
+  }
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+  const auto size = static_cast<size_t>(status.st_size);
+  if (size == 0) return;
+  void* memory = MAP_FAILED;
+  if (allow_mmap) {
+    memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+    mapped_ = memory != MAP_FAILED;
+    // ENODEV: a file system that cannot map; such a file is copied.
+    if (!mapped_ && errno != ENODEV) fail_errno(errno, fmt::format("{}: cannot map", shown_path));
+  }
+  if (!mapped_) memory = copy_file(file.get(), size, shown_path);
+  data_ = static_cast<const uint8_t*>(memory);
+  size_ = size;
+}
+
+MappedFile::~MappedFile() { release(); }
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  path_ = std::move(other.path_);
+  data_ = std::exchange(other.data_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  device_ = other.device_;
+  inode_ = other.inode_;
+  mapped_ = std::exchange(other.mapped_, false);
+  return *this;
+}
+
+void MappedFile::release() noexcept {
+  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+  data_ = nullptr;
+  size_ = 0;
+}
+
+bool MappedFile::is_same_file(const std::string& other_path) const {
+  struct stat status {};
+  return ::stat(other_path.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
+void MappedFile::will_need(uint64_t begin, uint64_t size) const noexcept {
+  if (!mapped_ || begin >= size_) return;
+  const auto [from, to] = page_range(begin, begin + std::min(size, size_ - begin), true);
+  ::madvise(const_cast<uint8_t*>(data_) + from, to - from, MADV_WILLNEED);
+}
+
+void MappedFile::done_with(uint64_t begin, uint64_t size) const noexcept {
+  // Never on a copy: the pages of anonymous memory would come back as zeros.
+  if (!mapped_ || begin >= size_) return;
+  const auto [from, to] = page_range(begin, begin + std::min(size, size_ - begin), false);
+  if (from < to) ::madvise(const_cast<uint8_t*>(data_) + from, to - from, MADV_DONTNEED);
+}
+
+void install_sigbus_handler() {
+  struct sigaction action {};
+  action.sa_sigaction = handle_sigbus;
+  action.sa_flags = SA_SIGINFO;
+  ::sigemptyset(&action.sa_mask);
+  ::sigaction(SIGBUS, &action, nullptr);
+}
+
+}  // namespace quern

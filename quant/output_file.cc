@@ -1,0 +1,229 @@
+#include "quant/output_file.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <limits>
+#include <utility>
+
+#include "quant/error.h"
+
+namespace quern {
+namespace {
+
+constexpr size_t kPathBytes = 4096;     // of a path in a message
+constexpr size_t kFileNameBytes = 255;  // NAME_MAX of every file system in use
+
+std::string shown(const std::string& path) { return printable(path, kPathBytes); }
+
+// Paths of the temporary files that exist now, for a signal handler: owned by their OutputFile, whose address
+// does not change. More files at once than slots are legal; the rest is only not cleaned up by a signal.
+std::array<std::atomic<const char*>, 8> unfinished_paths;
+static_assert(std::atomic<const char*>::is_always_lock_free, "a signal handler reads them");
+
+void remember_unfinished(const char* path) {
+  for (auto& slot : unfinished_paths) {
+    const char* free_slot = nullptr;
+    if (slot.compare_exchange_strong(free_slot, path)) return;
+  }
+}
+
+void forget_unfinished(const char* path) noexcept {
+  for (auto& slot : unfinished_paths) {
+    const char* mine = path;
+    if (slot.compare_exchange_strong(mine, nullptr)) return;
+  }
+}
+
+std::pair<std::string, std::string> split_path(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return {".", path};
+  return {slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
+}
+
+// "<folder>/<name>.<16 random hex digits>.tmp": random, because a process number would not be unique in a
+// folder that several machines or containers share.
+std::string temporary_name(const std::string& target) {
+  uint64_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
+    fail_errno(errno, fmt::format("{}: cannot draw a name for the temporary file", shown(target)));
+  }
+  const std::string suffix = fmt::format(".{:016x}.tmp", random);
+  const auto [folder, name] = split_path(target);
+  const std::string prefix = target.substr(0, target.size() - name.size());
+  return prefix + name.substr(0, kFileNameBytes - suffix.size()) + suffix;
+}
+
+void check_target(const std::string& target, bool overwrite) {
+  const std::string name = split_path(target).second;
+  if (name.empty() || name == "." || name == "..") {
+    fail(ErrorCode::kUsage, "'{}' does not name an output file", shown(target));
+  }
+  struct stat status {};
+  if (::lstat(target.c_str(), &status) != 0) return;  // absent, or the open below will say what is wrong
+  if (S_ISDIR(status.st_mode)) fail(ErrorCode::kUsage, "{}: is a folder, not an output file", shown(target));
+  if (S_ISLNK(status.st_mode)) {
+    fail(ErrorCode::kUsage, "{}: is a symbolic link; name the file that it points to", shown(target));
+  }
+  if (!S_ISREG(status.st_mode)) fail(ErrorCode::kUsage, "{}: is not a regular file", shown(target));
+  if (!overwrite) fail(ErrorCode::kUsage, "{}: exists already; --force replaces it", shown(target));
+}
+
+uint64_t available_bytes(int fd) {
+  struct statvfs status {};
+  if (::fstatvfs(fd, &status) != 0) return std::numeric_limits<uint64_t>::max();
+  return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+[[noreturn]] void fail_full(const std::string& target, uint64_t needed, uint64_t available) {
+  fail(ErrorCode::kIo, "{}: no space left on the disk: {} bytes needed, {} available", shown(target), needed,
+       available);
+}
+
+[[noreturn]] void fail_write(int error_number, const std::string& target, uint64_t size, uint64_t available) {
+  if (error_number == ENOSPC) fail_full(target, size, available);
+  if (error_number == EFBIG) {
+    fail(ErrorCode::kIo,
+         "{}: {} bytes are more than a file may have here (limit of the file system, or ulimit -f)",
+         shown(target), size);
+  }
+  fail_errno(error_number, fmt::format("{}: cannot write", shown(target)));
+}
+
+// Gives the file its final size, its blocks reserved where the file system can do that. Not posix_fallocate:
+// glibc's writes into every block of the file where the system call is missing.
+void reserve(int fd, const std::string& target, uint64_t size) {
+  if (size == 0) return;
+  if (size > static_cast<uint64_t>(std::numeric_limits<off_t>::max())) fail_write(EFBIG, target, size, 0);
+  const uint64_t available = available_bytes(fd);  // before: a failed reservation may keep what it got
+  int result;
+  do {
+    result = ::fallocate(fd, 0, 0, static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return;
+  if (errno != EOPNOTSUPP && errno != ENOSYS) fail_write(errno, target, size, available);
+  if (available < size) fail_full(target, size, available);
+  if (::ftruncate(fd, static_cast<off_t>(size)) != 0) fail_write(errno, target, size, available);
+}
+
+// Renames `from` to `to`, which must not exist. Returns errno, 0 when done.
+int rename_to_new(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  // File systems without RENAME_NOREPLACE: a hard link is as atomic, and refuses an existing target as well.
+  if (::link(from.c_str(), to.c_str()) == 0) {
+    ::unlink(from.c_str());
+    return 0;
+  }
+  if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS) return errno;
+  // Neither (FAT): a look before the rename is the best there is.
+  struct stat status {};
+  if (::lstat(to.c_str(), &status) == 0) return EEXIST;
+  return ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+}
+
+void flush_folder(const std::string& target) {
+  const std::string folder = split_path(target).first;
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && errno == EACCES) return;  // may be written to, not read: nothing to flush it by
+  const int result = fd < 0 ? -1 : ::fsync(fd);
+  const int error_number = errno;
+  if (fd >= 0) ::close(fd);
+  // EINVAL: a file system whose folders need no flushing.
+  if (result != 0 && error_number != EINVAL) {
+    fail_errno(error_number,
+               fmt::format("{}: written, but its folder cannot be flushed to the disk", shown(target)));
+  }
+}
+
+}  // namespace
+
+OutputFile::OutputFile(const std::string& target, uint64_t size, bool overwrite)
+    : target_(target), size_(size), overwrite_(overwrite) {
+  check_target(target, overwrite);
+  temporary_ = temporary_name(target);
+  remember_unfinished(temporary_.c_str());  // before the file exists, so that no signal finds it unknown
+  // Read and write for all, less what the umask takes away, as for any new file.
+  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) {
+    const int error_number = errno;
+    forget_unfinished(temporary_.c_str());
+    fail_errno(error_number, fmt::format("{}: cannot create", shown(target)));
+  }
+  try {
+    reserve(fd_, target_, size_);
+  } catch (...) {
+    discard();
+    throw;
+  }
+}
+
+OutputFile::~OutputFile() { discard(); }
+
+void OutputFile::discard() noexcept {
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+  if (temporary_.empty()) return;
+  ::unlink(temporary_.c_str());
+  forget_unfinished(temporary_.c_str());
+  temporary_.clear();
+}
+
+void OutputFile::write_at(uint64_t offset, std::span<const uint8_t> bytes) {
+  QUERN_CHECK(fd_ >= 0 && offset <= size_ && bytes.size() <= size_ - offset);
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) fail_write(written < 0 ? errno : EIO, target_, size_, available_bytes(fd_));
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+void OutputFile::commit(double* fsync_seconds) {
+  QUERN_CHECK(fd_ >= 0);
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    if (::fdatasync(fd_) != 0) fail_errno(errno, fmt::format("{}: cannot flush to the disk", shown(target_)));
+    // After EINTR the descriptor is closed all the same (Linux).
+    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
+      fail_errno(errno, fmt::format("{}: cannot close", shown(target_)));
+    }
+    int error_number = 0;
+    if (!overwrite_) {
+      error_number = rename_to_new(temporary_, target_);
+    } else if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
+      error_number = errno;
+    }
+    if (error_number == EEXIST) {
+      fail(ErrorCode::kIo, "{}: somebody else has created it meanwhile; --force replaces it", shown(target_));
+    }
+    if (error_number != 0) fail_errno(error_number, fmt::format("{}: cannot rename to it", shown(target_)));
+  } catch (...) {
+    discard();
+    throw;
+  }
+  forget_unfinished(temporary_.c_str());
+  temporary_.clear();
+  flush_folder(target_);
+  if (fsync_seconds != nullptr) {
+    *fsync_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+}
+
+void remove_unfinished_outputs() noexcept {
+  for (const auto& slot : unfinished_paths) {
+    if (const char* path = slot.load(); path != nullptr) ::unlink(path);
+  }
+}
+
+}  // namespace quern
