@@ -1,0 +1,164 @@
+// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a few instructions.
+//
+// Everything is anonymous: each file that is compiled for AVX2 has its own copy, so that the linker can never
+// pick an AVX2 copy for code that runs on any CPU. Included by kernels/avx2/matmul_*.cc only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernel_set.h"
+#include "quant/panel_layout.h"
+
+// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("unroll")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
+#define QUERN_KERNEL __attribute__((noinline))
+#define QUERN_INLINE inline __attribute__((always_inline))
+
+namespace quern::avx2 {
+namespace {
+
+using Bits = __m256i;
+
+// Tokens that one pass of a tile loop takes: 16 rows x 4 tokens fill the 16 registers with int16 sums,
+// weights and broadcasts.
+constexpr size_t kTileTokens = 4;
+// Tokens whose accumulators are kept while a panel's chunks go by: 16 KB of stack.
+constexpr size_t kSlabTokens = 256;
+
+// Activations of some tokens from some weight on.
+struct FloatActivations {
+  const float* x;  // token stride k
+  size_t k;        // of a whole row
+
+  static FloatActivations of(const MatmulArgs& args) { return {args.x, args.k}; }
+  FloatActivations at(size_t token, size_t weight) const { return {x + token * k + weight, k}; }
+};
+
+struct QuantizedActivations {
+  const int8_t* codes;  // token stride k
+  const float* scales;  // token stride groups
+  const int16_t* sums;  // token stride 4 * groups
+  size_t k, groups;     // of a whole row
+
+  static QuantizedActivations of(const MatmulArgs& args) {
+    return {args.a.codes, args.a.scales, args.a.sums, args.k, args.k / 32};
+  }
+  // weight is a multiple of 32.
+  QuantizedActivations at(size_t token, size_t weight) const {
+    const size_t group = token * groups + weight / 32;
+    return {codes + token * k + weight, scales + group, sums + 4 * group, k, groups};
+  }
+};
+
+// Tells the compiler that a register's value is used and changed here. g++ 12 otherwise hoists loads, runs
+// out of registers and spills in the middle of the tile.
+QUERN_INLINE void pin(Bits& a) { asm volatile("" : "+x"(a)); }
+QUERN_INLINE void pin(Bits& a, Bits& b) { asm volatile("" : "+x"(a), "+x"(b)); }
+QUERN_INLINE void pin(__m256& a, __m256& b) { asm volatile("" : "+x"(a), "+x"(b)); }
+
+// The compiler keeps nothing of memory in registers across this point, and no register's value out of memory:
+// sums that live in memory stay there from block to block, and what is read again in every step is not
+// spilled instead.
+QUERN_INLINE void compiler_fence() { asm volatile("" ::: "memory"); }
+
+QUERN_INLINE Bits load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+// 4 bytes from memory in all lanes: one load, no shuffle.
+QUERN_INLINE Bits broadcast4(const void* p) {
+  int32_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return _mm256_set1_epi32(bits);
+}
+
+// 8 bytes from memory in all lanes.
+QUERN_INLINE Bits broadcast8(const void* p) {
+  int64_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return _mm256_set1_epi64x(bits);
+}
+
+// One step of an int16 sum: four unsigned codes in each lane of 16 rows, times four activations.
+QUERN_INLINE void add_products(const Bits codes[2], Bits a, Bits sum[2]) {
+  pin(a);
+  Bits products[2] = {_mm256_maddubs_epi16(codes[0], a), _mm256_maddubs_epi16(codes[1], a)};
+  pin(products[0], products[1]);
+  sum[0] = _mm256_add_epi16(sum[0], products[0]);
+  sum[1] = _mm256_add_epi16(sum[1], products[1]);
+  pin(sum[0], sum[1]);
+}
+
+// Eight f16 numbers.
+QUERN_INLINE __m256 load_f16(const void* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+
+// Asks for the lines of `bytes` bytes that lie `ahead` bytes further on. Past the end it does nothing.
+template <size_t kBytes, size_t kAhead>
+QUERN_INLINE void prefetch(const uint8_t* p) {
+  QUERN_UNROLL
+  for (size_t line = 0; line < kBytes; line += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
+}
+
+// Calls Kernel::tile<N> for all of n_tokens, four at a time. acc: [n_tokens, 16].
+template <class Kernel, class Activations>
+void for_each_tile(const uint8_t* weights, size_t n_blocks, const Activations& a, size_t n_tokens,
+                   float* acc) {
+  size_t t = 0;
+  for (; t + kTileTokens <= n_tokens; t += kTileTokens)
+    Kernel::template tile<4>(weights, n_blocks, a.at(t, 0), acc + t * kPanelRows);
+  const Activations rest = a.at(t, 0);
+  float* rest_acc = acc + t * kPanelRows;
+  if (n_tokens - t == 1) Kernel::template tile<1>(weights, n_blocks, rest, rest_acc);
+  if (n_tokens - t == 2) Kernel::template tile<2>(weights, n_blocks, rest, rest_acc);
+  if (n_tokens - t == 3) Kernel::template tile<3>(weights, n_blocks, rest, rest_acc);
+}
+
+// Writes the sums of 16 rows and n_tokens tokens to y, rows below args.row_end only.
+inline void store_panel(const MatmulArgs& args, size_t row, size_t token, size_t n_tokens, const float* acc) {
+  const size_t n_rows = args.row_end - row < kPanelRows ? args.row_end - row : kPanelRows;
+  for (size_t t = 0; t < n_tokens; ++t) {
+    float* y = args.y + (token + t) * args.y_stride + row;
+    for (size_t r = 0; r < n_rows; ++r) {
+      const float dot = acc[t * kPanelRows + r];
+      y[r] = args.add ? y[r] + dot : dot;
+    }
+  }
+}
+
+// The walk. A panel's k is cut into chunks that stay in the L1 cache while the tokens pass over them four at
+// a time, so that weights come from memory once; what a chunk adds is kept in `acc` between chunks, which
+// changes no bit. Kernel: Activations, kBlockWeights, kBlockBytes (of a panel block), kChunkBlocks, and
+//   accumulate(panel blocks, n_blocks, activations, n_tokens, acc)
+template <class Kernel>
+void walk_panels(const MatmulArgs& args) noexcept {
+  alignas(64) float acc[kSlabTokens * kPanelRows];
+  const size_t n_blocks = args.k / Kernel::kBlockWeights;
+  const auto all = Kernel::Activations::of(args);
+  for (size_t row = args.row_begin; row < args.row_end; row += kPanelRows) {
+    const uint8_t* panel = args.weights + row / kPanelRows * n_blocks * Kernel::kBlockBytes;
+    for (size_t token = 0; token < args.n_tokens; token += kSlabTokens) {
+      const size_t n_tokens = args.n_tokens - token < kSlabTokens ? args.n_tokens - token : kSlabTokens;
+      __builtin_memset(acc, 0, n_tokens * kPanelRows * sizeof(float));
+      for (size_t block = 0; block < n_blocks; block += Kernel::kChunkBlocks) {
+        const size_t left = n_blocks - block;
+        Kernel::accumulate(panel + block * Kernel::kBlockBytes,
+                           left < Kernel::kChunkBlocks ? left : Kernel::kChunkBlocks,
+                           all.at(token, block * Kernel::kBlockWeights), n_tokens, acc);
+      }
+      store_panel(args, row, token, n_tokens, acc);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace quern::avx2

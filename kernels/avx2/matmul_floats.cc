@@ -1,0 +1,101 @@
+// F32, F16, BF16: panels [k][16 rows]; one chain of fused multiply-adds for every row and token, k ascending.
+//
+// A chain takes one step in the four cycles of an FMA's latency, so that eight independent ones keep both FMA
+// units busy: 16 rows x 4 tokens are eight, and with one or two tokens two panels run side by side.
+#include "kernels/avx2/avx2_kernels.h"
+#include "kernels/avx2/matmul_driver.h"
+
+namespace quern::avx2 {
+namespace {
+
+struct F32 {
+  static constexpr size_t kBytes = 4;
+  QUERN_INLINE static __m256 load8(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
+};
+
+struct F16 {
+  static constexpr size_t kBytes = 2;
+  QUERN_INLINE static __m256 load8(const uint8_t* p) { return load_f16(p); }
+};
+
+struct BF16 {
+  static constexpr size_t kBytes = 2;
+  QUERN_INLINE static __m256 load8(const uint8_t* p) {
+    const Bits halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16));
+  }
+};
+
+// n_k weights of P panels, panel_stride bytes apart, x N tokens, added to acc[P][N][16].
+template <class Weight, int N, int P>
+QUERN_KERNEL void tile_loop(const uint8_t* panel, size_t panel_stride, size_t n_k, const FloatActivations& a,
+                            float* acc) noexcept {
+  const float* x = a.x;
+  const size_t k = a.k;
+  __m256 sum[P][N][2];
+  QUERN_UNROLL
+  for (size_t i = 0; i < P * N * 2; ++i) sum[i / (2 * N)][i / 2 % N][i % 2] = _mm256_loadu_ps(acc + 8 * i);
+  for (; n_k != 0; --n_k, panel += kPanelRows * Weight::kBytes, ++x) {
+    QUERN_UNROLL
+    for (size_t p = 0; p < P; ++p) {
+      const uint8_t* w = panel + p * panel_stride;
+      const __m256 w0 = Weight::load8(w), w1 = Weight::load8(w + 8 * Weight::kBytes);
+      QUERN_UNROLL
+      for (size_t t = 0; t < N; ++t) {
+        const __m256 value = _mm256_set1_ps(x[k * t]);
+        sum[p][t][0] = _mm256_fmadd_ps(w0, value, sum[p][t][0]);
+        sum[p][t][1] = _mm256_fmadd_ps(w1, value, sum[p][t][1]);
+      }
+    }
+  }
+  QUERN_UNROLL
+  for (size_t i = 0; i < P * N * 2; ++i) _mm256_storeu_ps(acc + 8 * i, sum[i / (2 * N)][i / 2 % N][i % 2]);
+}
+
+template <class Weight>
+struct Kernel {
+  using Activations = FloatActivations;
+  static constexpr size_t kBlockWeights = 1;
+  static constexpr size_t kBlockBytes = kPanelRows * Weight::kBytes;
+  static constexpr size_t kChunkBlocks = 256;  // 16 KB of F32
+
+  template <int N>
+  static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) {
+    tile_loop<Weight, N, 1>(panel, 0, n_k, a, acc);
+  }
+  static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t n_tokens,
+                         float* acc) noexcept {
+    for_each_tile<Kernel>(panel, n_k, a, n_tokens, acc);
+  }
+};
+
+// Two whole panels at a time for N tokens; returns the first row that is left.
+template <class Weight, int N>
+size_t panel_pairs(const MatmulArgs& args) noexcept {
+  const FloatActivations a = FloatActivations::of(args);
+  const size_t panel_bytes = args.k * Kernel<Weight>::kBlockBytes;
+  size_t row = args.row_begin;
+  for (; row + kPanelRows < args.row_end; row += 2 * kPanelRows) {
+    alignas(64) float acc[2 * N * kPanelRows] = {};
+    tile_loop<Weight, N, 2>(args.weights + row / kPanelRows * panel_bytes, panel_bytes, args.k, a, acc);
+    store_panel(args, row, 0, N, acc);
+    store_panel(args, row + kPanelRows, 0, N, acc + N * kPanelRows);
+  }
+  return row;
+}
+
+template <class Weight>
+void matmul(const MatmulArgs& args) noexcept {
+  MatmulArgs rest = args;
+  if (args.n_tokens == 1) rest.row_begin = panel_pairs<Weight, 1>(args);
+  if (args.n_tokens == 2) rest.row_begin = panel_pairs<Weight, 2>(args);
+  walk_panels<Kernel<Weight>>(rest);
+}
+
+}  // namespace
+
+void matmul_f32(const MatmulArgs& args) noexcept { matmul<F32>(args); }
+void matmul_f16(const MatmulArgs& args) noexcept { matmul<F16>(args); }
+void matmul_bf16(const MatmulArgs& args) noexcept { matmul<BF16>(args); }
+
+}  // namespace quern::avx2

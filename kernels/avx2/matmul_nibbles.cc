@@ -1,0 +1,239 @@
+// Q4_0, Q4_1, Q5_0, Q5_1: blocks of 32 unsigned codes of 4 or 5 bits, an f16 scale, perhaps an f16 minimum.
+//
+// Lanes. A 32-bit lane is one row, its four bytes four consecutive k; 8 rows make a register, 16 rows a
+// panel. vpmaddubsw multiplies the row's four codes (unsigned) with four activations (signed) that a
+// broadcast from memory has put in every lane, and leaves two int16 sums a row: k % 4 in {0, 1} and k % 4 in
+// {2, 3}. All 32 weights of the block are added up in int16, then vpmaddwd adds the pairs into one int32 a
+// row.
+//
+// Why int16 is enough. The exact sum of (code - offset) * a over 16 of the block's weights is at most 16 * 8
+// * 127 (4 bits) or 16 * 16 * 127 = 32512 (5 bits): it fits, and int16 addition is exact modulo 2^16. So the
+// sums start at -offset * sum(a), may wrap on the way, and end at the right number. vpmaddubsw itself never
+// saturates: 2 * 31 * 127 < 2^15. Codes without an offset fit as they are when they have 4 bits (16 * 15 *
+// 127 = 30480); with 5 (Q5_1) the sum is centred at 16 as well, and 16 * S is added back in int32.
+#include "kernels/avx2/avx2_kernels.h"
+#include "kernels/avx2/matmul_driver.h"
+
+namespace quern::avx2 {
+namespace {
+
+// Four codes in each lane of 16 rows; [0] rows 0-7, [1] rows 8-15.
+struct Codes {
+  Bits rows[2];
+};
+
+// Step s of a block: the codes k = 4s .. 4s+3. Steps 0-3 are low nibbles, 4-7 the high nibbles of the same
+// bytes.
+QUERN_INLINE Codes nibbles(const uint8_t* steps, size_t s) {
+  const Bits mask = _mm256_set1_epi8(15);
+  const Bits x0 = load(steps + 64 * (s % 4)), x1 = load(steps + 64 * (s % 4) + 32);
+  if (s < 4) return {{_mm256_and_si256(x0, mask), _mm256_and_si256(x1, mask)}};
+  return {
+      {_mm256_and_si256(_mm256_srli_epi16(x0, 4), mask), _mm256_and_si256(_mm256_srli_epi16(x1, 4), mask)}};
+}
+
+// Step s's fifth bits of 8 rows, at bit 4 of each byte (panel_layout.cc, "turned").
+QUERN_INLINE Bits fifth_bits(const uint8_t* turned, size_t s) {
+  const int shift = static_cast<int>(s) - 4;
+  const Bits qh = load(turned);
+  const Bits moved = shift < 0 ? _mm256_slli_epi32(qh, -shift) : _mm256_srli_epi32(qh, shift);
+  return _mm256_and_si256(moved, _mm256_set1_epi8(16));
+}
+
+QUERN_INLINE Codes five_bits(const uint8_t* turned, const uint8_t* steps, size_t s) {
+  compiler_fence();  // load again what step s - 4 or the step before has loaded: registers are scarcer than
+                     // loads
+  const Codes low = nibbles(steps, s);
+  return {{_mm256_or_si256(low.rows[0], fifth_bits(turned, s)),
+           _mm256_or_si256(low.rows[1], fifth_bits(turned + 32, s))}};
+}
+
+// The formats' panel blocks (panel_layout.cc). kCentre: what the int16 sums subtract from each code;
+// kAddBack: what is added again in int32. prefetch_panel: the distance was measured on Zen 4, quiet and with
+// a busy neighbour: 4 KB ahead costs at most a few percent and gains more when memory is slow.
+struct Q4_0Block {
+  static constexpr size_t kBytes = 288;
+  static constexpr int16_t kCentre = 8;
+  static constexpr int32_t kAddBack = 0;
+  static constexpr bool kHasMin = false;
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
+  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) { return nibbles(block + 32, s); }
+  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+};
+
+struct Q4_1Block {
+  static constexpr size_t kBytes = 320;
+  static constexpr int16_t kCentre = 0;
+  static constexpr int32_t kAddBack = 0;
+  static constexpr bool kHasMin = true;
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
+  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) { return load_f16(block + 32 + 16 * r); }
+  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) { return nibbles(block + 64, s); }
+  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+};
+
+struct Q5_0Block {
+  static constexpr size_t kBytes = 352;
+  static constexpr int16_t kCentre = 16;
+  static constexpr int32_t kAddBack = 0;
+  static constexpr bool kHasMin = false;
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
+  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
+    return five_bits(block + 32, block + 96, s);
+  }
+  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+};
+
+struct Q5_1Block {
+  static constexpr size_t kBytes = 384;
+  static constexpr int16_t kCentre = 16;
+  static constexpr int32_t kAddBack = 16;
+  static constexpr bool kHasMin = true;
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
+  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) { return load_f16(block + 32 + 16 * r); }
+  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
+    return five_bits(block + 64, block + 128, s);
+  }
+  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+};
+
+// A block taken apart once for many tokens: 16 f32 scales, 16 f32 minima, then 8 steps of 16 rows x 4 codes
+// of one byte.
+template <class Packed>
+struct ByteBlock {
+  static constexpr size_t kBytes = 128 + 512;
+  static constexpr int16_t kCentre = Packed::kCentre;
+  static constexpr int32_t kAddBack = Packed::kAddBack;
+  static constexpr bool kHasMin = Packed::kHasMin;
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
+    return _mm256_castsi256_ps(load(block + 32 * r));
+  }
+  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) {
+    return _mm256_castsi256_ps(load(block + 64 + 32 * r));
+  }
+  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
+    const uint8_t* step = block + 128 + 64 * s;
+    return {{load(step), load(step + 32)}};
+  }
+  QUERN_INLINE static void prefetch_panel(const uint8_t*) {}
+};
+
+QUERN_INLINE void store(uint8_t* p, Bits bits) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits); }
+
+template <class Packed>
+QUERN_KERNEL void unpack(const uint8_t* packed, size_t n_blocks, uint8_t* bytes) noexcept {
+  for (; n_blocks != 0; --n_blocks, packed += Packed::kBytes, bytes += ByteBlock<Packed>::kBytes) {
+    QUERN_UNROLL
+    for (size_t r = 0; r < 2; ++r) {
+      store(bytes + 32 * r, _mm256_castps_si256(Packed::scale(packed, r)));
+      if constexpr (Packed::kHasMin)
+        store(bytes + 64 + 32 * r, _mm256_castps_si256(Packed::minimum(packed, r)));
+    }
+    QUERN_UNROLL
+    for (size_t s = 0; s < 8; ++s) {
+      const Codes codes = Packed::codes(packed, s);
+      store(bytes + 128 + 64 * s, codes.rows[0]);
+      store(bytes + 128 + 64 * s + 32, codes.rows[1]);
+    }
+  }
+}
+
+// [n_blocks of 16 rows] x N tokens, added to acc[N][16] (L1: sixteen registers do not hold it as well).
+template <class Block, int N>
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const QuantizedActivations& a,
+                            float* acc) noexcept {
+  const int8_t* codes = a.codes;
+  const float* scales = a.scales;
+  const int16_t* sums = a.sums;
+  const size_t k = a.k, groups = a.groups;
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, codes += 32, scales += 1, sums += 4) {
+    Block::prefetch_panel(block);
+    Bits sum[N][2];
+    QUERN_UNROLL
+    for (size_t t = 0; t < N; ++t) {
+      if constexpr (Block::kCentre != 0) {
+        // [s0a s0b s1a s1b] plus the same with halves exchanged: the block's sums as int16 pairs in every
+        // lane.
+        const Bits halves = broadcast8(sums + 4 * groups * t);
+        const Bits pairs = _mm256_add_epi16(halves, _mm256_shuffle_epi32(halves, 0xb1));
+        sum[t][0] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-Block::kCentre));
+      } else {
+        sum[t][0] = _mm256_setzero_si256();
+      }
+      sum[t][1] = sum[t][0];
+      pin(sum[t][0], sum[t][1]);
+    }
+    QUERN_UNROLL
+    for (size_t i = 0; i < 8; ++i) {
+      const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
+      const Codes weights = Block::codes(block, s);
+      QUERN_UNROLL
+      for (size_t t = 0; t < N; ++t) add_products(weights.rows, broadcast4(codes + k * t + 4 * s), sum[t]);
+    }
+    __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
+    pin(d[0], d[1]);
+    const Bits ones = _mm256_set1_epi16(1);
+    QUERN_UNROLL
+    for (size_t t = 0; t < N; ++t) {
+      const __m256 da = _mm256_set1_ps(scales[groups * t]);
+      Bits total = _mm256_setzero_si256();  // S in every lane
+      if constexpr (Block::kHasMin) {
+        const Bits halves = _mm256_madd_epi16(broadcast8(sums + 4 * groups * t), ones);
+        total = _mm256_add_epi32(halves, _mm256_shuffle_epi32(halves, 0xb1));
+      }
+      QUERN_UNROLL
+      for (size_t r = 0; r < 2; ++r) {
+        Bits dot = _mm256_madd_epi16(sum[t][r], ones);
+        if constexpr (Block::kAddBack != 0) {
+          static_assert(Block::kAddBack == 16 && Block::kHasMin);
+          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(total, 4));
+        }
+        float* out = acc + kPanelRows * t + 8 * r;
+        __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
+        if constexpr (Block::kHasMin)
+          y = _mm256_fmadd_ps(Block::minimum(block, r), _mm256_mul_ps(da, _mm256_cvtepi32_ps(total)), y);
+        _mm256_storeu_ps(out, y);
+      }
+    }
+    compiler_fence();
+  }
+}
+
+template <class Block>
+struct Tiles {
+  template <int N>
+  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, float* acc) {
+    tile_loop<Block, N>(blocks, n_blocks, a, acc);
+  }
+};
+
+// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
+constexpr size_t kUnpackTokens = 32;
+
+template <class Block>
+struct Kernel {
+  using Activations = QuantizedActivations;
+  static constexpr size_t kBlockWeights = 32;
+  static constexpr size_t kBlockBytes = Block::kBytes;
+  static constexpr size_t kChunkBlocks = 32;  // 20 KB as bytes
+
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
+                         size_t n_tokens, float* acc) noexcept {
+    if (n_tokens < kUnpackTokens) {
+      for_each_tile<Tiles<Block>>(blocks, n_blocks, a, n_tokens, acc);
+      return;
+    }
+    alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Block>::kBytes];
+    unpack<Block>(blocks, n_blocks, bytes);
+    for_each_tile<Tiles<ByteBlock<Block>>>(bytes, n_blocks, a, n_tokens, acc);
+  }
+};
+
+}  // namespace
+
+void matmul_q4_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_0Block>>(args); }
+void matmul_q4_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_1Block>>(args); }
+void matmul_q5_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_0Block>>(args); }
+void matmul_q5_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_1Block>>(args); }
+
+}  // namespace quern::avx2

@@ -1,0 +1,14 @@
+// What the scalar kernel set is made of. The reference: plainly right, kept for ever.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/kernel_set.h"
+
+namespace quern::scalar {
+
+// One row for every format that can be decoded, on WeightLayout::kRows.
+extern const MatmulKernel kMatmuls[];
+extern const size_t kMatmulCount;
+
+}  // namespace quern::scalar

@@ -1,0 +1,182 @@
+#include "quant/panel_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace quern {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+std::vector<DType> panel_formats() {
+  std::vector<DType> dtypes;
+  for (const BlockFormat& format : block_formats())
+    if (has_panel_layout(format.dtype)) dtypes.push_back(format.dtype);
+  return dtypes;
+}
+
+Bytes random_bytes(size_t n, uint32_t seed) {
+  std::mt19937 random(seed);
+  Bytes bytes(n);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  return bytes;
+}
+
+Bytes pack(DType dtype, const Bytes& rows, size_t n_rows, size_t columns) {
+  Bytes panel(panel_bytes(dtype, n_rows, columns), 0xee);
+  pack_panel(dtype, rows.data(), n_rows, columns, panel.data());
+  return panel;
+}
+
+class PanelLayout : public testing::TestWithParam<DType> {
+ protected:
+  const BlockFormat& format() const { return block_format(GetParam()); }
+};
+
+TEST_P(PanelLayout, UnpackingGivesBackEveryNumberOfRows) {
+  for (const size_t n_blocks : {1, 2, 5}) {
+    const size_t columns = n_blocks * format().block_weights;
+    for (size_t n_rows = 1; n_rows <= kPanelRows; ++n_rows) {
+      const Bytes rows = random_bytes(n_rows * format().row_bytes(columns), static_cast<uint32_t>(n_rows));
+      const Bytes panel = pack(GetParam(), rows, n_rows, columns);
+      Bytes back(rows.size(), 0xee);
+      unpack_panel(GetParam(), panel.data(), n_rows, columns, back.data());
+      EXPECT_EQ(back, rows) << n_rows << " rows of " << columns;
+    }
+  }
+}
+
+TEST_P(PanelLayout, PlacesEveryBitOnce) {
+  const size_t columns = format().block_weights;
+  Bytes rows(kPanelRows * format().block_bytes, 0);
+  std::vector<bool> taken(rows.size() * 8, false);
+  for (size_t bit = 0; bit < rows.size() * 8; ++bit) {
+    rows[bit / 8] = static_cast<uint8_t>(1u << (bit % 8));
+    const Bytes panel = pack(GetParam(), rows, kPanelRows, columns);
+    rows[bit / 8] = 0;
+    const auto first = std::find_if(panel.begin(), panel.end(), [](uint8_t byte) { return byte != 0; });
+    ASSERT_NE(first, panel.end()) << "bit " << bit << " is lost";
+    ASSERT_TRUE(std::has_single_bit(*first) &&
+                std::all_of(first + 1, panel.end(), [](uint8_t b) { return b == 0; }))
+        << "bit " << bit << " is placed more than once";
+    const size_t place = static_cast<size_t>(first - panel.begin()) * 8 + std::countr_zero(*first);
+    ASSERT_FALSE(taken[place]) << "bit " << bit << " lands on another";
+    taken[place] = true;
+  }
+}
+
+TEST_P(PanelLayout, PadsMissingRowsWithZeroBytes) {
+  const size_t columns = 3 * format().block_weights;
+  const size_t row_bytes = format().row_bytes(columns);
+  Bytes rows = random_bytes(5 * row_bytes, 5);
+  const Bytes panel = pack(GetParam(), rows, 5, columns);
+  rows.resize(kPanelRows * row_bytes, 0);
+  EXPECT_EQ(panel, pack(GetParam(), rows, kPanelRows, columns));
+}
+
+TEST_P(PanelLayout, TakesTheBytesOfWholePanels) {
+  const size_t columns = 2 * format().block_weights;
+  EXPECT_EQ(panel_bytes(GetParam(), 0, columns), 0u);
+  EXPECT_EQ(panel_bytes(GetParam(), 1, columns), 16 * format().row_bytes(columns));
+  EXPECT_EQ(panel_bytes(GetParam(), 32, columns), 32 * format().row_bytes(columns));
+  EXPECT_EQ(panel_bytes(GetParam(), 33, columns), 48 * format().row_bytes(columns));
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, PanelLayout, testing::ValuesIn(panel_formats()),
+                         [](const auto& tested) { return std::string(block_format(tested.param).name); });
+
+// Where byte i of row r's block stands in the panel block, as drawn in panel_layout.cc. The bytes of qh,
+// whose bits move, are left out.
+using ByteMap = std::function<size_t(size_t r, size_t i)>;
+
+size_t step_byte(size_t base, size_t r, size_t i) { return base + 64 * (i / 4) + 4 * r + i % 4; }
+
+size_t q6_k_byte(size_t r, size_t i) {
+  if (i >= 208) return 2 * r + (i - 208);
+  if (i >= 192) return 32 + 16 * (i - 192) + r;
+  const bool is_qh = i >= 128;
+  const size_t half = is_qh ? (i - 128) / 32 : i / 64;
+  const size_t l = i % 32;
+  const size_t plane = is_qh ? 2 : i % 64 / 32;
+  return 288 + 1536 * half + 192 * (l / 4) + 64 * plane + 4 * r + l % 4;
+}
+
+const std::map<DType, ByteMap>& drawn_maps() {
+  static const std::map<DType, ByteMap> maps = {
+      {DType::F32, [](size_t r, size_t i) { return 4 * r + i; }},
+      {DType::F16, [](size_t r, size_t i) { return 2 * r + i; }},
+      {DType::BF16, [](size_t r, size_t i) { return 2 * r + i; }},
+      {DType::Q4_0, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(32, r, i - 2); }},
+      {DType::Q4_1,
+       [](size_t r, size_t i) {
+         if (i < 4) return 32 * (i / 2) + 2 * r + i % 2;
+         return step_byte(64, r, i - 4);
+       }},
+      {DType::Q5_0, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(96, r, i - 6); }},
+      {DType::Q5_1,
+       [](size_t r, size_t i) {
+         if (i < 4) return 32 * (i / 2) + 2 * r + i % 2;
+         return step_byte(128, r, i - 8);
+       }},
+      {DType::Q8_0, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(32, r, i - 2); }},
+      {DType::Q6_K, q6_k_byte},
+  };
+  return maps;
+}
+
+struct FifthBits {
+  size_t row_offset, panel_offset;
+};
+const std::map<DType, FifthBits> kFifthBits = {{DType::Q5_0, {2, 32}}, {DType::Q5_1, {4, 64}}};
+
+TEST_P(PanelLayout, PlacesBytesAsDrawn) {
+  const DType dtype = GetParam();
+  const size_t block_bytes = format().block_bytes, n_blocks = 3;
+  const Bytes rows = random_bytes(kPanelRows * n_blocks * block_bytes, 7);
+  const Bytes panel = pack(dtype, rows, kPanelRows, n_blocks * format().block_weights);
+  ASSERT_TRUE(drawn_maps().contains(dtype)) << "draw the map of this format here";
+  const ByteMap& map = drawn_maps().at(dtype);
+  const auto qh = kFifthBits.find(dtype);
+  for (size_t b = 0; b < n_blocks; ++b) {
+    for (size_t r = 0; r < kPanelRows; ++r) {
+      const uint8_t* block = rows.data() + (r * n_blocks + b) * block_bytes;
+      const uint8_t* panel_block = panel.data() + b * kPanelRows * block_bytes;
+      for (size_t i = 0; i < block_bytes; ++i) {
+        if (qh != kFifthBits.end() && i - qh->second.row_offset < 4) continue;
+        ASSERT_EQ(panel_block[map(r, i)], block[i]) << "block " << b << " row " << r << " byte " << i;
+      }
+    }
+  }
+}
+
+TEST(PanelLayoutFifthBits, FollowTheWeightsOfAStep) {
+  for (const auto& [dtype, qh] : kFifthBits) {
+    const BlockFormat& format = block_format(dtype);
+    const Bytes rows = random_bytes(kPanelRows * format.block_bytes, 9);
+    const Bytes panel = pack(dtype, rows, kPanelRows, format.block_weights);
+    for (size_t r = 0; r < kPanelRows; ++r) {
+      for (size_t k = 0; k < 32; ++k) {
+        const uint8_t* from = rows.data() + r * format.block_bytes + qh.row_offset;
+        const uint8_t* to = panel.data() + qh.panel_offset + 4 * r;
+        EXPECT_EQ(to[k % 4] >> (k / 4) & 1, from[k / 8] >> (k % 8) & 1)
+            << format.name << " row " << r << " k " << k;
+      }
+    }
+  }
+}
+
+TEST(PanelLayoutTable, HasNoPanelsForFormatsWithoutKernels) {
+  EXPECT_FALSE(has_panel_layout(DType::IQ1_S));
+  EXPECT_FALSE(has_panel_layout(DType::I32));
+}
+
+}  // namespace
+}  // namespace quern
