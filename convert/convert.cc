@@ -1,1 +1,258 @@
-// In progress.
+#include "convert/convert.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "convert/background_writer.h"
+#include "convert/source.h"
+#include "convert/tensor_transforms.h"
+#include "quant/gguf_writer.h"
+#include "quant/quantize.h"
+#include "quant/recipe.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+// Bytes of one piece, on the larger of its two sides. Large enough that starting the threads costs nothing
+// beside it; small enough that an interruption is noticed at once with the slowest encoder on one thread.
+constexpr uint64_t kPieceBytes = 8u << 20;
+
+// Rows [row_begin, row_end) of one tensor: what is read, converted and written at once.
+struct Piece {
+  size_t tensor;
+  uint64_t row_begin, row_end;
+};
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+uint64_t source_row_bytes(const TensorView& view) {
+  return block_format(view.dtype).row_bytes(view.columns());
+}
+
+class Conversion {
+ public:
+  Conversion(const ConvertOptions& options, const ConvertCallbacks& callbacks)
+      : options_(options),
+        callbacks_(callbacks),
+        recipe_(require_recipe(options.type)),
+        source_(open_source(options, recipe_, callbacks)) {
+    QUERN_CHECK(options.n_threads >= 1);
+  }
+
+  ConvertReport run() {
+    check_output();
+    choose_formats();
+    const GgufPlan plan = make_plan();
+    if (!options_.dry_run) write(plan);
+    return std::move(report_);
+  }
+
+ private:
+  static const Recipe& require_recipe(const std::string& type) {
+    if (const Recipe* recipe = find_recipe(type)) return *recipe;
+    std::string names;
+    for (const Recipe& recipe : recipes())
+      names += fmt::format("{}{}", names.empty() ? "" : ", ", recipe.name);
+    fail(ErrorCode::kUsage, "unknown type '{}': expected one of {}", printable(type), names);
+  }
+
+  // The output must not replace what is being read; everything else about it is checked when it is created.
+  void check_output() const {
+    if (options_.output.empty()) return;  // of a dry run
+    std::error_code error;
+    if (!fs::exists(options_.output, error)) return;
+    bool is_input = false;
+    for (const MappedFile& file : source_.files) is_input = is_input || file.is_same_file(options_.output);
+    // In a checkpoint's folder, its other files: configuration, tokenizer, index.
+    for (fs::directory_iterator it(options_.source, error), end; !error && it != end; it.increment(error)) {
+      std::error_code ignored;
+      is_input = is_input ||
+                 (it->path().extension() != ".gguf" && fs::equivalent(it->path(), options_.output, ignored));
+    }
+    if (is_input) fail(ErrorCode::kUsage, "{}: the output would replace the input", options_.output);
+  }
+
+  void choose_formats() {
+    for (const SourceTensor& tensor : source_.tensors) {
+      const TensorView& view = tensor.view;
+      const FormatChoice choice = choose_format(recipe_, tensor.gguf_name, view.shape, source_.tied);
+      ConvertedTensor converted;
+      converted.name = tensor.gguf_name;
+      converted.source_name = view.name;
+      converted.shape = view.shape;
+      converted.from = view.dtype;
+      converted.to = choice.dtype;
+      converted.wanted = choice.wanted;
+      converted.bytes_in = view.n_bytes;
+      converted.relative_rms_error = std::numeric_limits<double>::quiet_NaN();
+      if (choice.dtype != choice.wanted) tell_fallback(converted);
+      if (block_format(view.dtype).decode == nullptr) {
+        fail(ErrorCode::kMalformed, "{}: tensor '{}' is {}, which cannot be read as a source",
+             options_.source, printable(view.name), block_format(view.dtype).name);
+      }
+      report_.bytes_in += view.n_bytes;
+      report_.n_params += view.n_elements();
+      report_.tensors.push_back(std::move(converted));
+    }
+  }
+
+  void tell_fallback(const ConvertedTensor& tensor) const {
+    const BlockFormat &wanted = block_format(tensor.wanted), &chosen = block_format(tensor.to);
+    const std::string line =
+        fmt::format("tensor '{}': {} columns are not a multiple of {}, the block of {}",
+                    printable(tensor.name), tensor.shape.back(), wanted.block_weights, wanted.name);
+    if (options_.strict)
+      fail(ErrorCode::kUsage, "{} (without --strict it would become {})", line, chosen.name);
+    if (callbacks_.notice) callbacks_.notice(fmt::format("{}: it becomes {}", line, chosen.name));
+  }
+
+  GgufPlan make_plan() {
+    std::vector<GgufTensorInfo> infos;
+    for (const ConvertedTensor& tensor : report_.tensors)
+      infos.push_back({tensor.name, tensor.to, tensor.shape});
+    GgufPlan plan(source_.metadata, std::move(infos), source_.alignment);
+    for (size_t i = 0; i < plan.sizes.size(); ++i) {
+      report_.tensors[i].bytes_out = plan.sizes[i];
+      report_.tensor_bytes += plan.sizes[i];
+    }
+    report_.file_bytes = plan.file_size;
+    if (report_.n_params > 0) {
+      report_.bits_per_weight =
+          8.0 * static_cast<double>(report_.tensor_bytes) / static_cast<double>(report_.n_params);
+    }
+    return plan;
+  }
+
+  // Whole heads where rows move within heads, so that a piece's rows come from the same range of the source.
+  std::vector<Piece> cut_into_pieces() const {
+    std::vector<Piece> pieces;
+    for (size_t i = 0; i < source_.tensors.size(); ++i) {
+      const SourceTensor& tensor = source_.tensors[i];
+      const uint64_t n_rows = tensor.view.rows();
+      const uint64_t grain = tensor.permuted_heads == 0 ? 1 : n_rows / tensor.permuted_heads;
+      const uint64_t row_bytes = std::max(source_row_bytes(tensor.view), target_row_bytes(i));
+      const uint64_t rows = std::max<uint64_t>(kPieceBytes / row_bytes / grain, 1) * grain;
+      for (uint64_t row = 0; row < n_rows; row += rows)
+        pieces.push_back({i, row, std::min(row + rows, n_rows)});
+    }
+    return pieces;
+  }
+
+  uint64_t target_row_bytes(size_t tensor) const {
+    return block_format(report_.tensors[tensor].to).row_bytes(source_.tensors[tensor].view.columns());
+  }
+
+  uint64_t target_bytes(const Piece& piece) const {
+    return (piece.row_end - piece.row_begin) * target_row_bytes(piece.tensor);
+  }
+
+  void write(const GgufPlan& plan) {
+    const Clock::time_point start = Clock::now();
+    const std::vector<Piece> pieces = cut_into_pieces();
+    uint64_t largest = 0;
+    for (const Piece& piece : pieces) largest = std::max(largest, target_bytes(piece));
+
+    GgufWriter writer(options_.output, plan, source_.metadata, options_.force);
+    {
+      BackgroundWriter background(writer, largest);
+      for (size_t i = 0; i < pieces.size(); ++i) {
+        if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
+        if (i + 1 < pieces.size()) advise(pieces[i + 1], &MappedFile::will_need);
+        convert_piece(pieces[i], background);
+        advise(pieces[i], &MappedFile::done_with);
+      }
+      background.drain();
+    }
+    if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
+    report_.seconds = seconds_since(start);
+    writer.finish(&report_.fsync_seconds);
+  }
+
+  void advise(const Piece& piece, void (MappedFile::*advice)(uint64_t, uint64_t) const noexcept) const {
+    const SourceTensor& tensor = source_.tensors[piece.tensor];
+    const MappedFile& file = source_.files[tensor.file];
+    const uint64_t row_bytes = source_row_bytes(tensor.view);
+    const auto begin =
+        static_cast<uint64_t>(tensor.view.data - file.bytes().data()) + piece.row_begin * row_bytes;
+    (file.*advice)(begin, (piece.row_end - piece.row_begin) * row_bytes);
+  }
+
+  void convert_piece(const Piece& piece, BackgroundWriter& background) {
+    const SourceTensor& tensor = source_.tensors[piece.tensor];
+    ConvertedTensor& converted = report_.tensors[piece.tensor];
+    if (piece.row_begin == 0) begin_tensor(tensor);
+
+    const std::span<uint8_t> out = background.buffer(target_bytes(piece));
+    const QuantizeResult result =
+        quantize_rows(tensor.view, converted.to, piece.row_begin, piece.row_end,
+                      row_map_.empty() ? nullptr : row_map_.data(), options_.n_threads, out);
+    if (result.bad_element >= 0)
+      refuse_element(tensor, converted.to, static_cast<uint64_t>(result.bad_element));
+    background.submit(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor));
+
+    squared_error_ += result.squared_error;
+    squared_source_ += result.squared_source;
+    bytes_done_ += (piece.row_end - piece.row_begin) * source_row_bytes(tensor.view);
+    if (callbacks_.on_progress) {
+      callbacks_.on_progress({piece.tensor, report_.tensors.size(), bytes_done_, report_.bytes_in});
+    }
+    if (piece.row_end == tensor.view.rows()) end_tensor(&converted);
+  }
+
+  void begin_tensor(const SourceTensor& tensor) {
+    row_map_.clear();
+    if (tensor.permuted_heads > 0) {
+      row_map_ = interleaved_row_map(tensor.permuted_heads,
+                                     static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
+    }
+    squared_error_ = squared_source_ = 0;
+  }
+
+  void end_tensor(ConvertedTensor* tensor) const {
+    // A tensor of zeros is stored exactly.
+    tensor->relative_rms_error = squared_source_ > 0 ? std::sqrt(squared_error_ / squared_source_) : 0.0;
+    if (callbacks_.on_tensor) callbacks_.on_tensor(*tensor);
+  }
+
+  [[noreturn]] void refuse_element(const SourceTensor& tensor, DType target, uint64_t element) const {
+    const TensorView& view = tensor.view;
+    const BlockFormat& format = block_format(view.dtype);
+    const uint64_t row = element / view.columns(), column = element % view.columns();
+    std::vector<float> values(view.columns());
+    format.decode(view.data + row * source_row_bytes(view), view.columns() / format.block_weights,
+                  values.data());
+    const float value = values[column];
+    fail(ErrorCode::kIntegrity, "{}: tensor '{}': element {} (row {}, column {}) is {}{}",
+         source_.files[tensor.file].path(), printable(view.name), element, row, column, value,
+         std::isfinite(value) ? fmt::format(", in a block that {} cannot hold", block_format(target).name)
+                              : std::string(", weights must be finite"));
+  }
+
+  const ConvertOptions& options_;
+  const ConvertCallbacks& callbacks_;
+  const Recipe& recipe_;
+  ConversionSource source_;
+  ConvertReport report_;
+
+  // Of the tensor being converted.
+  std::vector<uint64_t> row_map_;  // empty: rows keep their order
+  double squared_error_ = 0, squared_source_ = 0;
+  uint64_t bytes_done_ = 0;  // of all tensors
+};
+
+}  // namespace
+
+ConvertReport convert(const ConvertOptions& options, const ConvertCallbacks& callbacks) {
+  return Conversion(options, callbacks).run();
+}
+
+}  // namespace quern
