@@ -1,0 +1,157 @@
+// quern convert: a checkpoint or a GGUF -> one quantized GGUF file.
+#include "convert/convert.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/json_writer.h"
+#include "cli/report.h"
+#include "cli/stop_signal.h"
+#include "kernels/cpu_features.h"
+#include "quant/recipe.h"
+#include "runtime/chat_format.h"
+
+namespace quern {
+namespace {
+
+struct Options {
+  ConvertOptions convert;
+  bool verbose = false, json = false;
+};
+
+bool parse(std::span<const std::string> arguments, Options* options) {
+  Arguments parser(
+      "convert",
+      "Turns a checkpoint folder (safetensors) or a GGUF into one quantized GGUF file, in one pass. "
+      "The target appears whole or not at all.",
+      "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
+      "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
+      "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run");
+  std::vector<std::string> types;
+  for (const Recipe& recipe : recipes()) types.emplace_back(recipe.name);
+  ConvertOptions& convert = options->convert;
+  parser.positional("SOURCE", "A Hugging Face or Mistral folder, or a GGUF file", &convert.source);
+  parser.text("-o,--output", "FILE", "The GGUF file to write (required)", &convert.output);
+  parser.choice("--type", "Number format of the weights (default q4_0)", types, &convert.type);
+  parser.flag("--force", "Replace an existing target", &convert.force);
+  parser.flag("--dry-run", "Show the plan, write nothing", &convert.dry_run);
+  parser.flag("--strict", "Fail where a tensor cannot get the format of --type", &convert.strict);
+  parser.flag("--no-tokenizer", "Write a file without a vocabulary", &convert.no_tokenizer);
+  parser.integer<int>("-t,--threads", "Threads (default: physical cores within affinity and cgroup quota)", 1,
+                      1024, &convert.n_threads);
+  parser.flag("--verbose", "One line per tensor", &options->verbose);
+  parser.flag("--json", "Print the report as one object", &options->json);
+  if (!parser.parse(arguments)) return false;
+  if (convert.output.empty()) fail(ErrorCode::kUsage, "--output is required (see quern convert --help)");
+  return true;
+}
+
+std::string_view format_name(DType dtype) { return block_format(dtype).name; }
+
+std::string tensor_line(const ConvertedTensor& tensor) {
+  const std::string error =
+      std::isnan(tensor.relative_rms_error) ? "" : fmt::format("  error {:.5f}", tensor.relative_rms_error);
+  return fmt::format("{:<32} {:<16} {:>5} -> {:<5} {:>12} bytes{}", tensor.name, to_string(tensor.shape),
+                     format_name(tensor.from), format_name(tensor.to), tensor.bytes_out, error);
+}
+
+double gigabytes_per_second(const ConvertReport& report) {
+  return report.seconds > 0 ? static_cast<double>(report.bytes_in) / report.seconds / 1e9 : 0.0;
+}
+
+std::string report_json(const Options& options, const ConvertReport& report) {
+  JsonWriter json;
+  json.begin_object()
+      .field("source", options.convert.source)
+      .field("output", options.convert.output)
+      .field("type", options.convert.type)
+      .field("dry_run", options.convert.dry_run)
+      .field("bytes_in", report.bytes_in)
+      .field("tensor_bytes", report.tensor_bytes)
+      .field("file_bytes", report.file_bytes)
+      .field("n_params", report.n_params)
+      .field("bits_per_weight", report.bits_per_weight)
+      .field("threads", options.convert.n_threads)
+      .field("seconds", report.seconds)
+      .field("fsync_seconds", report.fsync_seconds)
+      .field("gigabytes_per_second", gigabytes_per_second(report));
+  json.key("tensors").begin_array();
+  for (const ConvertedTensor& tensor : report.tensors)
+    json.begin_object()
+        .field("name", tensor.name)
+        .field("source_name", tensor.source_name)
+        .field("shape", tensor.shape)
+        .field("from", format_name(tensor.from))
+        .field("to", format_name(tensor.to))
+        .field("wanted", format_name(tensor.wanted))
+        .field("bytes_in", tensor.bytes_in)
+        .field("bytes_out", tensor.bytes_out)
+        .field("relative_rms_error", tensor.relative_rms_error)
+        .end_object();
+  return json.end_array().end_object().text() + "\n";
+}
+
+void print_worst_tensors(std::vector<ConvertedTensor> tensors) {
+  constexpr size_t kShown = 3;
+  const auto end = std::remove_if(tensors.begin(), tensors.end(),
+                                  [](const auto& tensor) { return !(tensor.relative_rms_error > 0); });
+  const size_t n = std::min<size_t>(kShown, static_cast<size_t>(end - tensors.begin()));
+  std::partial_sort(tensors.begin(), tensors.begin() + n, end,
+                    [](const auto& a, const auto& b) { return a.relative_rms_error > b.relative_rms_error; });
+  if (n > 0) write_out("largest relative RMS errors:\n");
+  for (size_t i = 0; i < n; ++i)
+    print_out("  {:.5f}  {} ({})\n", tensors[i].relative_rms_error, tensors[i].name,
+              format_name(tensors[i].to));
+}
+
+void print_summary(const Options& options, const ConvertReport& report) {
+  if (options.convert.dry_run)
+    for (const ConvertedTensor& tensor : report.tensors) write_out(tensor_line(tensor) + "\n");
+  print_out("{}{}: {} ({} bytes), {} tensors, {} weights, {:.2f} bits per weight\n",
+            options.convert.dry_run ? "would write " : "", options.convert.output,
+            format_size(report.file_bytes), report.file_bytes, report.tensors.size(),
+            format_count(report.n_params), report.bits_per_weight);
+  if (options.convert.dry_run) return;
+  print_out("read {} in {} ({:.2f} GB/s), then {} to flush to the disk\n", format_size(report.bytes_in),
+            format_duration(report.seconds), gigabytes_per_second(report),
+            format_duration(report.fsync_seconds));
+  print_worst_tensors(report.tensors);
+}
+
+}  // namespace
+
+int run_convert(std::span<const std::string> arguments) {
+  Options options;
+  if (!parse(arguments, &options)) return 0;
+  if (options.convert.n_threads == 0) {
+    options.convert.n_threads = count_cpus().usable;
+    print_notice("threads: {} (physical cores; override: --threads)", options.convert.n_threads);
+  }
+
+  const StopScope stop;
+  ProgressBar bar;
+  ConvertCallbacks callbacks;
+  callbacks.notice = [&](std::string_view line) {
+    bar.clear();
+    notice(line);
+  };
+  callbacks.on_progress = [&](const ConvertProgress& p) { bar.update(p.bytes_done, p.bytes_total); };
+  if (options.verbose && !options.convert.dry_run)
+    callbacks.on_tensor = [&](const ConvertedTensor& tensor) { callbacks.notice(tensor_line(tensor)); };
+  callbacks.recognise_chat_template = [](std::string_view text) {
+    return std::string(recognise_chat_template(text));
+  };
+  callbacks.stop = [&] { return stop.requested(); };
+  const ConvertReport report = convert(options.convert, callbacks);
+  bar.clear();
+
+  if (options.json)
+    write_out(report_json(options, report));
+  else
+    print_summary(options, report);
+  return 0;
+}
+
+}  // namespace quern

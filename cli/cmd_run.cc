@@ -1,0 +1,105 @@
+// quern run: complete a text.
+#include "cli/command.h"
+#include "cli/parse.h"
+#include "cli/report.h"
+#include "cli/session_options.h"
+#include "cli/stop_signal.h"
+#include "cli/text_input.h"
+#include "runtime/generate.h"
+
+namespace quern {
+namespace {
+
+struct Options {
+  std::string model;
+  TextInput input;
+  std::optional<std::string> ids;
+  SessionArguments session;
+  GenerationArguments generation;
+  bool json = false;
+};
+
+bool parse(std::span<const std::string> arguments, Options* options) {
+  Arguments parser("run", "Completes a text and prints the completion.",
+                   "  quern run model.gguf -p \"Once upon a time\" -n 64\n"
+                   "  quern run model.gguf -f prompt.txt --temp 0 --stop \"\\n\\n\"\n"
+                   "  echo -n \"The sky is\" | quern run model.gguf --seed 7\n"
+                   "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
+  parser.positional("MODEL", "A GGUF file", &options->model);
+  add_text_input(parser, &options->input);
+  parser.text("--ids", "N,N,...", "The prompt as token ids; the completion is printed as ids too",
+              &options->ids);
+  options->generation.declare(parser, "Tokens to generate at most; -1: until the end (default 128)");
+  options->session.declare(parser);
+  parser.flag("--json", "Print one object at the end: text, ids, timings", &options->json);
+  return parser.parse(arguments);
+}
+
+// Prints a completion as it comes, as text or as ids.
+class CompletionPrinter {
+ public:
+  void text(std::string_view text) {
+    write_out(text);
+    flush_out();
+    last_ = text.back();
+  }
+  void id(int32_t id) {
+    print_out("{}{}", last_ == '\0' ? "" : ",", id);
+    flush_out();
+    last_ = '0';
+  }
+  // A line of ids ends with a newline; text only where a shell's prompt would stick to it.
+  void finish(bool ids) {
+    if (ids || (stdout_is_terminal() && last_ != '\n')) write_out("\n");
+    flush_out();
+  }
+
+ private:
+  char last_ = '\0';  // of what was printed
+};
+
+std::vector<TokenId> prompt_ids(const Options& options, const std::string& text, const Model& model) {
+  if (options.ids) return parse_ids("--ids", *options.ids);
+  refuse_hopeless_text(text, model.tokenizer(), model.context());
+  return model.tokenizer().encode_prompt(text);
+}
+
+}  // namespace
+
+int run_run(std::span<const std::string> arguments) {
+  Options options;
+  if (!parse(arguments, &options)) return 0;
+  const bool ids = options.ids.has_value();
+  if (ids && options.input.given()) fail(ErrorCode::kUsage, "--ids excludes --prompt and --file");
+  if (ids && !options.generation.generate.stop.empty())
+    fail(ErrorCode::kUsage, "--stop needs text; it excludes --ids");
+  if (ids) parse_ids("--ids", *options.ids);  // refused before the model is loaded
+  const std::string text = ids ? std::string() : read_text(options.input);
+
+  const auto model = Model::load(options.model, options.session.options(), notice);
+  warn_unknown_chat_template(*model);
+  const std::vector<TokenId> prompt = prompt_ids(options, text, *model);
+  const GenerateOptions generate_options = options.generation.options();
+  Session session(*model);
+
+  const StopScope stop;
+  CompletionPrinter printer;
+  std::function<void(std::string_view)> on_text;
+  std::function<void(int32_t)> on_token;
+  if (options.json && model->has_tokenizer()) on_text = [](std::string_view) {};
+  if (!options.json && !ids) on_text = [&](std::string_view piece) { printer.text(piece); };
+  if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
+  const GenerateResult result =
+      generate(session, prompt, generate_options, on_text, on_token, [&] { return stop.requested(); });
+
+  if (options.json)
+    write_out(generation_json(*model, result));
+  else
+    printer.finish(ids);
+  flush_out();
+  report_full_context(*model, result);
+  report_timings(*model, result);
+  return stop.requested() ? stop_exit_code() : 0;
+}
+
+}  // namespace quern
