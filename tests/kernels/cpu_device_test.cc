@@ -1,0 +1,350 @@
+// The CPU device on a small chain of operations that looks like a layer of a model: the same bits for every
+// format, kernel set, number of threads and size of batch.
+#include "kernels/cpu_device.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "tests/kernels/kernel_test.h"
+
+namespace quern {
+namespace {
+
+using test::random_values;
+using test::same_bits;
+using test::Values;
+
+constexpr size_t kDim = 256, kHidden = 256, kVocab = 70, kHeads = 4, kKvHeads = 2, kHeadDim = 64;
+constexpr size_t kKvDim = kKvHeads * kHeadDim, kRotaryDim = 32, kWindow = 12, kTokens = 22;
+constexpr AttentionShape kShape{kHeads, kKvHeads, kHeadDim, kRotaryDim, kWindow};
+
+// A tensor and its bytes.
+struct Tensor {
+  std::vector<uint8_t> bytes;
+  TensorView view;
+};
+
+Tensor make_tensor(const BlockFormat& format, Shape shape, uint32_t seed, std::string name = "weight") {
+  Tensor tensor;
+  tensor.view.name = std::move(name);
+  tensor.view.dtype = format.dtype;
+  tensor.view.shape = std::move(shape);
+  const size_t n = tensor.view.n_elements(), n_blocks = n / format.block_weights;
+  std::vector<float> x = random_values(n, Values::kNormal, seed);
+  for (float& value : x) value *= 0.1f;
+  tensor.bytes.resize(n_blocks * format.block_bytes);
+  format.encode(x.data(), n_blocks, tensor.bytes.data());
+  tensor.view.data = tensor.bytes.data();
+  tensor.view.n_bytes = tensor.bytes.size();
+  return tensor;
+}
+
+// One layer's weights.
+struct Weights {
+  explicit Weights(const BlockFormat& format)
+      : embedding(make_tensor(format, {kVocab, kDim}, 1)),
+        q(make_tensor(format, {kHeads * kHeadDim, kDim}, 2)),
+        k(make_tensor(format, {kKvDim, kDim}, 3)),
+        v(make_tensor(format, {kKvDim, kDim}, 4)),
+        o(make_tensor(format, {kDim, kHeads * kHeadDim}, 5)),
+        gate(make_tensor(format, {kHidden, kDim}, 6)),
+        up(make_tensor(format, {kHidden, kDim}, 7)),
+        down(make_tensor(format, {kDim, kHidden}, 8)),
+        norm(make_tensor(block_format(DType::F32), {kDim}, 9)) {}
+  Tensor embedding, q, k, v, o, gate, up, down, norm;
+};
+
+std::vector<float> angles(size_t position, size_t n) {
+  std::vector<float> cos_sin;
+  for (size_t t = position; t < position + n; ++t)
+    for (size_t i = 0; i < kRotaryDim / 2; ++i) {
+      const double angle = static_cast<double>(t) / std::pow(100.0, static_cast<double>(i) / 16);
+      cos_sin.push_back(static_cast<float>(std::cos(angle)));
+      cos_sin.push_back(static_cast<float>(std::sin(angle)));
+    }
+  return cos_sin;
+}
+
+// A layer on a device.
+class Layer {
+ public:
+  Layer(const Weights& weights, const KernelSet& set, int n_threads, KvType kv)
+      : device_(make_cpu_device(set, n_threads)),
+        embedding_(device_->load_matrix(weights.embedding.view, MatrixUse::kBoth)),
+        q_(load(weights.q)),
+        k_(load(weights.k)),
+        v_(load(weights.v)),
+        o_(load(weights.o)),
+        gate_(load(weights.gate)),
+        up_(load(weights.up)),
+        down_(load(weights.down)),
+        norm_(device_->load_vector(weights.norm.view)),
+        cache_(device_->allocate_kv({2, kKvHeads, kHeadDim, kTokens, kv})) {}
+
+  // Appends the logits of each token to `logits`: [n, kVocab].
+  void run(std::span<const int32_t> ids, std::vector<float>& logits) {
+    Device& d = *device_;
+    const size_t n = ids.size();
+    const auto x = d.allocate(n, kDim), y = d.allocate(n, kDim), q = d.allocate(n, kHeads * kHeadDim);
+    const auto k = d.allocate(n, kKvDim), v = d.allocate(n, kKvDim), out = d.allocate(n, kHeads * kHeadDim);
+    const auto gate = d.allocate(n, kHidden), up = d.allocate(n, kHidden), z = d.allocate(n, kVocab);
+    d.embed(*embedding_, ids, *x);
+    for (size_t layer = 0; layer < 2; ++layer) {
+      d.rms_norm(*x, 0, n, *norm_, 1e-5f, *y);
+      const Device::Product qkv[] = {{q_.get(), q.get()}, {k_.get(), k.get()}, {v_.get(), v.get()}};
+      d.matmul(*y, n, qkv, false);
+      ASSERT_EQ(d.rope_and_store(kShape, layer, position_, n, angles(position_, n), *q, *k, *v, *cache_), n);
+      d.attention(kShape, layer, position_, n, *q, *cache_, *out);
+      const Device::Product o[] = {{o_.get(), x.get()}};
+      d.matmul(*out, n, o, true);
+      d.rms_norm(*x, 0, n, *norm_, 1e-5f, *y);
+      const Device::Product gate_up[] = {{gate_.get(), gate.get()}, {up_.get(), up.get()}};
+      d.matmul(*y, n, gate_up, false);
+      d.swiglu(*gate, *up, n);
+      const Device::Product down[] = {{down_.get(), x.get()}};
+      d.matmul(*gate, n, down, true);
+    }
+    const Device::Product head[] = {{embedding_.get(), z.get()}};
+    d.matmul(*x, n, head, false);
+    for (size_t t = 0; t < n; ++t) {
+      logits.resize(logits.size() + kVocab);
+      d.read(*z, t, std::span(logits).last(kVocab));
+    }
+    position_ += n;
+  }
+
+ private:
+  std::unique_ptr<DeviceMatrix> load(const Tensor& tensor) {
+    return device_->load_matrix(tensor.view, MatrixUse::kProduct);
+  }
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<DeviceMatrix> embedding_, q_, k_, v_, o_, gate_, up_, down_;
+  std::unique_ptr<DeviceBuffer> norm_;
+  std::unique_ptr<DeviceKvCache> cache_;
+  size_t position_ = 0;
+};
+
+std::vector<float> run(const Weights& weights, const KernelSet& set, int n_threads, KvType kv,
+                       const std::vector<size_t>& chunks) {
+  Layer layer(weights, set, n_threads, kv);
+  std::vector<int32_t> ids(kTokens);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7 % kVocab);
+  std::vector<float> logits;
+  size_t done = 0;
+  for (const size_t n : chunks) {
+    layer.run(std::span(ids).subspan(done, n), logits);
+    done += n;
+  }
+  while (done < kTokens) layer.run(std::span(ids).subspan(done++, 1), logits);
+  return logits;
+}
+
+class EveryFormat : public testing::TestWithParam<DType> {};
+
+std::vector<DType> writable_formats() {
+  std::vector<DType> formats;
+  for (const BlockFormat& format : block_formats())
+    if (format.encode != nullptr && test::reference_set().find_matmul(format.dtype) != nullptr)
+      formats.push_back(format.dtype);
+  return formats;
+}
+std::string format_name(const testing::TestParamInfo<DType>& format) {
+  return std::string(block_format(format.param).name);
+}
+INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(writable_formats()), format_name);
+
+TEST_P(EveryFormat, HasTheSameBitsForAnySetThreadsAndChunks) {
+  const Weights weights(block_format(GetParam()));
+  for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+    const std::vector<float> expected = run(weights, test::reference_set(), 1, kv, {kTokens});
+    ASSERT_EQ(expected.size(), kTokens * kVocab);
+    for (const float z : expected) ASSERT_TRUE(std::isfinite(z));
+    const struct {
+      int n_threads;
+      std::vector<size_t> chunks;  // then one by one
+    } ways[] = {{1, {kTokens}}, {3, {kTokens}}, {1, {5, 1, 12, 2}}, {3, {}}};
+    for (const KernelSet* set : test::supported_sets())
+      for (const auto& way : ways)
+        EXPECT_TRUE(same_bits(run(weights, *set, way.n_threads, kv, way.chunks), expected))
+            << set->name << ", " << way.n_threads << " threads, " << way.chunks.size() << " chunks";
+  }
+}
+
+TEST(CpuDevice, NamesItsSetAndThreads) {
+  EXPECT_EQ(make_cpu_device(test::reference_set(), 2)->name(), "CPU (scalar, 2 threads)");
+  EXPECT_EQ(make_cpu_device(test::reference_set(), 1)->name(), "CPU (scalar, 1 thread)");
+}
+
+TEST(CpuDevice, MultipliesLikeTheDecodedWeightsInDouble) {
+  // Float weights, several products of different heights sharing x, with and without adding.
+  const Tensor a = make_tensor(block_format(DType::F32), {33, 40}, 1),
+               b = make_tensor(block_format(DType::F32), {5, 40}, 2);
+  const Tensor input = make_tensor(block_format(DType::F32), {3, 40}, 3);
+  for (const KernelSet* set : test::supported_sets()) {
+    const auto device = make_cpu_device(*set, 3);
+    const auto wa = device->load_matrix(a.view, MatrixUse::kProduct),
+               wb = device->load_matrix(b.view, MatrixUse::kProduct);
+    const auto rows = device->load_matrix(input.view, MatrixUse::kGather);
+    const auto x = device->allocate(3, 40), ya = device->allocate(3, 33), yb = device->allocate(3, 5);
+    device->embed(*rows, std::vector<int32_t>{2, 0, 1}, *x);
+    const Device::Product products[] = {{wa.get(), ya.get()}, {wb.get(), yb.get()}};
+    device->matmul(*x, 3, products, false);
+    device->matmul(*x, 3, products, true);
+    const auto check = [&](const Tensor& w, const DeviceBuffer& y, size_t n_rows) {
+      const float* weight = reinterpret_cast<const float*>(w.bytes.data());
+      for (size_t t = 0; t < 3; ++t) {
+        std::vector<float> row(n_rows);
+        device->read(y, t, row);
+        const float* in = reinterpret_cast<const float*>(input.bytes.data()) + (t + 2) % 3 * 40;
+        for (size_t r = 0; r < n_rows; ++r) {
+          double sum = 0, absolute = 0;
+          for (size_t k = 0; k < 40; ++k) {
+            sum += double{weight[r * 40 + k]} * in[k];
+            absolute += std::abs(double{weight[r * 40 + k]} * in[k]);
+          }
+          ASSERT_NEAR(row[r], 2 * sum, 2 * 41 * 0x1p-24 * absolute) << set->name;
+        }
+      }
+    };
+    check(a, *ya, 33);
+    check(b, *yb, 5);
+  }
+}
+
+TEST(CpuDevice, GathersRowsAsTheFormatDecodesThem) {
+  for (const DType dtype : writable_formats()) {
+    const BlockFormat& format = block_format(dtype);
+    const Tensor table = make_tensor(format, {kVocab, kDim}, 1);
+    for (const MatrixUse use : {MatrixUse::kGather, MatrixUse::kBoth}) {
+      const auto device = make_cpu_device(select_kernel_set(), 2);
+      const auto matrix = device->load_matrix(table.view, use);
+      const auto x = device->allocate(3, kDim);
+      const std::vector<int32_t> ids = {69, 0, 33};
+      device->embed(*matrix, ids, *x);
+      for (size_t t = 0; t < ids.size(); ++t) {
+        std::vector<float> row(kDim), expected(kDim);
+        device->read(*x, t, row);
+        format.decode(table.bytes.data() + static_cast<size_t>(ids[t]) * format.row_bytes(kDim),
+                      kDim / format.block_weights, expected.data());
+        EXPECT_TRUE(same_bits(row, expected)) << format.name;
+      }
+    }
+  }
+}
+
+TEST(CpuDevice, AccountsForTheMemoryOfRepackedMatrices) {
+  const Tensor table = make_tensor(block_format(DType::Q8_0), {kVocab, kDim}, 1);
+  for (const KernelSet* set : test::supported_sets()) {
+    const auto device = make_cpu_device(*set, 1);
+    const bool panels = set->find_matmul(DType::Q8_0)->layout == WeightLayout::kPanels;
+    const uint64_t expected = panels ? 80 * kDim / 32 * 34 : 0;  // rows rounded up to 16
+    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kProduct), expected) << set->name;
+    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kBoth), expected) << set->name;
+    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kGather), 0u) << set->name;
+    EXPECT_EQ(device->load_matrix(table.view, MatrixUse::kProduct)->bytes(),
+              panels ? expected : table.view.n_bytes);
+  }
+}
+
+TEST(CpuDevice, FallsBackToTheReferenceAndSaysSoOncePerFormat) {
+  KernelSet bare = test::reference_set();
+  bare.name = "bare";
+  bare.n_matmuls = 0;
+  std::vector<std::string> lines;
+  const auto device = make_cpu_device(bare, 1, [&](std::string_view line) { lines.emplace_back(line); });
+  const Tensor q8 = make_tensor(block_format(DType::Q8_0), {16, 32}, 1),
+               f32 = make_tensor(block_format(DType::F32), {16, 32}, 1);
+  device->load_matrix(q8.view, MatrixUse::kGather);
+  EXPECT_TRUE(lines.empty());
+  device->load_matrix(q8.view, MatrixUse::kProduct);
+  device->load_matrix(q8.view, MatrixUse::kBoth);
+  device->load_matrix(f32.view, MatrixUse::kProduct);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0], "Q8_0: no bare kernel yet, using the scalar one (slow)");
+  EXPECT_EQ(lines[1], "F32: no bare kernel yet, using the scalar one (slow)");
+}
+
+void expect_malformed(const std::function<void()>& call, std::string_view format) {
+  try {
+    call();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kMalformed);
+    EXPECT_NE(std::string_view(error.what()).find("blk.0.odd"), std::string_view::npos) << error.what();
+    EXPECT_NE(std::string_view(error.what()).find(format), std::string_view::npos) << error.what();
+  }
+}
+
+TEST(CpuDevice, RefusesFormatsWithoutAKernelByName) {
+  const auto device = make_cpu_device(test::reference_set(), 1);
+  TensorView view;
+  view.name = "blk.0.odd";
+  view.dtype = DType::IQ2_XXS;
+  view.shape = {16, 256};
+  for (const MatrixUse use : {MatrixUse::kProduct, MatrixUse::kGather, MatrixUse::kBoth}) {
+    expect_malformed([&] { device->matrix_memory(view, use); }, "IQ2_XXS");
+    expect_malformed([&] { device->load_matrix(view, use); }, "IQ2_XXS");
+  }
+  view.dtype = DType::Q8_0;
+  expect_malformed([&] { device->load_vector(view); }, "Q8_0");
+}
+
+TEST(CpuDevice, LoadsVectorsOfAnyFloatFormat) {
+  for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    const BlockFormat& format = block_format(dtype);
+    const Tensor tensor = make_tensor(format, {19}, 1);
+    const auto device = make_cpu_device(test::reference_set(), 1);
+    const auto vector = device->load_vector(tensor.view);
+    std::vector<float> values(19), expected(19);
+    device->read(*vector, 0, values);
+    format.decode(tensor.bytes.data(), 19, expected.data());
+    EXPECT_TRUE(same_bits(values, expected));
+  }
+}
+
+TEST(CpuDevice, ReportsTheFirstTokenWithANanInKOrV) {
+  for (const int n_threads : {1, 3}) {
+    const auto device = make_cpu_device(select_kernel_set(), n_threads);
+    const auto cache = device->allocate_kv({1, kKvHeads, kHeadDim, 64, KvType::kF16});
+    std::vector<float> values(10 * kKvDim, 1.0f);
+    for (const size_t t : {8, 6, 9}) values[t * kKvDim + 77] = std::numeric_limits<float>::quiet_NaN();
+    TensorView view;
+    view.shape = {10, kKvDim};
+    view.data = reinterpret_cast<const uint8_t*>(values.data());
+    view.n_bytes = values.size() * sizeof(float);
+    std::vector<int32_t> ids(10);
+    std::iota(ids.begin(), ids.end(), 0);
+    const auto table = device->load_matrix(view, MatrixUse::kGather);
+    const auto good = device->allocate(10, kKvDim), q = device->allocate(10, kHeads * kHeadDim);
+    const auto bad = device->allocate(10, kKvDim);
+    device->embed(*table, ids, *bad);
+    device->embed(*table, std::vector<int32_t>(10, 0), *good);
+    EXPECT_EQ(device->rope_and_store(kShape, 0, 0, 10, angles(0, 10), *q, *good, *bad, *cache), 6u);
+    EXPECT_EQ(device->rope_and_store(kShape, 0, 0, 10, angles(0, 10), *q, *bad, *good, *cache), 6u);
+    EXPECT_EQ(device->rope_and_store(kShape, 0, 0, 6, angles(0, 6), *q, *good, *good, *cache), 6u);
+  }
+}
+
+TEST(CpuDevice, AllocationsThatCannotBeMadeAreResourceErrors) {
+  const auto device = make_cpu_device(test::reference_set(), 1);
+  for (const size_t capacity : {size_t{1} << 40, std::numeric_limits<size_t>::max()}) {
+    try {
+      device->allocate_kv({32, 8, 128, capacity, KvType::kF16});
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kResource);
+      EXPECT_NE(std::string_view(error.what()).find("KV cache"), std::string_view::npos);
+    }
+  }
+}
+
+TEST(KvShape, CountsWholeTiles) {
+  EXPECT_EQ((KvShape{2, 3, 8, 1, KvType::kF16}).bytes(), 2u * 3 * 8 * 64 * 2 * 2);
+  EXPECT_EQ((KvShape{2, 3, 8, 64, KvType::kF32}).bytes(), 2u * 3 * 8 * 64 * 2 * 4);
+  EXPECT_EQ((KvShape{2, 3, 8, 65, KvType::kF16}).bytes(), 2u * 3 * 8 * 128 * 2 * 2);
+}
+
+}  // namespace
+}  // namespace quern
