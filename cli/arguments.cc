@@ -10,7 +10,8 @@
 namespace quern {
 
 Arguments::Arguments(std::string_view command, std::string_view description, std::string_view examples)
-    : command_(command), app_(std::make_unique<CLI::App>(std::string(description), "quern " + command_)) {
+    : command_(command),
+      app_(std::make_unique<CLI::App>(std::string(description) + "\n", "quern " + command_)) {
   app_->set_help_flag("-h,--help", "Print this help");
   app_->allow_extras();  // refused in parse(), with a suggestion
   app_->get_formatter()->label("Positionals", "Arguments");
@@ -34,7 +35,9 @@ void Arguments::flag(const std::string& names, const std::string& help, bool* va
 void Arguments::yes_no(const std::string& yes, const std::string& no, const std::string& help,
                        std::optional<bool>* value) {
   app_->add_flag_function(
-      yes + ",!" + no, [value](int64_t count) { *value = count > 0; }, help);
+      yes, [value](int64_t) { *value = true; }, help);
+  app_->add_flag_function(
+      no, [value](int64_t) { *value = false; }, "Do not");
 }
 
 void Arguments::add(const std::string& names, const std::string& placeholder, const std::string& help,

@@ -22,7 +22,7 @@ struct Options {
 bool parse(std::span<const std::string> arguments, Options* options) {
   Arguments parser("run", "Completes a text and prints the completion.",
                    "  quern run model.gguf -p \"Once upon a time\" -n 64\n"
-                   "  quern run model.gguf -f prompt.txt --temp 0 --stop \"\\n\\n\"\n"
+                   "  quern run model.gguf -f prompt.txt --temp 0 --stop \"###\"\n"
                    "  echo -n \"The sky is\" | quern run model.gguf --seed 7\n"
                    "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
   parser.positional("MODEL", "A GGUF file", &options->model);
