@@ -218,11 +218,6 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
   config->hidden_dim = file.require_uint(keys.hidden_dim, kMaxWidth);
   config->vocab_size = file.require_uint(keys.vocab_size, kMaxTokens);
   config->n_heads = file.require_uint(keys.n_heads, kMaxHeads);
-  config->n_kv_heads = file.uint_or(keys.n_kv_heads, config->n_heads, kMaxHeads);
-  if (config->n_heads % config->n_kv_heads != 0) {
-    file.refuse(keys.n_kv_heads, fmt::format("= {} does not divide {} = {}", config->n_kv_heads, keys.n_heads,
-                                             config->n_heads));
-  }
   config->head_dim_given = file.find(keys.head_dim) != nullptr;
   if (config->head_dim_given) {
     config->head_dim = file.require_uint(keys.head_dim, kMaxHeads);
@@ -236,6 +231,11 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
     file.refuse(config->head_dim_given ? keys.head_dim : keys.n_heads,
                 fmt::format("gives heads of {} elements; rotary position embedding needs an even number",
                             config->head_dim));
+  }
+  config->n_kv_heads = file.uint_or(keys.n_kv_heads, config->n_heads, kMaxHeads);
+  if (config->n_heads % config->n_kv_heads != 0) {
+    file.refuse(keys.n_kv_heads, fmt::format("= {} does not divide {} = {}", config->n_kv_heads, keys.n_heads,
+                                             config->n_heads));
   }
   if (uint64_t{config->n_heads} * config->head_dim > kMaxWidth) {
     file.refuse(keys.n_heads, fmt::format("= {} heads of {} elements are more than {}", config->n_heads,

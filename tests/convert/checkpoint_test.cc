@@ -1,0 +1,291 @@
+#include "convert/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tests/support/checkpoints.h"
+#include "tests/support/temp_folder.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using test::safetensors_file;
+using test::TempFolder;
+using test::TestTensor;
+
+const std::string kConfig =
+    R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 12,)"
+    R"( "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 5,)"
+    R"( "max_position_embeddings": 16, "rms_norm_eps": 1e-05})";
+
+TestTensor tensor(const std::string& name, const Shape& shape) {
+  size_t n = 1;
+  for (const uint64_t d : shape) n *= d;
+  return {name, "BF16", shape, std::string(2 * n, '\x3c')};
+}
+
+std::vector<TestTensor> all_tensors() {
+  const std::string layer = "model.layers.0.";
+  return {tensor("model.embed_tokens.weight", {5, 8}),
+          tensor("lm_head.weight", {5, 8}),
+          tensor("model.norm.weight", {8}),
+          tensor(layer + "input_layernorm.weight", {8}),
+          tensor(layer + "self_attn.q_proj.weight", {8, 8}),
+          tensor(layer + "self_attn.k_proj.weight", {4, 8}),
+          tensor(layer + "self_attn.v_proj.weight", {4, 8}),
+          tensor(layer + "self_attn.o_proj.weight", {8, 8}),
+          tensor(layer + "post_attention_layernorm.weight", {8}),
+          tensor(layer + "mlp.gate_proj.weight", {12, 8}),
+          tensor(layer + "mlp.up_proj.weight", {12, 8}),
+          tensor(layer + "mlp.down_proj.weight", {8, 12})};
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+std::vector<TestTensor> without(std::vector<TestTensor> tensors, const std::string& name) {
+  EXPECT_EQ(std::erase_if(tensors, [&](const TestTensor& t) { return t.name == name; }), 1u);
+  return tensors;
+}
+
+std::vector<TestTensor> with(std::vector<TestTensor> tensors, TestTensor extra) {
+  std::erase_if(tensors, [&](const TestTensor& t) { return t.name == extra.name; });
+  tensors.push_back(std::move(extra));
+  return tensors;
+}
+
+// A folder with a single file.
+void write_single(const TempFolder& folder, const std::vector<TestTensor>& tensors,
+                  const std::string& config = kConfig) {
+  folder.write("model.safetensors", safetensors_file(tensors));
+  folder.write("config.json", config);
+}
+
+// Two shards and an index; `edit` may change its text.
+void write_shards(
+    const TempFolder& folder,
+    const std::function<std::string(std::string)>& edit = [](std::string s) { return s; }) {
+  const std::vector<TestTensor> tensors = all_tensors();
+  const auto middle = tensors.begin() + 5;
+  folder.write("model-00001-of-00002.safetensors", safetensors_file({tensors.begin(), middle}));
+  folder.write("model-00002-of-00002.safetensors", safetensors_file({middle, tensors.end()}));
+  size_t total = 0;
+  std::string map;
+  for (const TestTensor& t : tensors) {
+    const bool first = &t < &*middle;
+    map += (map.empty() ? "" : ", ") + ("\"" + t.name + "\": \"model-0000") + (first ? "1" : "2") +
+           "-of-00002.safetensors\"";
+    total += t.bytes.size();
+  }
+  folder.write(
+      "model.safetensors.index.json",
+      edit("{\"metadata\": {\"total_size\": " + std::to_string(total) + "}, \"weight_map\": {" + map + "}}"));
+  folder.write("config.json", kConfig);
+}
+
+std::vector<std::string> notices;
+void remember(std::string_view line) { notices.emplace_back(line); }
+
+Checkpoint open(const TempFolder& folder) {
+  notices.clear();
+  return open_checkpoint(folder.path().string(), remember);
+}
+
+std::string error_of(const TempFolder& folder) {
+  try {
+    open(folder);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kMalformed);
+    return e.what();
+  }
+  return "accepted";
+}
+
+void expect_error(const TempFolder& folder, const std::vector<std::string>& parts) {
+  const std::string error = error_of(folder);
+  for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << error;
+}
+
+TEST(Checkpoint, OpensASingleFileInTheOrderOfGguf) {
+  const TempFolder folder;
+  write_single(folder, all_tensors());
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_TRUE(notices.empty());
+  EXPECT_EQ(checkpoint.layout, CheckpointLayout::kHuggingFace);
+  std::vector<std::string> names;
+  for (const CheckpointTensor& t : checkpoint.tensors) names.push_back(t.declared.gguf);
+  EXPECT_EQ(names, (std::vector<std::string>{
+                       "output.weight", "output_norm.weight", "token_embd.weight", "blk.0.attn_k.weight",
+                       "blk.0.attn_norm.weight", "blk.0.attn_output.weight", "blk.0.attn_q.weight",
+                       "blk.0.attn_v.weight", "blk.0.ffn_down.weight", "blk.0.ffn_gate.weight",
+                       "blk.0.ffn_norm.weight", "blk.0.ffn_up.weight"}));
+  EXPECT_EQ(checkpoint.tensors[3].declared.permuted_heads, 2u);
+  EXPECT_EQ(checkpoint.tensors[6].declared.permuted_heads, 4u);
+  EXPECT_EQ(checkpoint.tensors[7].declared.permuted_heads, 0u);
+  EXPECT_EQ(checkpoint.tensors[8].view.shape, (Shape{8, 12}));
+}
+
+TEST(Checkpoint, BlocksAreOrderedByNumberNotByText) {
+  EXPECT_TRUE(gguf_tensor_less("blk.2.ffn_up.weight", "blk.10.attn_k.weight"));
+  EXPECT_TRUE(gguf_tensor_less("token_embd.weight", "blk.0.attn_k.weight"));
+  EXPECT_FALSE(gguf_tensor_less("blk.3.a", "blk.3.a"));
+}
+
+TEST(Checkpoint, OpensShards) {
+  const TempFolder folder;
+  write_shards(folder);
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_TRUE(notices.empty());
+  EXPECT_EQ(checkpoint.files.files.size(), 2u);
+  EXPECT_EQ(checkpoint.tensors.size(), 12u);
+}
+
+TEST(Checkpoint, MissingFilesAreNamed) {
+  const TempFolder folder;
+  expect_error(folder, {"model.safetensors", "consolidated"});
+  folder.write("model.safetensors", safetensors_file(all_tensors()));
+  expect_error(folder, {"config.json"});
+  const TempFolder shards;
+  write_shards(shards);
+  fs::remove(shards.file("model-00002-of-00002.safetensors"));
+  expect_error(shards, {"model-00002-of-00002.safetensors: file is missing"});
+}
+
+TEST(Checkpoint, HuggingFaceWinsAndItSaysSo) {
+  const TempFolder folder;
+  write_single(folder, all_tensors());
+  folder.write("consolidated.safetensors", "not even read");
+  folder.write("params.json", "not even read");
+  EXPECT_EQ(error_of(folder), "accepted");
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("consolidated.safetensors"), std::string::npos);
+}
+
+TEST(Checkpoint, LayoutIsDecidedByNamesNotByFiles) {
+  const TempFolder folder;
+  folder.write("consolidated.safetensors", safetensors_file(all_tensors()));
+  folder.write("params.json", R"({"dim": 8, "n_layers": 1, "head_dim": 2, "hidden_dim": 12, "n_heads": 4,)"
+                              R"( "n_kv_heads": 2, "norm_eps": 1e-05, "vocab_size": 5})");
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_EQ(checkpoint.layout, CheckpointLayout::kHuggingFace);
+  EXPECT_EQ(checkpoint.files.dialect, ConfigDialect::kMistral);
+}
+
+TEST(Checkpoint, ForeignNamesAreRefused) {
+  const TempFolder folder;
+  write_single(folder, {tensor("transformer.wte.weight", {5, 8})});
+  expect_error(folder, {"model.embed_tokens.weight", "tok_embeddings.weight"});
+}
+
+TEST(Checkpoint, IndexAndShardsMustAgree) {
+  struct Case {
+    std::string from, to;
+    std::vector<std::string> expected;
+  };
+  const std::vector<Case> cases = {
+      {"weight_map", "weights", {"index.json", "weight_map"}},
+      {"\"model.norm.weight\": \"", "\"model.norm.weight\": \"../", {"shard name"}},
+      {"\"model.norm.weight\": \"", "\"model.norm.weight\": \"/tmp/", {"shard name"}},
+      {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\"",
+       "\"model.norm.weight\": \"..\"",
+       {"shard name"}},
+      {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\"",
+       "\"model.norm.weight\": 1",
+       {"shard name"}},
+      {"\"model.norm.weight\": \"model-00001", "\"model.norm.weight\": \"model-00002", {"model.norm.weight"}},
+      {"\"weight_map\": {",
+       "\"weight_map\": {\"model.layers.9.x\": \"model-00001-of-00002.safetensors\", ",
+       {"model.layers.9.x"}},
+      {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\", ",
+       "",
+       {"does not name", "model.norm.weight"}},
+  };
+  for (const Case& c : cases) {
+    const TempFolder folder;
+    write_shards(folder, [&](const std::string& text) { return replaced(text, c.from, c.to); });
+    expect_error(folder, c.expected);
+  }
+}
+
+TEST(Checkpoint, WrongTotalSizeIsAWarning) {
+  const TempFolder folder;
+  write_shards(folder,
+               [](const std::string& text) { return replaced(text, "total_size\": ", "total_size\": 9"); });
+  EXPECT_EQ(error_of(folder), "accepted");
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("total_size"), std::string::npos);
+}
+
+TEST(Checkpoint, TensorInTwoShardsIsRefused) {
+  const TempFolder folder;
+  write_shards(folder);
+  folder.write("model-00002-of-00002.safetensors", safetensors_file(all_tensors()));
+  expect_error(folder, {"duplicate tensor", "model-00001-of-00002.safetensors"});
+}
+
+TEST(Checkpoint, PlaceholdersOfDownloadsAreNamed) {
+  const TempFolder folder;
+  write_shards(folder);
+  folder.write("model-00002-of-00002.safetensors",
+               "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+  expect_error(folder, {"model-00002-of-00002.safetensors", "git-lfs"});
+  write_shards(folder);
+  folder.write("config.json", "<html></html>");
+  expect_error(folder, {"config.json", "HTML"});
+}
+
+TEST(Checkpoint, EveryTensorMustBeThere) {
+  for (const TestTensor& t : all_tensors()) {
+    const TempFolder folder;
+    write_single(folder, without(all_tensors(), t.name));
+    expect_error(folder, {t.name});
+  }
+}
+
+TEST(Checkpoint, MissingLayerPointsAtTheirNumber) {
+  const TempFolder folder;
+  write_single(folder, all_tensors(), replaced(kConfig, "num_hidden_layers\": 1", "num_hidden_layers\": 2"));
+  expect_error(folder, {"model.layers.1.", "num_hidden_layers = 2"});
+}
+
+TEST(Checkpoint, UnknownTensorIsRefusedButComputedOnesAreSkipped) {
+  const TempFolder folder;
+  write_single(folder, with(all_tensors(), tensor("model.layers.0.self_attn.q_proj.bias", {8})));
+  expect_error(folder, {"unknown tensor", "q_proj.bias"});
+  write_single(folder, with(all_tensors(), tensor("model.layers.0.self_attn.rotary_emb.inv_freq", {1})));
+  EXPECT_EQ(error_of(folder), "accepted");
+}
+
+TEST(Checkpoint, TiedModelIgnoresItsOutputMatrix) {
+  const std::string tied = replaced(kConfig, "{", "{\"tie_word_embeddings\": true, ");
+  for (const bool present : {true, false}) {
+    const TempFolder folder;
+    write_single(folder, present ? all_tensors() : without(all_tensors(), "lm_head.weight"), tied);
+    const Checkpoint checkpoint = open(folder);
+    EXPECT_EQ(checkpoint.tensors.size(), 11u);
+    EXPECT_EQ(checkpoint.tensors.front().declared.gguf, "output_norm.weight");
+  }
+}
+
+TEST(Checkpoint, ShapesAndTypesAreChecked) {
+  const TempFolder folder;
+  write_single(folder, with(all_tensors(), tensor("model.layers.0.mlp.up_proj.weight", {8, 12})));
+  expect_error(folder,
+               {"up_proj", "expected shape [12, 8] = [intermediate_size, hidden_size]", "found [8, 12]"});
+  write_single(folder, with(all_tensors(), {"model.norm.weight", "F64", {8}, std::string(64, '\0')}));
+  expect_error(folder, {"model.norm.weight", "dtype F64"});
+  write_single(folder, all_tensors(), replaced(kConfig, "vocab_size\": 5", "vocab_size\": 6"));
+  expect_error(folder, {"vocab_size"});
+}
+
+}  // namespace
+}  // namespace quern
