@@ -201,7 +201,7 @@ void GgufMetadata::set_value(std::string_view key, const GgufValue& value) {
   } else {
     append_number(&encoded, value.type);
   }
-  encoded.insert(encoded.end(), value.payload.begin(), value.payload.end());
+  append_bytes(&encoded, value.payload);
   put(key, std::move(encoded));
 }
 

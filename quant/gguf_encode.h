@@ -1,9 +1,12 @@
 // GGUF's primitives as bytes, for the files that write them.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -20,10 +23,17 @@ void append_number(std::vector<uint8_t>* out, T value) {
   std::memcpy(out->data() + at, &value, sizeof value);
 }
 
+inline void append_bytes(std::vector<uint8_t>* out, std::span<const uint8_t> bytes) {
+  // Not insert(): GCC 12 takes its inlined reallocation for an overflow.
+  const size_t at = out->size();
+  out->resize(at + bytes.size());
+  std::copy(bytes.begin(), bytes.end(), out->begin() + static_cast<std::ptrdiff_t>(at));
+}
+
 // u64 length and the bytes, no NUL.
 inline void append_string(std::vector<uint8_t>* out, std::string_view text) {
   append_number<uint64_t>(out, text.size());
-  out->insert(out->end(), text.begin(), text.end());
+  append_bytes(out, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
 }
 
 }  // namespace quern

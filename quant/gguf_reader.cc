@@ -114,12 +114,12 @@ Header read_header(Cursor& in, std::span<const uint8_t> bytes) {
   header.n_keys = in.number<uint64_t>("metadata count");
   const uint64_t max_tensors = std::min(in.remaining() / kMinTensorInfoBytes, kMaxTensors);
   if (header.n_tensors > max_tensors) {
-    in.refuse(8, "tensor count {}: at most {} can stand in the file (damaged or truncated?)",
+    in.refuse(8, "tensor count {}: at most {} fit into the rest of the file (damaged or truncated?)",
               header.n_tensors, max_tensors);
   }
   const uint64_t max_keys = in.remaining() / kMinKeyValueBytes;
   if (header.n_keys > max_keys) {
-    in.refuse(16, "metadata count {}: at most {} can stand in the file (damaged or truncated?)",
+    in.refuse(16, "metadata count {}: at most {} fit into the rest of the file (damaged or truncated?)",
               header.n_keys, max_keys);
   }
   return header;

@@ -23,7 +23,7 @@ std::vector<uint8_t> encode_header(const GgufPlan& plan, const GgufMetadata& met
   append_number<uint64_t>(&out, metadata.entries().size());
   for (const GgufMetadata::Entry& entry : metadata.entries()) {
     append_string(&out, entry.key);
-    out.insert(out.end(), entry.encoded.begin(), entry.encoded.end());
+    append_bytes(&out, entry.encoded);
   }
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const GgufTensorInfo& tensor = plan.tensors[i];

@@ -80,7 +80,8 @@ void check_target(const std::string& target, bool overwrite) {
 
 uint64_t available_bytes(int fd) {
   struct statvfs status {};
-  if (::fstatvfs(fd, &status) != 0) return std::numeric_limits<uint64_t>::max();
+  const bool known = ::fstatvfs(fd, &status) == 0 && status.f_blocks > 0;
+  if (!known) return std::numeric_limits<uint64_t>::max();
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
@@ -99,20 +100,22 @@ uint64_t available_bytes(int fd) {
   fail_errno(error_number, fmt::format("{}: cannot write", shown(target)));
 }
 
-// Gives the file its final size, its blocks reserved where the file system can do that. Not posix_fallocate:
-// glibc's writes into every block of the file where the system call is missing.
+// Gives the file its final size, its blocks reserved where the file system can do that.
 void reserve(int fd, const std::string& target, uint64_t size) {
   if (size == 0) return;
   if (size > static_cast<uint64_t>(std::numeric_limits<off_t>::max())) fail_write(EFBIG, target, size, 0);
-  const uint64_t available = available_bytes(fd);  // before: a failed reservation may keep what it got
+  // Asked first: a reservation that fails may have filled the disk for others until then.
+  const uint64_t available = available_bytes(fd);
+  if (available < size) fail_full(target, size, available);
   int result;
   do {
+    // Not posix_fallocate: where the file system cannot reserve, glibc's writes into every block.
     result = ::fallocate(fd, 0, 0, static_cast<off_t>(size));
   } while (result != 0 && errno == EINTR);
-  if (result == 0) return;
-  if (errno != EOPNOTSUPP && errno != ENOSYS) fail_write(errno, target, size, available);
-  if (available < size) fail_full(target, size, available);
-  if (::ftruncate(fd, static_cast<off_t>(size)) != 0) fail_write(errno, target, size, available);
+  if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+    result = ::ftruncate(fd, static_cast<off_t>(size));
+  }
+  if (result != 0) fail_write(errno, target, size, available);
 }
 
 // Renames `from` to `to`, which must not exist. Returns errno, 0 when done.

@@ -101,14 +101,19 @@ void report_duplicates(const Vocabulary& vocabulary, const std::string& where, c
     second = id;
   }
   if (n_duplicates == 0 || !notice) return;
-  notice(fmt::format("{}: duplicate token '{}' (ids {} and {}; {} duplicates in all): the lowest id is used",
-                     where, printable(vocabulary.pieces[first]), first, second, n_duplicates));
+  notice(fmt::format("{}: duplicate token '{}' (ids {} and {}; {} in all): the lowest id is used", where,
+                     printable(vocabulary.pieces[first]), first, second, n_duplicates));
+}
+
+const GgufValue& require(const GgufReader& gguf, std::string_view key) {
+  const GgufValue* value = gguf.find(key);
+  if (value == nullptr) gguf.refuse(fmt::format("key '{}' is missing", key));
+  return *value;
 }
 
 std::vector<std::string> read_pieces(const GgufReader& gguf, uint64_t n_embedding_rows) {
-  const GgufValue* value = gguf.find(kTokensKey);
-  if (value == nullptr) gguf.refuse(fmt::format("key '{}' is missing", kTokensKey));
-  const auto texts = value->as_strings();
+  const GgufValue& value = require(gguf, kTokensKey);
+  const auto texts = value.as_strings();
   if (!texts) gguf.refuse_value(kTokensKey, "an array of strings");
   if (texts->size() != n_embedding_rows || texts->size() > kMaxPieces) {
     gguf.refuse(fmt::format("vocabulary of {} tokens ({}), but token_embd.weight has {} rows", texts->size(),
@@ -118,9 +123,8 @@ std::vector<std::string> read_pieces(const GgufReader& gguf, uint64_t n_embeddin
 }
 
 std::vector<float> read_scores(const GgufReader& gguf, size_t n) {
-  const GgufValue* value = gguf.find(kScoresKey);
-  if (value == nullptr) gguf.refuse(fmt::format("key '{}' is missing", kScoresKey));
-  auto scores = value->as_floats();
+  const GgufValue& value = require(gguf, kScoresKey);
+  auto scores = value.as_floats();
   if (!scores || scores->size() != n) gguf.refuse_value(kScoresKey, fmt::format("an array of {} f32", n));
   const auto bad =
       std::find_if(scores->begin(), scores->end(), [](float score) { return !std::isfinite(score); });
@@ -132,9 +136,8 @@ std::vector<float> read_scores(const GgufReader& gguf, size_t n) {
 }
 
 std::vector<TokenType> read_types(const GgufReader& gguf, size_t n) {
-  const GgufValue* value = gguf.find(kTypesKey);
-  if (value == nullptr) gguf.refuse(fmt::format("key '{}' is missing", kTypesKey));
-  const auto numbers = value->as_int32s();
+  const GgufValue& value = require(gguf, kTypesKey);
+  const auto numbers = value.as_int32s();
   if (!numbers || numbers->size() != n) gguf.refuse_value(kTypesKey, fmt::format("an array of {} i32", n));
   std::vector<TokenType> types;
   types.reserve(n);

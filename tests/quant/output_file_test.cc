@@ -1,0 +1,279 @@
+#include "quant/output_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "quant/error.h"
+#include "tests/quant/gguf_bytes.h"
+#include "tests/support/temp_folder.h"
+
+namespace quern {
+namespace {
+
+using test::expect_error;
+using test::read_file;
+using test::TempFolder;
+
+using Names = std::vector<std::string>;
+
+void write(OutputFile& file, uint64_t offset, std::string_view text) {
+  file.write_at(offset, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+}
+
+void replace(const std::string& target, std::string_view text) {
+  OutputFile file(target, text.size(), true);
+  write(file, 0, text);
+  file.commit();
+}
+
+TEST(OutputFile, AppearsWholeAtCommitAndNotBefore) {
+  const TempFolder folder;
+  const std::string target = folder.file("model.gguf");
+  OutputFile file(target, 10, false);
+  write(file, 5, "world");
+  write(file, 0, "hello");
+  ASSERT_EQ(folder.names().size(), 1u);
+  const std::string temporary = folder.names()[0];
+  EXPECT_TRUE(temporary.starts_with("model.gguf.") && temporary.ends_with(".tmp")) << temporary;
+  double seconds = -1;
+  file.commit(&seconds);
+  EXPECT_GE(seconds, 0);
+  EXPECT_EQ(read_file(target), "helloworld");
+  EXPECT_EQ(folder.names(), Names{"model.gguf"});
+}
+
+TEST(OutputFile, LeavesUnwrittenBytesZero) {
+  const TempFolder folder;
+  OutputFile file(folder.file("a"), 6, false);
+  write(file, 4, "x");
+  file.commit();
+  EXPECT_EQ(read_file(folder.file("a")), std::string("\0\0\0\0x\0", 6));
+}
+
+TEST(OutputFile, MayBeEmpty) {
+  const TempFolder folder;
+  OutputFile(folder.file("a"), 0, false).commit();
+  EXPECT_EQ(read_file(folder.file("a")), "");
+}
+
+TEST(OutputFile, ReservesItsSpaceFirst) {
+  const TempFolder folder;
+  const OutputFile file(folder.file("a"), 1 << 20, false);
+  EXPECT_EQ(std::filesystem::file_size(folder.path() / folder.names().at(0)), 1u << 20);
+}
+
+TEST(OutputFile, VanishesWhenItIsNotCommitted) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  {
+    OutputFile file(target, 3, true);
+    write(file, 0, "new");
+    EXPECT_EQ(read_file(target), "old");
+  }
+  EXPECT_EQ(folder.names(), Names{"a"});
+  EXPECT_EQ(read_file(target), "old");
+}
+
+TEST(OutputFile, ReplacesATargetOnlyWhenAsked) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  expect_error(ErrorCode::kUsage, target + ": exists already", [&] { OutputFile file(target, 3, false); });
+  EXPECT_EQ(read_file(target), "old");
+  replace(target, "newer");
+  EXPECT_EQ(read_file(target), "newer");
+  EXPECT_EQ(folder.names(), Names{"a"});
+}
+
+TEST(OutputFile, DoesNotReplaceATargetThatAppearedMeanwhile) {
+  const TempFolder folder;
+  const std::string target = folder.file("a");
+  OutputFile file(target, 3, false);
+  write(file, 0, "new");
+  folder.write("a", "somebody else's");
+  expect_error(ErrorCode::kIo, target + ": somebody else has created it meanwhile", [&] { file.commit(); });
+  EXPECT_EQ(read_file(target), "somebody else's");
+  EXPECT_EQ(folder.names(), Names{"a"});
+}
+
+TEST(OutputFile, ReplacingLeavesReadersOfTheOldFileAlone) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  const std::string other_name = folder.file("b");
+  std::filesystem::create_hard_link(target, other_name);  // stands for an open mapping: the same inode
+  replace(target, "new");
+  EXPECT_EQ(read_file(target), "new");
+  EXPECT_EQ(read_file(other_name), "old");
+}
+
+TEST(OutputFile, RefusesTargetsThatAreNotRegularFiles) {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder.file("folder"));
+  ASSERT_EQ(::mkfifo(folder.file("pipe").c_str(), 0600), 0);
+  folder.write("a", "old");
+  std::filesystem::create_symlink("a", folder.file("link"));
+  std::filesystem::create_symlink("absent", folder.file("dangling"));
+  const Names before = folder.names();
+  const auto refuses = [&](const std::string& target, std::string_view part) {
+    expect_error(ErrorCode::kUsage, part, [&] { OutputFile file(target, 3, true); });
+  };
+  refuses(folder.file("folder"), "is a folder");
+  refuses(folder.file("folder") + "/", "does not name an output file");
+  refuses(folder.path().string() + "/..", "does not name an output file");
+  refuses("", "does not name an output file");
+  refuses(folder.file("pipe"), "is not a regular file");
+  refuses("/dev/null", "is not a regular file");
+  refuses(folder.file("link"), "is a symbolic link");
+  refuses(folder.file("dangling"), "is a symbolic link");
+  EXPECT_EQ(folder.names(), before);
+  EXPECT_EQ(read_file(folder.file("a")), "old");
+}
+
+TEST(OutputFile, NamesATargetWhoseFolderIsMissing) {
+  const TempFolder folder;
+  const std::string target = folder.file("missing/a");
+  expect_error(ErrorCode::kIo, target + ": cannot create: No such file",
+               [&] { OutputFile file(target, 3, false); });
+}
+
+TEST(OutputFile, TakesNamesAsLongAsTheFileSystemDoes) {
+  const TempFolder folder;
+  const std::string name(255, 'n');
+  replace(folder.file(name), "text");
+  EXPECT_EQ(folder.names(), Names{name});
+}
+
+TEST(OutputFile, TakesPathsWithoutAFolder) {
+  const TempFolder folder;
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  replace("plain", "text");
+  std::filesystem::current_path(before);
+  EXPECT_EQ(read_file(folder.file("plain")), "text");
+}
+
+TEST(OutputFile, SaysWhatIsNeededAndAvailableWhenTheDiskIsTooSmall) {
+  const TempFolder folder;
+  const uint64_t size = uint64_t{1} << 60;
+  expect_error(ErrorCode::kIo, "no space left on the disk: 1152921504606846976 bytes needed, ",
+               [&] { OutputFile file(folder.file("a"), size, false); });
+  expect_error(ErrorCode::kIo, "more than a file may have here",
+               [&] { OutputFile file(folder.file("a"), UINT64_MAX, false); });
+  EXPECT_EQ(folder.names(), Names{});
+}
+
+// Files of this process may have `bytes` at most, as with `ulimit -f`, until the end of the scope.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(uint64_t bytes) {
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int) = nullptr;
+};
+
+TEST(OutputFile, ReportsTheFileSizeLimitBeforeAnyWork) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  {
+    const FileSizeLimit limit(1 << 20);
+    expect_error(ErrorCode::kIo, target + ": 2097152 bytes are more than a file may have here",
+                 [&] { OutputFile file(target, 2 << 20, true); });
+  }
+  EXPECT_EQ(folder.names(), Names{"a"});
+  EXPECT_EQ(read_file(target), "old");
+}
+
+TEST(OutputFile, AFailedWriteKeepsTheOldTarget) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  {
+    OutputFile file(target, 2 << 20, true);
+    const FileSizeLimit limit(1 << 20);
+    // Begins below the limit: the system takes a part, then refuses the rest.
+    const std::vector<uint8_t> bytes(1 << 20, 7);
+    expect_error(ErrorCode::kIo, "more than a file may have here", [&] { file.write_at(1 << 19, bytes); });
+  }
+  EXPECT_EQ(folder.names(), Names{"a"});
+  EXPECT_EQ(read_file(target), "old");
+}
+
+TEST(OutputFile, AFailedRenameLeavesNoTemporaryFile) {
+  const TempFolder folder;
+  const std::string target = folder.file("a");
+  OutputFile file(target, 3, true);
+  std::filesystem::create_directories(target + "/full");  // a folder came in between
+  expect_error(ErrorCode::kIo, target + ": cannot rename to it", [&] { file.commit(); });
+  EXPECT_EQ(folder.names(), Names{"a"});
+}
+
+TEST(OutputFile, HonoursTheUmask) {
+  const TempFolder folder;
+  const mode_t before = ::umask(027);
+  replace(folder.file("a"), "text");
+  ::umask(before);
+  struct stat status {};
+  ASSERT_EQ(::stat(folder.file("a").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640u);
+}
+
+TEST(OutputFile, ASignalHandlerCanRemoveWhatIsUnfinished) {
+  const TempFolder folder;
+  remove_unfinished_outputs();  // with nothing to do
+  {
+    const OutputFile first(folder.file("a"), 8, false);
+    const OutputFile second(folder.file("b"), 8, false);
+    OutputFile(folder.file("c"), 8, false).commit();
+    EXPECT_EQ(folder.names().size(), 3u);
+    remove_unfinished_outputs();
+    EXPECT_EQ(folder.names(), Names{"c"});
+  }
+  remove_unfinished_outputs();
+  EXPECT_EQ(folder.names(), Names{"c"});
+}
+
+TEST(OutputFile, AKilledProcessLeavesTheOldTarget) {
+  const TempFolder folder;
+  const std::string target = folder.write("a", "old");
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    OutputFile file(target, 3, true);
+    write(file, 0, "new");
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(read_file(target), "old");
+  replace(target, "again");  // what the dead process left is not in the way
+  EXPECT_EQ(read_file(target), "again");
+}
+
+TEST(OutputFileDeathTest, RefusesToWriteOutsideItsSize) {
+  const TempFolder folder;
+  OutputFile file(folder.file("a"), 4, false);
+  EXPECT_DEATH(write(file, 2, "abc"), "internal error");
+  EXPECT_DEATH(write(file, UINT64_MAX, "a"), "internal error");
+}
+
+}  // namespace
+}  // namespace quern
