@@ -42,9 +42,11 @@ template <class... Args>
 // kIo with the text of errno at the end: "cannot open 'x': No such file or directory".
 [[noreturn]] void fail_errno(int error_number, const std::string& message);
 
-// Text from a file made safe for a terminal: control bytes, backslashes' neighbours that could lie and
-// invalid UTF-8 become \xNN; what is longer than max_bytes is cut there and ends in "...".
+// Text of others made safe for a terminal: every byte of a control character, of a mark that turns the
+// direction of writing round, of invalid UTF-8, and every backslash, becomes \xNN. What is longer than
+// max_bytes is cut there, between characters, and ends in "...".
 std::string printable(std::string_view text, size_t max_bytes = 64);
+inline constexpr size_t kPathBytes = 4096;  // max_bytes for paths, which are shown whole
 
 // Receives one line (no newline) that a user should see on stderr: a warning, or an automatic choice.
 using Notice = std::function<void(std::string_view line)>;

@@ -12,7 +12,6 @@
 namespace quern {
 namespace {
 
-constexpr size_t kPathBytes = 4096;  // of a path in a message
 constexpr uint64_t kHeaderBytes = 24;
 constexpr uint64_t kMaxKeyBytes = 65535;
 constexpr uint64_t kMaxNameBytes = 64;

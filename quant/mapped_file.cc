@@ -17,8 +17,6 @@
 namespace quern {
 namespace {
 
-constexpr size_t kPathBytes = 4096;  // of a path in a message
-
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -63,8 +61,8 @@ void* copy_file(int fd, size_t size, const std::string& shown_path) {
   return memory;
 }
 
-// Page-aligned begin and end of what lies wholly inside [begin, begin + size) (grow = false), or of what
-// covers it (grow = true).
+// [begin, end) rounded to whole pages: to all that it touches (grow), or to those that lie wholly inside. An
+// end need not be aligned when it grows.
 std::pair<uint64_t, uint64_t> page_range(uint64_t begin, uint64_t end, bool grow) {
   static const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto down = [](uint64_t x) { return x / page * page; };

@@ -10,7 +10,8 @@ namespace quern {
 class MappedFile {
  public:
   // Opens regular files only: directories, FIFOs and devices are refused by name, without blocking.
-  // Throws kIo (cannot open, not a regular file). An empty file maps to an empty span.
+  // Throws kIo (cannot open, not a regular file), kResource (no memory for a copy). An empty file maps to an
+  // empty span. A file on a file system that cannot map is copied.
   explicit MappedFile(const std::string& path, bool allow_mmap = true);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -39,7 +40,8 @@ class MappedFile {
 };
 
 // A page of a mapped model that cannot be read any more (the file shrank, or the disk failed) raises SIGBUS.
-// Installs a handler that says so in one line and ends the process with exit code 5. Call once, from main.
+// Installs a handler that says so in one line, removes unfinished outputs and ends the process with exit code
+// 5. Call once, from main.
 void install_sigbus_handler();
 
 }  // namespace quern

@@ -20,7 +20,6 @@
 namespace quern {
 namespace {
 
-constexpr size_t kPathBytes = 4096;     // of a path in a message
 constexpr size_t kFileNameBytes = 255;  // NAME_MAX of every file system in use
 
 std::string shown(const std::string& path) { return printable(path, kPathBytes); }

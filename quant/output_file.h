@@ -15,7 +15,8 @@ namespace quern {
 class OutputFile {
  public:
   // Throws kIo when the folder cannot be written to or `size` bytes are not free (message: needed and
-  // available), kUsage when `target` exists and overwrite is false, or is not a regular file.
+  // available), kUsage when `target` exists and overwrite is false, or is not a regular file (a symbolic link
+  // neither: renaming would replace the link, not the file).
   OutputFile(const std::string& target, uint64_t size, bool overwrite);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
@@ -39,7 +40,8 @@ class OutputFile {
   bool overwrite_ = false;
 };
 
-// Async-signal-safe: unlinks the temporary file of the OutputFile that is being written, if there is one.
+// Async-signal-safe: unlinks the temporary files of the OutputFiles that are being written (the first eight).
+// For handlers that end the process.
 void remove_unfinished_outputs() noexcept;
 
 }  // namespace quern

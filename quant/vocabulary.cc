@@ -214,7 +214,7 @@ Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, co
   vocabulary.remove_extra_whitespaces = gguf.bool_or(kRemoveSpacesKey, vocabulary.remove_extra_whitespaces);
   vocabulary.chat_template = gguf.string_or(kChatTemplateKey, "");
   vocabulary.chat_format = gguf.string_or(kChatFormatKey, "");
-  check_vocabulary(vocabulary, printable(gguf.path(), 4096), notice);
+  check_vocabulary(vocabulary, printable(gguf.path(), kPathBytes), notice);
   return vocabulary;
 }
 
