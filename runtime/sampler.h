@@ -11,17 +11,18 @@ namespace quern {
 
 struct SamplerOptions {
   float temperature = 0.8f;     // 0: greedy; finite, >= 0
-  int top_k = 40;               // 0: all
-  double top_p = 0.95;          // 1: all
-  double min_p = 0.05;          // 0: all
-  float repeat_penalty = 1.0f;  // 1: none; > 0
-  int repeat_last_n = 64;
+  int top_k = 40;               // >= 0; 0: all
+  double top_p = 0.95;          // [0, 1]; 1: all; the best candidate always stays
+  double min_p = 0.05;          // [0, 1]; 0: all; relative to the best candidate
+  float repeat_penalty = 1.0f;  // finite, > 0; 1: none
+  int repeat_last_n = 64;       // tokens of history that the penalty looks at; -1: all
   uint64_t seed = 0;
 };
 
 // Not thread-safe (scratch); draws depend on (seed, position) alone.
 class Sampler {
  public:
+  // Throws kUsage, naming the option that is out of its range.
   explicit Sampler(const SamplerOptions& options);
 
   // logits: [vocab_size], unchanged. history: all tokens so far, the prompt included. position: index that
@@ -35,6 +36,10 @@ class Sampler {
     TokenId id;
     double weight;
   };
+  std::span<const float> penalise(std::span<const float> logits, std::span<const TokenId> history);
+  void collect_best(std::span<const float> logits);  // -> candidates_, sorted, cut by top_k
+  void cut_tail();                                   // top_p, then min_p
+
   SamplerOptions options_;
   std::vector<Candidate> candidates_;
   std::vector<float> penalised_;

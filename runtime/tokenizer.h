@@ -33,12 +33,13 @@ class Tokenizer {
   // Prompt of a completion: BOS first when the vocabulary adds one.
   std::vector<TokenId> encode_prompt(std::string_view text) const;
 
-  // formats.md 3.3. Always valid UTF-8.
+  // formats.md 3.3. Always valid UTF-8. Throws kUsage for an id that is not in the vocabulary.
   std::string decode(std::span<const TokenId> ids) const;
 
   bool is_end(TokenId id) const { return id == vocabulary_.eos; }
 
  private:
+  friend class StreamDecoder;
   struct Encoder;
   Vocabulary vocabulary_;
   std::unique_ptr<Encoder> encoder_;
@@ -51,8 +52,8 @@ class StreamDecoder {
   // `context`: ids before the first pushed one (the prompt; empty: the first emitted piece loses its leading
   // space).
   StreamDecoder(const Tokenizer& tokenizer, std::span<const TokenId> context);
-  std::string push(TokenId id);
-  std::string finish();  // what was held back; incomplete bytes become U+FFFD
+  std::string push(TokenId id);  // throws kUsage for an id that is not in the vocabulary
+  std::string finish();          // what was held back; incomplete bytes become U+FFFD
 
  private:
   const Tokenizer& tokenizer_;

@@ -1,0 +1,49 @@
+#include "tests/runtime/tokenizer_fixtures.h"
+
+#include <fstream>
+
+#include "convert/sentencepiece_model.h"
+#include "quant/gguf_writer.h"
+#include "quant/mapped_file.h"
+#include "tests/support/temp_folder.h"
+
+namespace quern::test {
+
+std::string tokenizer_model_path(const std::string& name) {
+  const std::string data = QUERN_TEST_DATA;
+  return name == "mistral-v1" ? data + "/tokenizers/mistral-v1.model"
+                              : data + "/" + name + "/tokenizer.model";
+}
+
+std::string route_name(Route route) { return route == Route::kModelFile ? "ModelFile" : "Gguf"; }
+
+Vocabulary load_vocabulary(const std::string& name, Route route) {
+  const MappedFile model(tokenizer_model_path(name));
+  Vocabulary vocabulary = read_sentencepiece_model(model.bytes(), tokenizer_model_path(name), {});
+  if (route == Route::kModelFile) return vocabulary;
+
+  const TempFolder folder;
+  const std::string path = folder.file("vocabulary.gguf");
+  GgufMetadata metadata;
+  metadata.set_string("general.architecture", "llama");
+  write_vocabulary(vocabulary, &metadata);
+  const GgufPlan plan(metadata, {{"token_embd.weight", DType::F32, {1}}});
+  GgufWriter writer(path, plan, metadata, false);
+  const uint8_t zeros[4] = {};
+  writer.write_tensor(0, 0, zeros);
+  writer.finish();
+  const MappedFile file(path);
+  return read_vocabulary(GgufReader(file.bytes(), path), vocabulary.size(), {});
+}
+
+std::vector<nlohmann::json> golden_lines(const std::string& kind) {
+  std::vector<nlohmann::json> lines;
+  std::ifstream file(QUERN_TEST_DATA "/golden/mistral_v1_tokens.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    nlohmann::json parsed = nlohmann::json::parse(line);
+    if (parsed["kind"] == kind) lines.push_back(std::move(parsed));
+  }
+  return lines;
+}
+
+}  // namespace quern::test
