@@ -11,8 +11,9 @@ namespace quern {
 struct QuantizeResult {
   double squared_error = 0;   // sum over elements of (decoded - source)^2
   double squared_source = 0;  // sum of source^2; relative RMS error = sqrt(squared_error / squared_source)
-  // Index (within the tensor) of the first element that is NaN or infinite in the source, or whose block came
-  // out with a non-finite scale; -1 when all is well.
+  // Index (within the source tensor) of the first element that is NaN or infinite in the source, or whose
+  // block came out with a non-finite scale (then the block's first element); -1 when all is well. Otherwise
+  // the sums and the bytes of `out` mean nothing.
   int64_t bad_element = -1;
 };
 

@@ -1,0 +1,51 @@
+// Q4_1: 32 weights in 20 bytes. weight = code * d + m, code 0..15.
+//
+//   byte 0      2      4                                          20
+//        | d    | m    | qs[16]: code j (low), code j + 16 (high)  |
+//          f16    f16
+#include "quant/formats/formats.h"
+
+namespace quern::formats::q4_1 {
+namespace {
+
+constexpr size_t kD = 0, kM = 2, kQs = 4;  // byte offsets
+
+void encode_block(const float* x, uint8_t* block) {
+  const auto [min, max] = find_extremes<kWeights>(x);
+  const float d = (max - min) / 15.0f;
+  store_f16(d, block + kD);
+  store_f16(min, block + kM);
+  uint8_t code[kWeights] = {};
+  if (float inverse; inverse_scale(d, &inverse)) {
+    for (size_t k = 0; k < kWeights; ++k) {
+      const float shifted = (x[k] - min) * inverse + 0.5f;  // 0.5 .. 15.5
+      code[k] = static_cast<uint8_t>(static_cast<int>(shifted > 15.0f ? 15.0f : shifted));
+    }
+  }
+  store_nibbles(code, block + kQs);
+}
+
+}  // namespace
+
+void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
+  for (size_t b = 0; b < n_blocks; ++b) encode_block(x + b * kWeights, blocks + b * kBytes);
+}
+
+void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
+  const uint8_t* block = row + group * kBytes;
+  uint8_t code[kGroup];
+  load_nibbles(block + kQs, code);
+  subtract_offset(code, 0, out->code);
+  set_plain(load_f16(block + kD), out);
+  set_min(load_f16(block + kM), out);
+}
+
+void decode(const uint8_t* blocks, size_t n_blocks, float* out) noexcept {
+  decode_groups<unpack_group>(blocks, n_blocks, out);
+}
+
+size_t first_non_finite(const uint8_t* blocks, size_t n_blocks) noexcept {
+  return first_non_finite_f16<kBytes, kD, kM>(blocks, n_blocks);
+}
+
+}  // namespace quern::formats::q4_1

@@ -1,0 +1,40 @@
+// Q5_K: 256 weights in 176 bytes, 8 sub-blocks of 32. weight = d * scale * code - dmin * min, code 0..31.
+//
+//   byte 0      2       4                          16                       48 176
+//        | d    | dmin  | S[12]: six bits a scale  | qh[32]: bit g of byte  | qs[128]: sub-blocks 2i (low) |
+//          f16    f16     and a min (formats.h)      k is bit 4 of code k     and 2i + 1 (high nibbles):
+//                                                    of sub-block g           bytes 32i .. + 31
+#include "quant/formats/formats.h"
+
+namespace quern::formats::q5_k {
+namespace {
+
+constexpr size_t kD = 0, kDmin = 2, kScales = 4, kQh = 16, kQs = 48;  // byte offsets
+constexpr size_t kGroups = kWeights / kGroup;
+
+}  // namespace
+
+void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
+  const uint8_t* block = row + group / kGroups * kBytes;
+  const size_t g = group % kGroups;
+  const uint8_t* qs = block + kQs + 32 * (g / 2);
+  const uint8_t* qh = block + kQh;
+  for (size_t k = 0; k < kGroup; ++k) {
+    const int low = (qs[k] >> (4 * (g % 2))) & 15;
+    const int high = (qh[k] >> g) & 1;
+    out->code[k] = static_cast<int8_t>(low | high << 4);
+  }
+  const auto [scale, min] = load_scale_min(block + kScales, g);
+  set_plain(load_f16(block + kD) * static_cast<float>(scale), out);
+  set_min(-(load_f16(block + kDmin) * static_cast<float>(min)), out);
+}
+
+void decode(const uint8_t* blocks, size_t n_blocks, float* out) noexcept {
+  decode_groups<unpack_group>(blocks, n_blocks * kGroups, out);
+}
+
+size_t first_non_finite(const uint8_t* blocks, size_t n_blocks) noexcept {
+  return first_non_finite_f16<kBytes, kD, kDmin>(blocks, n_blocks);
+}
+
+}  // namespace quern::formats::q5_k

@@ -1,0 +1,297 @@
+// The encoders against plain transcriptions of formats.md 2.5, one weight after the other, on inputs chosen
+// for their ties, zeros and extremes; the golden file covers far fewer.
+#include <gtest/gtest.h>
+
+#include <cfloat>
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/block_format.h"
+#include "quant/float16.h"
+
+namespace quern {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+void append_f16(float value, Bytes* out) {
+  const uint16_t bits = f16_from_f32(value);
+  out->push_back(static_cast<uint8_t>(bits));
+  out->push_back(static_cast<uint8_t>(bits >> 8));
+}
+
+// (int8_t)x as x86 computes it: what does not fit an int becomes INT_MIN, whose low byte is 0.
+int truncated_byte(float x) {
+  const int i = x > -2147483904.0f && x < 2147483648.0f ? static_cast<int>(x) : INT_MIN;
+  return static_cast<int8_t>(static_cast<uint8_t>(static_cast<unsigned>(i)));
+}
+
+float first_of_largest(const float* x, int n) {
+  float amax = 0, max = 0;
+  for (int k = 0; k < n; ++k) {
+    if (amax < std::fabs(x[k])) {
+      amax = std::fabs(x[k]);
+      max = x[k];
+    }
+  }
+  return max;
+}
+
+float inverse(float d) { return d != 0 ? 1.0f / d : 0.0f; }
+
+void append_codes(const int* q, bool fifth_bits, Bytes* out) {
+  if (fifth_bits) {
+    uint32_t qh = 0;
+    for (int e = 0; e < 32; ++e) qh |= static_cast<uint32_t>(q[e] >> 4) << e;
+    for (int i = 0; i < 4; ++i) out->push_back(static_cast<uint8_t>(qh >> 8 * i));
+  }
+  for (int j = 0; j < 16; ++j) out->push_back(static_cast<uint8_t>((q[j] & 15) | (q[j + 16] & 15) << 4));
+}
+
+Bytes symmetric(const float* x, int steps, bool fifth_bits) {
+  Bytes out;
+  const float d = first_of_largest(x, 32) / static_cast<float>(-steps);
+  append_f16(d, &out);
+  int q[32];
+  for (int k = 0; k < 32; ++k) {
+    q[k] = std::min(2 * steps - 1, truncated_byte(x[k] * inverse(d) + (static_cast<float>(steps) + 0.5f)));
+  }
+  append_codes(q, fifth_bits, &out);
+  return out;
+}
+
+Bytes with_minimum(const float* x, int largest_code, bool fifth_bits) {
+  Bytes out;
+  float min = FLT_MAX, max = -FLT_MAX;
+  for (int k = 0; k < 32; ++k) {
+    if (x[k] < min) min = x[k];
+    if (x[k] > max) max = x[k];
+  }
+  const float d = (max - min) / static_cast<float>(largest_code);
+  append_f16(d, &out);
+  append_f16(min, &out);
+  int q[32];
+  for (int k = 0; k < 32; ++k) {
+    q[k] = std::min(largest_code, truncated_byte((x[k] - min) * inverse(d) + 0.5f));
+  }
+  append_codes(q, fifth_bits, &out);
+  return out;
+}
+
+Bytes q8_0(const float* x) {
+  Bytes out;
+  const float d = std::fabs(first_of_largest(x, 32)) / 127.0f;
+  append_f16(d, &out);
+  for (int k = 0; k < 32; ++k) {
+    out.push_back(static_cast<uint8_t>(truncated_byte(std::round(x[k] * inverse(d)))));
+  }
+  return out;
+}
+
+float nearest_even(float x) { return std::nearbyint(x); }
+
+// The search's scale of 16 weights and its codes (0..63).
+float q6_k_search(const float* x, int* code) {
+  const float mx = first_of_largest(x, 16);
+  std::fill(code, code + 16, 0);
+  if (std::fabs(mx) < 1e-15f) return 0;
+  float scale = 0, best = 0;
+  const auto attempt = [&](float is, bool first) {
+    float sl = 0, s2 = 0;
+    int l[16];
+    for (int k = 0; k < 16; ++k) {
+      l[k] = static_cast<int>(std::max(-32.0f, std::min(31.0f, nearest_even(is * x[k]))));
+      const float w = x[k] * x[k];
+      sl += w * x[k] * static_cast<float>(l[k]);
+      s2 += w * static_cast<float>(l[k]) * static_cast<float>(l[k]);
+    }
+    if (!first && !(s2 > 0 && sl * sl > best * s2)) return;
+    scale = s2 != 0 ? sl / s2 : 0.0f;
+    best = scale * sl;
+    for (int k = 0; k < 16; ++k) code[k] = l[k] + 32;
+  };
+  attempt(-32.0f / mx, true);
+  for (int k = -9; k <= 9; ++k) {
+    if (k != 0) attempt(-(32.0f + 0.1f * static_cast<float>(k)) / mx, false);
+  }
+  return scale;
+}
+
+Bytes q6_k(const float* x) {
+  Bytes out(210, 0);
+  float scales[16], ms = 0;
+  int code[256];
+  for (int j = 0; j < 16; ++j) {
+    scales[j] = q6_k_search(x + 16 * j, code + 16 * j);
+    if (std::fabs(scales[j]) > std::fabs(ms)) ms = scales[j];
+  }
+  if (std::fabs(ms) < 1e-15f) return out;
+  const float is = -128.0f / ms;
+  const uint16_t d_bits = f16_from_f32(1.0f / is);
+  std::memcpy(&out[208], &d_bits, 2);
+  for (int j = 0; j < 16; ++j) {
+    const int scale = static_cast<int>(std::min(127.0f, nearest_even(is * scales[j])));
+    out[static_cast<size_t>(192 + j)] = static_cast<uint8_t>(scale);
+    const float step = f32_from_f16(d_bits) * static_cast<float>(scale);
+    if (step == 0) continue;
+    for (int k = 16 * j; k < 16 * j + 16; ++k) {
+      code[k] = static_cast<int>(std::max(-32.0f, std::min(31.0f, nearest_even(x[k] / step)))) + 32;
+    }
+  }
+  for (int e = 0; e < 256; ++e) {
+    const int n = e / 128, k = e % 128 / 32, l = e % 32;
+    out[static_cast<size_t>(64 * n + 32 * (k % 2) + l)] |=
+        static_cast<uint8_t>((code[e] & 15) << (k < 2 ? 0 : 4));
+    out[static_cast<size_t>(128 + 32 * n + l)] |= static_cast<uint8_t>((code[e] >> 4) << (2 * k));
+  }
+  return out;
+}
+
+const std::map<std::string_view, std::function<Bytes(const float*)>> kTranscriptions = {
+    {"Q4_0", [](const float* x) { return symmetric(x, 8, false); }},
+    {"Q5_0", [](const float* x) { return symmetric(x, 16, true); }},
+    {"Q4_1", [](const float* x) { return with_minimum(x, 15, false); }},
+    {"Q5_1", [](const float* x) { return with_minimum(x, 31, true); }},
+    {"Q8_0", q8_0},
+    {"Q6_K", q6_k},
+};
+
+float to_bf16(float x) { return f32_from_bf16(bf16_from_f32(x)); }
+
+using Random = std::mt19937;
+struct Input {
+  const char* name;
+  std::function<float(Random&)> weight;
+};
+
+float gauss(Random& random, float sigma) { return std::normal_distribution<float>(0, sigma)(random); }
+float pick(Random& random, std::initializer_list<float> values) {
+  return values.begin()[random() % values.size()];
+}
+
+// Every weight is drawn from the same rule; blocks of few distinct values make ties likely.
+const Input kInputs[] = {
+    {"bf16 gauss", [](Random& r) { return to_bf16(gauss(r, 0.02f)); }},
+    {"f32 gauss", [](Random& r) { return gauss(r, 1.0f); }},
+    {"positive", [](Random& r) { return std::fabs(gauss(r, 1.0f)); }},
+    {"negative", [](Random& r) { return -std::fabs(gauss(r, 1.0f)); }},
+    {"ties",
+     [](Random& r) {
+       return pick(r, {-3.0f, 3.0f, 1.5f, -0.75f});
+     }},
+    {"zeros of both signs",
+     [](Random& r) {
+       return pick(r, {0.0f, -0.0f});
+     }},
+    {"zeros and ones",
+     [](Random& r) {
+       return pick(r, {0.0f, -0.0f, 1.0f});
+     }},
+    {"zeros and minus ones",
+     [](Random& r) {
+       return pick(r, {0.0f, -0.0f, -1.0f});
+     }},
+    {"mostly zeros",
+     [](Random& r) {
+       return r() % 20 == 0 ? gauss(r, 1.0f) : pick(r, {0.0f, -0.0f});
+     }},
+    {"halves", [](Random& r) { return static_cast<float>(static_cast<int>(r() % 509) - 254) * 0.5f; }},
+    {"many magnitudes",
+     [](Random& r) { return std::ldexp(gauss(r, 1.0f), static_cast<int>(r() % 24) - 12); }},
+    {"f16 subnormal scales", [](Random& r) { return gauss(r, 1e-5f); }},
+    {"scales that vanish", [](Random& r) { return gauss(r, 1e-9f); }},
+    {"squares that vanish", [](Random& r) { return gauss(r, 1e-13f); }},
+    {"near the cut-off of Q6_K", [](Random& r) { return gauss(r, 1e-15f); }},
+    {"f32 subnormal", [](Random& r) { return gauss(r, 1.0f) * 1e-40f; }},
+    {"inverse near overflow", [](Random& r) { return gauss(r, 1.0f) * 0x1p-124f; }},
+    {"large", [](Random& r) { return gauss(r, 1e5f); }},
+};
+
+TEST(Encode, EqualsThePlainTranscriptionByteForByte) {
+  Random random(7);
+  for (const BlockFormat& format : block_formats()) {
+    if (format.encode == nullptr || format.is_float()) continue;
+    SCOPED_TRACE(format.name);
+    ASSERT_TRUE(kTranscriptions.contains(format.name)) << "add a transcription";
+    const auto& transcription = kTranscriptions.at(format.name);
+    const size_t n = format.block_weights, n_blocks = 64000 / n;
+    for (const Input& input : kInputs) {
+      SCOPED_TRACE(input.name);
+      std::vector<float> x(n_blocks * n);
+      for (float& weight : x) weight = input.weight(random);
+      Bytes bytes(n_blocks * format.block_bytes);
+      format.encode(x.data(), n_blocks, bytes.data());
+      for (size_t b = 0; b < n_blocks; ++b) {
+        const Bytes block(bytes.begin() + b * format.block_bytes,
+                          bytes.begin() + (b + 1) * format.block_bytes);
+        ASSERT_EQ(block, transcription(&x[b * n])) << "block " << b;
+      }
+    }
+  }
+}
+
+// Finite weights whatever their size: nothing undefined happens (the sanitizers look), and where a block
+// cannot hold them its scale says so instead of passing for numbers.
+TEST(Encode, ReportsWeightsThatDoNotFitThroughTheScale) {
+  Random random(8);
+  for (const BlockFormat& format : block_formats()) {
+    if (format.encode == nullptr || format.dtype == DType::F32 || format.dtype == DType::BF16) continue;
+    SCOPED_TRACE(format.name);
+    for (const float magnitude : {3e9f, 1e13f, 1e20f, 1e30f, FLT_MAX}) {
+      SCOPED_TRACE(magnitude);
+      std::vector<float> x(256, 0.0f);
+      for (const size_t bad : {0u, 17u, 255u}) {
+        std::fill(x.begin(), x.end(), 0.0f);
+        x[bad] = random() % 2 == 0 ? magnitude : -magnitude;
+        const size_t n_blocks = x.size() / format.block_weights;
+        Bytes bytes(n_blocks * format.block_bytes);
+        format.encode(x.data(), n_blocks, bytes.data());
+        EXPECT_EQ(format.first_non_finite(bytes.data(), n_blocks), bad / format.block_weights);
+      }
+      for (float& weight : x) weight = magnitude * std::uniform_real_distribution<float>(-1, 1)(random);
+      x[100] = magnitude;
+      x[101] = -magnitude;
+      Bytes bytes(x.size() / format.block_weights * format.block_bytes);
+      format.encode(x.data(), x.size() / format.block_weights, bytes.data());
+      EXPECT_LE(format.first_non_finite(bytes.data(), x.size() / format.block_weights),
+                100 / format.block_weights);
+    }
+  }
+}
+
+// Bounds from the step of each format: a weight is off by at most about half a step of its block's range (the
+// step itself is rounded to f16; in Q6_K the search may leave the largest weight a whole step away).
+TEST(Encode, ErrorIsBoundedByTheStep) {
+  const std::map<std::string_view, double> kRelativeRms = {
+      {"Q4_0", 0.10}, {"Q4_1", 0.09}, {"Q5_0", 0.05}, {"Q5_1", 0.045}, {"Q8_0", 0.006},
+      {"Q6_K", 0.02}, {"F32", 0},     {"F16", 3e-4},  {"BF16", 2.5e-3}};
+  Random random(9);
+  std::vector<float> x(256 * 256), y(x.size());
+  for (float& weight : x) weight = gauss(random, 0.02f);
+  for (const BlockFormat& format : block_formats()) {
+    if (format.encode == nullptr) continue;
+    SCOPED_TRACE(format.name);
+    ASSERT_TRUE(kRelativeRms.contains(format.name)) << "add a bound";
+    const size_t n_blocks = x.size() / format.block_weights;
+    Bytes bytes(n_blocks * format.block_bytes);
+    format.encode(x.data(), n_blocks, bytes.data());
+    format.decode(bytes.data(), n_blocks, y.data());
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      error += (static_cast<double>(y[i]) - x[i]) * (static_cast<double>(y[i]) - x[i]);
+      norm += static_cast<double>(x[i]) * x[i];
+    }
+    EXPECT_LE(std::sqrt(error / norm), kRelativeRms.at(format.name));
+    EXPECT_EQ(error == 0, format.dtype == DType::F32);
+  }
+}
+
+}  // namespace
+}  // namespace quern

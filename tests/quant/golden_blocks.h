@@ -1,0 +1,55 @@
+// tests/data/golden/quantized_blocks.jsonl: 17 inputs of 256 weights, and for 12 formats the bytes that the
+// reference quantizer makes of each and the floats it reads back.
+#pragma once
+
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "quant/block_format.h"
+
+namespace quern {
+
+struct GoldenBlocks {
+  const BlockFormat* format;
+  std::string input_name;
+  std::vector<float> input;
+  std::vector<uint8_t> bytes;
+  std::vector<float> decoded;
+};
+
+inline std::vector<uint8_t> bytes_from_hex(const std::string& hex) {
+  std::vector<uint8_t> bytes(hex.size() / 2);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = static_cast<uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
+  }
+  return bytes;
+}
+
+inline std::vector<float> floats_from_hex(const std::string& hex) {
+  const std::vector<uint8_t> bytes = bytes_from_hex(hex);
+  std::vector<float> floats(bytes.size() / sizeof(float));
+  std::memcpy(floats.data(), bytes.data(), bytes.size());
+  return floats;
+}
+
+inline std::vector<GoldenBlocks> read_golden_blocks() {
+  std::ifstream file(QUERN_TEST_DATA "/golden/quantized_blocks.jsonl");
+  std::vector<GoldenBlocks> golden;
+  std::map<std::string, std::vector<float>> inputs;
+  for (std::string text; std::getline(file, text);) {
+    const nlohmann::json line = nlohmann::json::parse(text);
+    if (line["kind"] == "input") {
+      inputs[line["id"]] = floats_from_hex(line["f32_hex"]);
+    } else if (line["kind"] == "q") {
+      const std::string input = line["input"];
+      golden.push_back({find_block_format(line["type"].get<std::string>()), input, inputs.at(input),
+                        bytes_from_hex(line["bytes_hex"]), floats_from_hex(line["dequant_f32_hex"])});
+    }
+  }
+  return golden;
+}
+
+}  // namespace quern
