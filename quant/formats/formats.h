@@ -280,7 +280,7 @@ inline Float4 load4(const float* x) {
   std::memcpy(&v, x, sizeof v);
   return v;
 }
-#ifdef __SSE2__  // one instruction each; g++ 12 makes four of the line below
+#ifdef __SSE2__  // one instruction; g++ 12 makes four of the comparison below
 inline Float4 min4(Float4 a, Float4 b) { return _mm_min_ps(a, b); }
 inline Float4 max4(Float4 a, Float4 b) { return _mm_max_ps(a, b); }
 #else

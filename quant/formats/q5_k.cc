@@ -1,9 +1,10 @@
 // Q5_K: 256 weights in 176 bytes, 8 sub-blocks of 32. weight = d * scale * code - dmin * min, code 0..31.
 //
-//   byte 0      2       4                          16                       48 176
-//        | d    | dmin  | S[12]: six bits a scale  | qh[32]: bit g of byte  | qs[128]: sub-blocks 2i (low) |
-//          f16    f16     and a min (formats.h)      k is bit 4 of code k     and 2i + 1 (high nibbles):
-//                                                    of sub-block g           bytes 32i .. + 31
+//   byte 0      2       4                16                       48                             176
+//        | d    | dmin  | S[12]: six     | qh[32]: bit g of byte  | qs[128]: sub-blocks 2i (low  |
+//          f16    f16     bits a scale     k is bit 4 of code k     nibbles) and 2i + 1 (high):
+//                         and a min        of sub-block g           bytes 32i .. + 31
+//                         (formats.h)
 #include "quant/formats/formats.h"
 
 namespace quern::formats::q5_k {
