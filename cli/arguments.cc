@@ -117,6 +117,9 @@ bool Arguments::parse(std::span<const std::string> arguments) {
   } catch (const CLI::CallForHelp&) {
     write_out(app_->help());
     return false;
+  } catch (const CLI::ArgumentMismatch& error) {
+    fail(ErrorCode::kUsage, "{}: an option is given once, with one value (see quern {} --help)",
+         printable(error.what(), 512), command_);
   } catch (const CLI::ParseError& error) {
     // CLI11's exceptions end here and become ours. An unknown option is the better explanation of whatever
     // else is wrong.

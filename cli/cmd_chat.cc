@@ -56,6 +56,8 @@ constexpr std::string_view kHelp =
     "/exit         leave (Ctrl-D too)\n"
     "A message that begins with a slash: put a space before it.";
 
+std::string turns(size_t n) { return fmt::format("{} turn{}", n, n == 1 ? "" : "s"); }
+
 class Chat {
  public:
   Chat(const Model& model, const ChatFormat& format, const Options& options)
@@ -97,8 +99,8 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   size_t n_dropped = 0;
   const std::vector<TokenId> ids = conversation_.ask(message, &n_dropped);
   if (n_dropped > 0)
-    print_notice("the context of {} tokens is full: dropped the oldest {} turn{} (override: --ctx)",
-                 model_.context(), n_dropped, n_dropped == 1 ? "" : "s");
+    print_notice("the context of {} tokens is full: dropped the oldest {} (override: --ctx)",
+                 model_.context(), turns(n_dropped));
   if (!once_ && ids.size() >= model_.context()) {  // a long message must not end the conversation
     conversation_.withdraw();
     print_notice("the message makes {} tokens and the context has {}: shorten it, or raise --ctx", ids.size(),
@@ -153,13 +155,13 @@ void Chat::save(const std::string& path) const {
   bool good = file != nullptr && std::fwrite(json.data(), 1, json.size(), file) == json.size();
   good = (file != nullptr && std::fclose(file) == 0) && good;
   if (good)
-    print_notice("saved {} turns to {}", conversation_.n_turns(), path);
+    print_notice("saved {} to '{}'", turns(conversation_.n_turns()), printable(path, 4096));
   else
     print_notice("cannot write '{}': {}", printable(path, 4096), std::strerror(errno));
 }
 
 void Chat::stats() const {
-  print_notice("{} turns, {} of {} positions used", conversation_.n_turns(), session_.position(),
+  print_notice("{}, {} of {} positions used", turns(conversation_.n_turns()), session_.position(),
                model_.context());
   report_timings(model_, last_);
 }
@@ -194,6 +196,7 @@ int converse(Chat& chat) {
     flush_out();
     if (signal != 0 && signal != SIGINT) return stop_exit_code();
   }
+  if (reader.interactive()) notice("");  // the end of the input (Ctrl-D) left the cursor behind the prompt
   return 0;
 }
 
