@@ -24,6 +24,9 @@ using Clock = std::chrono::steady_clock;
 // beside it; small enough that an interruption is noticed at once with the slowest encoder on one thread.
 constexpr uint64_t kPieceBytes = 8u << 20;
 
+// Pieces that the disk is asked for before they are needed: enough to keep a network volume's queue filled.
+constexpr size_t kPiecesAhead = 4;
+
 // Rows [row_begin, row_end) of one tensor: what is read, converted and written at once.
 struct Piece {
   size_t tensor;
@@ -166,7 +169,7 @@ class Conversion {
       BackgroundWriter background(writer, largest);
       for (size_t i = 0; i < pieces.size(); ++i) {
         if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
-        if (i + 1 < pieces.size()) advise(pieces[i + 1], &MappedFile::will_need);
+        read_ahead(pieces, i);
         convert_piece(pieces[i], background);
         advise(pieces[i], &MappedFile::done_with);
       }
@@ -175,6 +178,14 @@ class Conversion {
     if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
     report_.seconds = seconds_since(start);
     writer.finish(&report_.fsync_seconds);
+  }
+
+  // Before piece i: at the start the first pieces, later one more each time.
+  void read_ahead(const std::vector<Piece>& pieces, size_t i) const {
+    const size_t end = std::min(i + kPiecesAhead + 1, pieces.size());
+    for (size_t next = i == 0 ? 0 : i + kPiecesAhead; next < end; ++next) {
+      advise(pieces[next], &MappedFile::will_need);
+    }
   }
 
   void advise(const Piece& piece, void (MappedFile::*advice)(uint64_t, uint64_t) const noexcept) const {

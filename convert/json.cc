@@ -108,6 +108,41 @@ class TreeBuilder {
   std::string problem_;
 };
 
+constexpr size_t kDescribedBytes = 100;  // of a value in a message
+
+// Appends a value as JSON would write it, text made fit to print; stops once it is too long to be shown.
+void append_text(const Json& json, std::string* out) {
+  if (out->size() > kDescribedBytes) return;
+  if (const bool* flag = json.as_bool()) {
+    *out += *flag ? "true" : "false";
+  } else if (const std::string* text = json.as_string()) {
+    *out += fmt::format("\"{}\"", printable(*text));
+  } else if (const Json::Array* array = json.as_array()) {
+    *out += '[';
+    for (const Json& element : *array) {
+      if (&element != array->data()) *out += ", ";
+      append_text(element, out);
+      if (out->size() > kDescribedBytes) return;
+    }
+    *out += ']';
+  } else if (const Json::Object* object = json.as_object()) {
+    *out += '{';
+    for (const JsonMember& member : *object) {
+      if (&member != object->data()) *out += ", ";
+      *out += fmt::format("\"{}\": ", printable(member.key));
+      append_text(member.value, out);
+      if (out->size() > kDescribedBytes) return;
+    }
+    *out += '}';
+  } else if (const auto* signed_integer = std::get_if<int64_t>(&json.value)) {
+    *out += fmt::format("{}", *signed_integer);
+  } else if (const uint64_t* integer = json.as_uint()) {
+    *out += fmt::format("{}", *integer);
+  } else {
+    *out += json.is_null() ? "null" : fmt::format("{}", *json.as_number());
+  }
+}
+
 Json parse(std::string_view text, const std::string& where, const JsonLimits& limits,
            const MemberCallback* on_member) {
   if (!is_valid_utf8(text)) fail(ErrorCode::kMalformed, "{}: invalid JSON: not valid UTF-8", where);
@@ -144,17 +179,9 @@ const Json* Json::find(std::string_view key) const {
 }
 
 std::string Json::describe() const {
-  struct Words {
-    std::string operator()(std::nullptr_t) const { return "null"; }
-    std::string operator()(bool v) const { return v ? "true" : "false"; }
-    std::string operator()(uint64_t v) const { return fmt::format("{}", v); }
-    std::string operator()(int64_t v) const { return fmt::format("{}", v); }
-    std::string operator()(double v) const { return fmt::format("{}", v); }
-    std::string operator()(const std::string& v) const { return '"' + printable(v) + '"'; }
-    std::string operator()(const Array&) const { return "an array"; }
-    std::string operator()(const Object&) const { return "an object"; }
-  };
-  return std::visit(Words{}, value);
+  std::string text;
+  append_text(*this, &text);
+  return text.size() <= kDescribedBytes ? text : text.substr(0, kDescribedBytes) + "...";
 }
 
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {

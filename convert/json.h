@@ -36,7 +36,7 @@ struct Json {
   const Object* as_object() const { return std::get_if<Object>(&value); }
   std::optional<double> as_number() const;       // any number
   const Json* find(std::string_view key) const;  // null when this is no object or has no such member
-  // For messages: 32.5, "yarn", an array ...
+  // For messages, cut where it gets long: 32.5, "yarn", {"type": "yarn", "factor": 4}
   std::string describe() const;
 };
 

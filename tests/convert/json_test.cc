@@ -39,6 +39,18 @@ TEST(Json, FindsMembersOfObjectsOnly) {
   EXPECT_EQ(json.find("c")->find("b"), nullptr);
 }
 
+TEST(Json, DescribesValuesForMessages) {
+  const auto described = [](const std::string& text) { return parse_json(text, "file").describe(); };
+  for (const char* text :
+       {"null", "true", "-3", "32.5", R"("yarn")", R"({"type": "yarn", "factor": 4})", R"([1, [], {}])"}) {
+    EXPECT_EQ(described(text), text);
+  }
+  EXPECT_EQ(described(R"("\u001b[0m")"), R"("\x1B[0m")");
+  std::string many = "[0";
+  for (int i = 0; i < 1000; ++i) many += ",\"" + std::string(100, 'x') + "\"";
+  EXPECT_LT(described(many + "]").size(), 200u);
+}
+
 TEST(Json, RefusesWhatTheStandardDoesNotAllow) {
   const std::vector<std::string> bad = {"",
                                         "{",
@@ -90,7 +102,7 @@ TEST(Json, HandsOutMembersOneByOneInFileOrder) {
                      [&](std::string_view key, const Json& value) {
                        seen.push_back(std::string(key) + "=" + value.describe());
                      });
-  EXPECT_EQ(seen, (std::vector<std::string>{"b=an array", "a=\"x\"", "c=an object"}));
+  EXPECT_EQ(seen, (std::vector<std::string>{"b=[1, 2]", "a=\"x\"", "c={\"b\": 3}"}));
 }
 
 TEST(Json, MembersOfSomethingElseThanAnObjectAreRefused) {
