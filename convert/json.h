@@ -20,12 +20,13 @@ namespace quern {
 
 struct JsonMember;
 
-// A parsed value. Integers keep 64 bits; what has a fraction or an exponent, or does not fit, is a double.
+// A parsed value, null at first. Integers keep 64 bits; what has a fraction or an exponent, or does not fit,
+// is a double.
 struct Json {
   using Array = std::vector<Json>;
   using Object = std::vector<JsonMember>;  // in the order of the file
 
-  std::variant<std::nullptr_t, bool, uint64_t, int64_t, double, std::string, Array, Object> value = nullptr;
+  std::variant<std::nullptr_t, bool, uint64_t, int64_t, double, std::string, Array, Object> value;
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value); }
   // Null when the value is of another type.
