@@ -6,7 +6,8 @@ say() { printf '\n== %s\n' "$*"; }
 # packages_of GROUP   The names of a group's packages.
 packages_of() {
   case $1 in
-    build) echo g++ cmake ninja-build libfmt-dev libsentencepiece-dev nlohmann-json3-dev libcli11-dev ;;
+    build) echo g++ cmake ninja-build libfmt-dev libsentencepiece-dev nlohmann-json3-dev libcli11-dev \
+      libedit-dev ;;
     test) echo libgtest-dev libbenchmark-dev ;;
     check) echo clang-14 clang-format-14 libomp-14-dev ;;
   esac

@@ -27,7 +27,7 @@ class Chat : public testing::Test {
   }
 
   TempFolder folder_;
-  std::string model_ = converted(folder_, "tiny-mistral", "q8_0");
+  std::string model_ = converted(folder_, "tiny-mistral", "q4_0");
 };
 
 TEST_F(Chat, AsksForTheFormatWhereNoneIsKnown) {

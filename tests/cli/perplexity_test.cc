@@ -16,7 +16,8 @@ namespace {
 std::vector<double> running_values(const std::string& out) {
   std::vector<double> values;
   for (size_t at = 0;; ++at) {
-    const std::string label = "[" + std::to_string(values.size() + 1) + "]";
+    std::string label(1, '[');
+    label.append(std::to_string(values.size() + 1)).push_back(']');
     at = out.find(label, at);
     if (at == std::string::npos) return values;
     values.push_back(std::strtod(out.c_str() + at + label.size(), nullptr));

@@ -1,13 +1,12 @@
 #include "tests/cli/quern_cli.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <fstream>
 #include <random>
-#include <sstream>
 #include <stdexcept>
-#include <utility>
 
 namespace quern::test {
 namespace {
@@ -53,7 +52,7 @@ std::string test_data(std::string_view name) { return std::string(QUERN_TEST_DAT
 
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,
                       const std::vector<std::string>& more_options) {
-  const std::string output = folder.file(std::string(checkpoint) + "-" + std::string(type) + ".gguf");
+  const std::string output = folder.file(fmt::format("{}-{}.gguf", checkpoint, type));
   std::vector<std::string> arguments = {"convert", test_data(checkpoint), "-o", output,
                                         "--type",  std::string(type)};
   arguments.insert(arguments.end(), more_options.begin(), more_options.end());
@@ -77,10 +76,10 @@ std::string write_big_checkpoint(const TempFolder& folder, size_t megabytes) {
 
   std::vector<TensorPlan> tensors = {{"model.embed_tokens.weight", {kVocab, kDim}}};
   for (uint64_t layer = 0; layer < n_layers; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    const std::string prefix = fmt::format("model.layers.{}.", layer);
     tensors.push_back({prefix + "input_layernorm.weight", {kDim}});
     for (const char* projection : {"q", "k", "v", "o"}) {
-      tensors.push_back({prefix + "self_attn." + projection + "_proj.weight", {kDim, kDim}});
+      tensors.push_back({fmt::format("{}self_attn.{}_proj.weight", prefix, projection), {kDim, kDim}});
     }
     tensors.push_back({prefix + "post_attention_layernorm.weight", {kDim}});
     tensors.push_back({prefix + "mlp.gate_proj.weight", {kHidden, kDim}});
@@ -137,6 +136,8 @@ std::string write_big_checkpoint(const TempFolder& folder, size_t megabytes) {
   return path.string();
 }
 
+std::string join_ids(const std::vector<int>& ids) { return fmt::format("{}", fmt::join(ids, ",")); }
+
 size_t count_lines_with_prefix(std::string_view text, std::string_view prefix) {
   size_t count = 0;
   while (!text.empty()) {
@@ -148,12 +149,9 @@ size_t count_lines_with_prefix(std::string_view text, std::string_view prefix) {
 }
 
 std::string describe(const ProcessResult& result) {
-  std::ostringstream text;
-  text << "exit " << result.exit_code << ", signal " << result.signal
-       << (result.timed_out ? ", timed out" : "") << ", " << result.seconds << " s, "
-       << result.peak_rss_bytes / 1024 / 1024 << " MiB\nstdout: " << result.out.substr(0, 2000)
-       << "\nstderr: " << result.err.substr(0, 4000) << "\n";
-  return std::move(text).str();
+  return fmt::format("exit {}, signal {}{}, {:.2f} s, {} MiB\nstdout: {}\nstderr: {}\n", result.exit_code,
+                     result.signal, result.timed_out ? ", timed out" : "", result.seconds,
+                     result.peak_rss_bytes >> 20, result.out.substr(0, 2000), result.err.substr(0, 4000));
 }
 
 }  // namespace quern::test

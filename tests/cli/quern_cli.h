@@ -36,6 +36,9 @@ nlohmann::json golden_model(std::string_view name);
 // enough that a signal arrives in the middle of its conversion. Returns its path.
 std::string write_big_checkpoint(const TempFolder& folder, size_t megabytes);
 
+// "1,5,9"
+std::string join_ids(const std::vector<int>& ids);
+
 // How many lines of `text` begin with `prefix`.
 size_t count_lines_with_prefix(std::string_view text, std::string_view prefix);
 

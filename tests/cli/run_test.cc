@@ -21,12 +21,6 @@ std::vector<int> parse_ids(std::string text) {
   return ids;
 }
 
-std::string join(const std::vector<int>& ids) {
-  std::string text;
-  for (const int id : ids) text += (text.empty() ? "" : ",") + std::to_string(id);
-  return text;
-}
-
 bool is_utf8(std::string_view text) {
   try {
     static_cast<void>(nlohmann::json(std::string(text)).dump());
@@ -54,8 +48,8 @@ TEST_P(Golden, GreedyTextIsTheReference) {
 
 TEST_P(Golden, GreedyIdsAreTheReference) {
   const std::string model = converted(folder_, GetParam(), "f32");
-  const ProcessResult result =
-      quern({"run", model, "--ids", join(golden_["ids"].get<std::vector<int>>()), "-n", "32", "--temp", "0"});
+  const ProcessResult result = quern(
+      {"run", model, "--ids", join_ids(golden_["ids"].get<std::vector<int>>()), "-n", "32", "--temp", "0"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_EQ(parse_ids(result.out), golden_["greedy_32"].get<std::vector<int>>());
 }
@@ -131,7 +125,7 @@ TEST_F(Run, StopTextIsNotPrinted) {
 
 TEST_F(Run, PromptLargerThanTheContextEndsWithBothNumbers) {
   const std::vector<int> ids = golden_model("tiny-mistral")["ids"];
-  const ProcessResult result = run({"--ids", join(ids), "--ctx", "16"});
+  const ProcessResult result = run({"--ids", join_ids(ids), "--ctx", "16"});
   EXPECT_EQ(result.exit_code, 4) << describe(result);
   EXPECT_NE(result.err.find("16"), std::string::npos) << describe(result);
   EXPECT_NE(result.err.find(std::to_string(ids.size())), std::string::npos) << describe(result);
@@ -211,7 +205,7 @@ TEST(RunWithoutVocabulary, TextIsRefusedAndIdsWork) {
   EXPECT_EQ(count_lines_with_prefix(text.err, "error:"), 1u) << describe(text);
   EXPECT_EQ(text.out, "");
   const std::vector<int> ids = golden_model("random-window")["ids"];
-  const ProcessResult by_ids = quern({"run", model, "--ids", join(ids), "-n", "4", "--temp", "0"});
+  const ProcessResult by_ids = quern({"run", model, "--ids", join_ids(ids), "-n", "4", "--temp", "0"});
   EXPECT_EQ(by_ids.exit_code, 0) << describe(by_ids);
   EXPECT_EQ(parse_ids(by_ids.out).size(), 4u) << describe(by_ids);
 }
