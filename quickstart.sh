@@ -12,7 +12,7 @@ show() {
 }
 
 say "1/5 Packages (Debian; asks for sudo's password when it is not root)"
-install_packages $QUERN_PACKAGES
+install_packages build
 
 say "2/5 Building quern (a few minutes)"
 cmake --preset release -DQUERN_TESTS=OFF -DQUERN_BENCH=OFF

@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 . .ci/packages.sh
 
 say "Packages"
-install_packages $QUERN_PACKAGES $QUERN_TEST_PACKAGES
+install_packages build test
 say "Building a release in build/release"
 cmake --preset release -DQUERN_TESTS=ON -DQUERN_BENCH=ON  # quickstart.sh leaves them out
 cmake --build --preset release
