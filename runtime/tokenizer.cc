@@ -30,18 +30,28 @@ std::string normalise(std::string_view text, bool space_prefix, bool remove_extr
   if (space_prefix) out += kSpaceSymbol;
   bool skip_spaces = remove_extra_whitespaces;
   while (!text.empty()) {
-    const size_t length = std::max<size_t>(utf8_length(text), 1);
+    const size_t length = utf8_length(text);  // 0: a malformed byte
     if (text.front() == ' ') {
       if (!skip_spaces) out += kSpaceSymbol;
       skip_spaces = remove_extra_whitespaces;
     } else {
-      out += utf8_length(text) == 0 ? kReplacement : text.substr(0, length);
+      out += length == 0 ? kReplacement : text.substr(0, length);
       skip_spaces = false;
     }
-    text.remove_prefix(length);
+    text.remove_prefix(std::max<size_t>(length, 1));
   }
   if (remove_extra_whitespaces) {
     while (out.ends_with(kSpaceSymbol)) out.resize(out.size() - kSpaceSymbol.size());
+  }
+  return out;
+}
+
+std::string well_formed(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t length = utf8_length(text);
+    out += length == 0 ? kReplacement : text.substr(0, length);
+    text.remove_prefix(std::max<size_t>(length, 1));
   }
   return out;
 }
@@ -63,8 +73,8 @@ bool is_incomplete_character(const std::string& bytes) {
                             utf8_length(bytes + "\xBF\xBF\xBF") > bytes.size());
 }
 
-// Moves what is certain from the front of `bytes` to the end of `out`: characters, and U+FFFD for each byte
-// that belongs to none.
+// Moves what is certain from the front of `bytes` (a few) to the end of `out`: characters, and U+FFFD for
+// each byte that belongs to none.
 void take_characters(std::string* bytes, std::string* out) {
   while (!bytes->empty() && !is_incomplete_character(*bytes)) {
     const size_t length = utf8_length(*bytes);
@@ -79,14 +89,14 @@ void give_up_characters(std::string* bytes, std::string* out) {
   bytes->clear();
 }
 
-// Two characters as one number, by their bytes.
+// Two characters as one number, by their bytes: at most four each.
 uint64_t pair_key(std::string_view first, std::string_view second) {
-  uint64_t key = 0;
-  for (const char byte : first) key = key << 8 | static_cast<uint8_t>(byte);
-  key <<= 32;
-  uint64_t low = 0;
-  for (const char byte : second) low = low << 8 | static_cast<uint8_t>(byte);
-  return key | low;
+  const auto as_number = [](std::string_view bytes) {
+    uint64_t number = 0;
+    for (const char byte : bytes) number = number << 8 | static_cast<uint8_t>(byte);
+    return number;
+  };
+  return as_number(first) << 32 | as_number(second);
 }
 
 // What one id contributes to decoded text.
@@ -111,11 +121,8 @@ DecodedPiece decoded_piece(const Vocabulary& vocabulary, TokenId id) {
     return {DecodedPiece::Kind::kByte, false,
             std::string(1, static_cast<char>(byte - vocabulary.byte_ids.begin()))};
   }
-  std::string bytes = replace_all(piece, kSpaceSymbol, " ");
-  std::string text;
-  take_characters(&bytes, &text);
-  give_up_characters(&bytes, &text);
-  return {DecodedPiece::Kind::kText, piece.starts_with(kSpaceSymbol), std::move(text)};
+  return {DecodedPiece::Kind::kText, piece.starts_with(kSpaceSymbol),
+          well_formed(replace_all(piece, kSpaceSymbol, " "))};
 }
 
 // Pieces that are cut out of a text before anything is merged, the longest that begins at a place first.

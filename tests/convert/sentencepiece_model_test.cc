@@ -131,6 +131,8 @@ struct Refused {
   const char* error;
 };
 
+void PrintTo(const Refused& refused, std::ostream* out) { *out << refused.error; }
+
 class RefusedModel : public testing::TestWithParam<Refused> {};
 
 TEST_P(RefusedModel, IsRefusedWithItsReason) {

@@ -419,6 +419,18 @@ TEST(Tokenizer, TakesUnusedPiecesApartAgain) {
   EXPECT_EQ(tokenizer.encode("abb"), (Ids{kFirst, kFirst + 4}));
 }
 
+TEST(Tokenizer, RefusesATextThatCannotBeTakenApartAndIsTooLarge) {
+  Vocabulary vocabulary = small_vocabulary({"\u2581", "a", "aa"});
+  vocabulary.types[kFirst + 2] = TokenType::kUnused;
+  const Tokenizer tokenizer(std::move(vocabulary));
+  try {
+    tokenizer.encode(std::string(65 << 20, 'a'));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kResource);
+  }
+}
+
 TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
   const Tokenizer tokenizer(small_vocabulary({"a"}));
   for (const TokenId id : {-1, kFirst + 1, std::numeric_limits<TokenId>::max()}) {
