@@ -72,11 +72,13 @@ std::vector<ExactCase> exact_cases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, Exactness, testing::ValuesIn(exact_cases()), [](const auto& info) {
-  std::string name = info.param.model + "_" + info.param.type;
+std::string case_name(const testing::TestParamInfo<ExactCase>& test) {
+  std::string name = test.param.model + "_" + test.param.type;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Exactness, testing::ValuesIn(exact_cases()), case_name);
 
 // Segments are 512 keys: two of them, and a window that starts inside one.
 TEST(ExactnessAcrossSegments, LongPromptEqualsSingleSteps) {
