@@ -140,8 +140,8 @@ int run_convert(std::span<const std::string> arguments) {
   callbacks.on_progress = [&](const ConvertProgress& p) { bar.update(p.bytes_done, p.bytes_total); };
   if (options.verbose && !options.convert.dry_run)
     callbacks.on_tensor = [&](const ConvertedTensor& tensor) { callbacks.notice(tensor_line(tensor)); };
-  callbacks.recognise_chat_template = [](std::string_view text) {
-    return std::string(recognise_chat_template(text));
+  callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
+    return std::string(recognise_chat_format(vocabulary));
   };
   callbacks.stop = [&] { return stop.requested(); };
   const ConvertReport report = convert(options.convert, callbacks);

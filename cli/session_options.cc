@@ -133,9 +133,9 @@ std::string generation_json(const Model& model, const GenerateResult& result) {
   return json.end_object().end_object().text() + "\n";
 }
 
-const ChatFormat* known_chat_format(const Vocabulary& vocabulary) noexcept {
+const ChatFormat* known_chat_format(const Vocabulary& vocabulary) {
   if (!vocabulary.chat_format.empty()) return find_chat_format(vocabulary.chat_format);
-  return find_chat_format(recognise_chat_template(vocabulary.chat_template));
+  return find_chat_format(recognise_chat_format(vocabulary));
 }
 
 void warn_unknown_chat_template(const Model& model) {

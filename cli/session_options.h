@@ -44,7 +44,7 @@ void report_timings(const Model& model, const GenerateResult& result);
 std::string generation_json(const Model& model, const GenerateResult& result);
 
 // The built-in chat format that the file names, or that its template is known to describe; null: not known.
-const ChatFormat* known_chat_format(const Vocabulary& vocabulary) noexcept;
+const ChatFormat* known_chat_format(const Vocabulary& vocabulary);
 // Says on stderr that the file has a chat template that was not recognised, when that is so.
 void warn_unknown_chat_template(const Model& model);
 // The format called `name`, or, when that is empty, the vocabulary's. Throws kUsage with the list of formats.

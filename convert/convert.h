@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "quant/error.h"
 #include "quant/tensor_view.h"
+#include "quant/vocabulary.h"
 
 namespace quern {
 
@@ -50,9 +50,9 @@ struct ConvertCallbacks {
   std::function<void(const ConvertProgress&)> on_progress;  // often; from the calling thread
   std::function<void(const ConvertedTensor&)> on_tensor;    // after each tensor
   std::function<bool()> stop;  // polled; true: the output is discarded, Interrupted is thrown
-  // Name of the built-in chat format that a template describes, "" when it is not known. Stored as
-  // quern.chat_format.
-  std::function<std::string(std::string_view)> recognise_chat_template;
+  // Name of the built-in chat format that the vocabulary's template describes, "" when it is not known.
+  // Stored as quern.chat_format.
+  std::function<std::string(const Vocabulary&)> recognise_chat_format;
 };
 
 struct Interrupted {};

@@ -59,7 +59,7 @@ ConversionSource open_checkpoint_source(const ConvertOptions& options, const Rec
     source.metadata.set_string("tokenizer.ggml.model", "no_vocab");
   } else {
     write_vocabulary(read_checkpoint_tokenizer(options.source, checkpoint.config,
-                                               callbacks.recognise_chat_template, callbacks.notice),
+                                               callbacks.recognise_chat_format, callbacks.notice),
                      &source.metadata);
   }
   source.tied = checkpoint.config.tied;

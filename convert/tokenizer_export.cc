@@ -68,7 +68,7 @@ bool flag_or(const Json& config, const char* key, bool fallback, const std::stri
 
 Vocabulary read_checkpoint_tokenizer(
     const std::string& folder, const ModelConfig& config,
-    const std::function<std::string(std::string_view)>& recognise_chat_template, const Notice& notice) {
+    const std::function<std::string(const Vocabulary&)>& recognise_chat_format, const Notice& notice) {
   const std::optional<std::string> model_path = find_file(folder, "tokenizer.model");
   if (!model_path) refuse_missing_tokenizer(folder);
   const MappedFile model(*model_path);
@@ -89,8 +89,8 @@ Vocabulary read_checkpoint_tokenizer(
   // The newer place; where both are present transformers takes this one too.
   if (const auto path = find_file(folder, "chat_template.jinja"))
     vocabulary.chat_template = read_text_file(*path);
-  if (!vocabulary.chat_template.empty() && recognise_chat_template) {
-    vocabulary.chat_format = recognise_chat_template(vocabulary.chat_template);
+  if (!vocabulary.chat_template.empty() && recognise_chat_format) {
+    vocabulary.chat_format = recognise_chat_format(vocabulary);
   }
   return vocabulary;
 }

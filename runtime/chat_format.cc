@@ -166,11 +166,15 @@ const ChatFormat* find_chat_format(std::string_view name) noexcept {
   return found == kChatFormats.end() ? nullptr : found;
 }
 
-std::string_view recognise_chat_template(std::string_view chat_template) noexcept {
+std::string_view recognise_chat_format(const Vocabulary& vocabulary) {
   // Far beyond any real template; the file's length is not ours.
   constexpr size_t kMaxTemplateBytes = 64 * 1024;
-  if (chat_template.size() > kMaxTemplateBytes) return "";
-  return describes_mistral_v1(chat_template) ? "mistral-v1" : "";
+  if (vocabulary.chat_template.size() > kMaxTemplateBytes || !describes_mistral_v1(vocabulary.chat_template))
+    return "";
+  // v0.3 was published with v0.2's template too, but its markers are tokens of their own.
+  for (size_t id = 0; id < vocabulary.size(); ++id)
+    if (vocabulary.pieces[id] == "[INST]") return "";
+  return "mistral-v1";
 }
 
 }  // namespace quern

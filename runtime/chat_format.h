@@ -26,8 +26,8 @@ struct ChatFormat {
 
 std::span<const ChatFormat> chat_formats() noexcept;
 const ChatFormat* find_chat_format(std::string_view name) noexcept;  // null when unknown
-// Name of the built-in format that a checkpoint's chat template is known to describe; empty when it is not
-// recognised. The template is data: it is matched, never executed.
-std::string_view recognise_chat_template(std::string_view chat_template) noexcept;
+// Name of the built-in format that a vocabulary's chat template is known to describe; empty when there is
+// none or it is not recognised. The template is data: it is matched, never executed.
+std::string_view recognise_chat_format(const Vocabulary& vocabulary);
 
 }  // namespace quern

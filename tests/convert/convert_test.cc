@@ -347,8 +347,8 @@ TEST(Convert, TakesTheTokenizerAndWhatItsConfigAdds) {
   EXPECT_EQ(plain.chat_template, "");
 
   ConvertCallbacks callbacks;
-  callbacks.recognise_chat_template = [](std::string_view text) {
-    return text == "{{ known }}" ? std::string("mistral-v1") : std::string();
+  callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
+    return vocabulary.chat_template == "{{ known }}" ? std::string("mistral-v1") : std::string();
   };
   folder.write("tiny/tokenizer_config.json",
                R"({"add_bos_token": false, "add_eos_token": true, "chat_template": "{{ known }}"})");

@@ -176,14 +176,20 @@ std::string with(std::string_view text, std::string_view from, std::string_view 
   return changed;
 }
 
+std::string_view recognised(std::string_view chat_template, std::vector<std::string> pieces = {}) {
+  Vocabulary vocabulary;
+  vocabulary.chat_template = chat_template;
+  vocabulary.pieces = std::move(pieces);
+  return recognise_chat_format(vocabulary);
+}
+
 TEST(ChatTemplate, RecognisesTheMistralV1Layout) {
-  EXPECT_EQ(recognise_chat_template(kReleaseTemplate), "mistral-v1");
-  EXPECT_EQ(recognise_chat_template(kSystemTemplate), "mistral-v1");
+  EXPECT_EQ(recognised(kReleaseTemplate), "mistral-v1");
+  EXPECT_EQ(recognised(kSystemTemplate), "mistral-v1");
   // v0.1 puts a space after </s>; one more white space or the other quotes change nothing.
-  EXPECT_EQ(recognise_chat_template(with(kReleaseTemplate, "eos_token}}", "eos_token + ' ' }}")),
-            "mistral-v1");
-  EXPECT_EQ(recognise_chat_template(with(kReleaseTemplate, "'", "\"")), "mistral-v1");
-  EXPECT_EQ(recognise_chat_template(with(kReleaseTemplate, "%}", "%}\n")), "mistral-v1");
+  EXPECT_EQ(recognised(with(kReleaseTemplate, "eos_token}}", "eos_token + ' ' }}")), "mistral-v1");
+  EXPECT_EQ(recognised(with(kReleaseTemplate, "'", "\"")), "mistral-v1");
+  EXPECT_EQ(recognised(with(kReleaseTemplate, "%}", "%}\n")), "mistral-v1");
 }
 
 TEST(ChatTemplate, RecognisesNothingElse) {
@@ -215,8 +221,12 @@ TEST(ChatTemplate, RecognisesNothingElse) {
       "{{ '[INST] ' + message['content'",
       std::string(1 << 20, ' ') + std::string(kReleaseTemplate),
   };
-  for (const std::string& text : foreign)
-    EXPECT_EQ(recognise_chat_template(text), "") << text.substr(0, 2000);
+  for (const std::string& text : foreign) EXPECT_EQ(recognised(text), "") << text.substr(0, 2000);
+}
+
+TEST(ChatTemplate, MarkersThatAreTokensAreAnotherFormat) {
+  EXPECT_EQ(recognised(kReleaseTemplate, {"<unk>", "[", "INST"}), "mistral-v1");
+  EXPECT_EQ(recognised(kReleaseTemplate, {"<unk>", "[INST]", "[/INST]"}), "");
 }
 
 TEST(ChatFormats, AreFoundByName) {
