@@ -60,7 +60,7 @@ struct Kernel {
   static constexpr size_t kChunkBlocks = 256;  // 16 KB of F32
 
   template <int N>
-  static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) {
+  static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) noexcept {
     tile_loop<Weight, N, 1>(panel, 0, n_k, a, acc);
   }
   static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t n_tokens,

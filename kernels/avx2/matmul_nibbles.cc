@@ -6,11 +6,11 @@
 // {2, 3}. All 32 weights of the block are added up in int16, then vpmaddwd adds the pairs into one int32 a
 // row.
 //
-// Why int16 is enough. The exact sum of (code - offset) * a over 16 of the block's weights is at most 16 * 8
-// * 127 (4 bits) or 16 * 16 * 127 = 32512 (5 bits): it fits, and int16 addition is exact modulo 2^16. So the
-// sums start at -offset * sum(a), may wrap on the way, and end at the right number. vpmaddubsw itself never
-// saturates: 2 * 31 * 127 < 2^15. Codes without an offset fit as they are when they have 4 bits (16 * 15 *
-// 127 = 30480); with 5 (Q5_1) the sum is centred at 16 as well, and 16 * S is added back in int32.
+// Why int16 is enough. The exact sum of (code - offset) * a over 16 of the block's weights is at most
+// 16 * 8 * 127 (4 bits) or 16 * 16 * 127 = 32512 (5 bits): it fits, and int16 addition is exact modulo 2^16.
+// So the sums start at -offset * sum(a), may wrap on the way, and end at the right number. vpmaddubsw itself
+// never saturates: 2 * 31 * 127 < 2^15. Codes without an offset fit as they are when they have 4 bits
+// (16 * 15 * 127 = 30480); with 5 (Q5_1) the sum is centred at 16 too, and 16 * S is added back in int32.
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/matmul_driver.h"
 
@@ -41,70 +41,61 @@ QUERN_INLINE Bits fifth_bits(const uint8_t* turned, size_t s) {
 }
 
 QUERN_INLINE Codes five_bits(const uint8_t* turned, const uint8_t* steps, size_t s) {
-  compiler_fence();  // load again what step s - 4 or the step before has loaded: registers are scarcer than
-                     // loads
+  compiler_fence();  // what other steps have loaded is loaded again: registers are scarcer than loads
   const Codes low = nibbles(steps, s);
   return {{_mm256_or_si256(low.rows[0], fifth_bits(turned, s)),
            _mm256_or_si256(low.rows[1], fifth_bits(turned + 32, s))}};
 }
 
-// The formats' panel blocks (panel_layout.cc). kCentre: what the int16 sums subtract from each code;
-// kAddBack: what is added again in int32. prefetch_panel: the distance was measured on Zen 4, quiet and with
-// a busy neighbour: 4 KB ahead costs at most a few percent and gains more when memory is slow.
-struct Q4_0Block {
-  static constexpr size_t kBytes = 288;
-  static constexpr int16_t kCentre = 8;
-  static constexpr int32_t kAddBack = 0;
-  static constexpr bool kHasMin = false;
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) { return nibbles(block + 32, s); }
-  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+// The formats' panel blocks: bytes, where minima (0: none), turned fifth bits (0: none) and steps stand
+// (panel_layout.cc; scales stand first), what the int16 sums subtract from each code, and what is added again
+// in int32.
+struct Q4_0 {
+  static constexpr size_t kBytes = 288, kMinimaAt = 0, kFifthBitsAt = 0, kStepsAt = 32;
+  static constexpr int16_t kCentre = 8, kAddBack = 0;
+};
+struct Q4_1 {
+  static constexpr size_t kBytes = 320, kMinimaAt = 32, kFifthBitsAt = 0, kStepsAt = 64;
+  static constexpr int16_t kCentre = 0, kAddBack = 0;
+};
+struct Q5_0 {
+  static constexpr size_t kBytes = 352, kMinimaAt = 0, kFifthBitsAt = 32, kStepsAt = 96;
+  static constexpr int16_t kCentre = 16, kAddBack = 0;
+};
+struct Q5_1 {
+  static constexpr size_t kBytes = 384, kMinimaAt = 32, kFifthBitsAt = 64, kStepsAt = 128;
+  static constexpr int16_t kCentre = 16, kAddBack = 16;
 };
 
-struct Q4_1Block {
-  static constexpr size_t kBytes = 320;
-  static constexpr int16_t kCentre = 0;
-  static constexpr int32_t kAddBack = 0;
-  static constexpr bool kHasMin = true;
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) { return load_f16(block + 32 + 16 * r); }
-  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) { return nibbles(block + 64, s); }
-  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
-};
+// What a tile loop reads of a block. r: 0 for rows 0-7, 1 for rows 8-15.
+template <class Format>
+struct PackedBlock {
+  static constexpr size_t kBytes = Format::kBytes;
+  static constexpr int16_t kCentre = Format::kCentre, kAddBack = Format::kAddBack;
+  static constexpr bool kHasMin = Format::kMinimaAt != 0;
 
-struct Q5_0Block {
-  static constexpr size_t kBytes = 352;
-  static constexpr int16_t kCentre = 16;
-  static constexpr int32_t kAddBack = 0;
-  static constexpr bool kHasMin = false;
   QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
-    return five_bits(block + 32, block + 96, s);
+  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) {
+    return load_f16(block + Format::kMinimaAt + 16 * r);
   }
-  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
-};
-
-struct Q5_1Block {
-  static constexpr size_t kBytes = 384;
-  static constexpr int16_t kCentre = 16;
-  static constexpr int32_t kAddBack = 16;
-  static constexpr bool kHasMin = true;
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) { return load_f16(block + 32 + 16 * r); }
   QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
-    return five_bits(block + 64, block + 128, s);
+    const uint8_t* steps = block + Format::kStepsAt;
+    if constexpr (Format::kFifthBitsAt == 0) return nibbles(steps, s);
+    return five_bits(block + Format::kFifthBitsAt, steps, s);
   }
-  QUERN_INLINE static void prefetch_panel(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
+  // Where hardware prefetching is weak, one core reads at the memory's speed only so (Zen 3: 15-16 GB/s
+  // without, 18 with). 4 KB ahead costs one Zen 4 core up to 7 % of its speed, two of them nothing.
+  QUERN_INLINE static void prefetch_ahead(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
 };
 
 // A block taken apart once for many tokens: 16 f32 scales, 16 f32 minima, then 8 steps of 16 rows x 4 codes
 // of one byte.
-template <class Packed>
+template <class Format>
 struct ByteBlock {
   static constexpr size_t kBytes = 128 + 512;
-  static constexpr int16_t kCentre = Packed::kCentre;
-  static constexpr int32_t kAddBack = Packed::kAddBack;
-  static constexpr bool kHasMin = Packed::kHasMin;
+  static constexpr int16_t kCentre = Format::kCentre, kAddBack = Format::kAddBack;
+  static constexpr bool kHasMin = Format::kMinimaAt != 0;
+
   QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
     return _mm256_castsi256_ps(load(block + 32 * r));
   }
@@ -115,14 +106,13 @@ struct ByteBlock {
     const uint8_t* step = block + 128 + 64 * s;
     return {{load(step), load(step + 32)}};
   }
-  QUERN_INLINE static void prefetch_panel(const uint8_t*) {}
+  QUERN_INLINE static void prefetch_ahead(const uint8_t*) {}  // it is in L1
 };
 
-QUERN_INLINE void store(uint8_t* p, Bits bits) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits); }
-
-template <class Packed>
+template <class Format>
 QUERN_KERNEL void unpack(const uint8_t* packed, size_t n_blocks, uint8_t* bytes) noexcept {
-  for (; n_blocks != 0; --n_blocks, packed += Packed::kBytes, bytes += ByteBlock<Packed>::kBytes) {
+  using Packed = PackedBlock<Format>;
+  for (; n_blocks != 0; --n_blocks, packed += Packed::kBytes, bytes += ByteBlock<Format>::kBytes) {
     QUERN_UNROLL
     for (size_t r = 0; r < 2; ++r) {
       store(bytes + 32 * r, _mm256_castps_si256(Packed::scale(packed, r)));
@@ -138,7 +128,7 @@ QUERN_KERNEL void unpack(const uint8_t* packed, size_t n_blocks, uint8_t* bytes)
   }
 }
 
-// [n_blocks of 16 rows] x N tokens, added to acc[N][16] (L1: sixteen registers do not hold it as well).
+// n_blocks blocks of 16 rows x N tokens, added to acc[N][16], which lives in L1: the registers are taken.
 template <class Block, int N>
 QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const QuantizedActivations& a,
                             float* acc) noexcept {
@@ -147,13 +137,12 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
   const int16_t* sums = a.sums;
   const size_t k = a.k, groups = a.groups;
   for (; n_blocks != 0; --n_blocks, block += Block::kBytes, codes += 32, scales += 1, sums += 4) {
-    Block::prefetch_panel(block);
+    Block::prefetch_ahead(block);
     Bits sum[N][2];
     QUERN_UNROLL
     for (size_t t = 0; t < N; ++t) {
       if constexpr (Block::kCentre != 0) {
-        // [s0a s0b s1a s1b] plus the same with halves exchanged: the block's sums as int16 pairs in every
-        // lane.
+        // The sums of both halves of the block, exchanged and added: int16 pairs for the whole in each lane.
         const Bits halves = broadcast8(sums + 4 * groups * t);
         const Bits pairs = _mm256_add_epi16(halves, _mm256_shuffle_epi32(halves, 0xb1));
         sum[t][0] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-Block::kCentre));
@@ -202,7 +191,8 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
 template <class Block>
 struct Tiles {
   template <int N>
-  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, float* acc) {
+  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
+                   float* acc) noexcept {
     tile_loop<Block, N>(blocks, n_blocks, a, acc);
   }
 };
@@ -210,30 +200,30 @@ struct Tiles {
 // From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
 constexpr size_t kUnpackTokens = 32;
 
-template <class Block>
+template <class Format>
 struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
-  static constexpr size_t kBlockBytes = Block::kBytes;
+  static constexpr size_t kBlockBytes = Format::kBytes;
   static constexpr size_t kChunkBlocks = 32;  // 20 KB as bytes
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
                          size_t n_tokens, float* acc) noexcept {
     if (n_tokens < kUnpackTokens) {
-      for_each_tile<Tiles<Block>>(blocks, n_blocks, a, n_tokens, acc);
+      for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, n_tokens, acc);
       return;
     }
-    alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Block>::kBytes];
-    unpack<Block>(blocks, n_blocks, bytes);
-    for_each_tile<Tiles<ByteBlock<Block>>>(bytes, n_blocks, a, n_tokens, acc);
+    alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Format>::kBytes];
+    unpack<Format>(blocks, n_blocks, bytes);
+    for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, n_tokens, acc);
   }
 };
 
 }  // namespace
 
-void matmul_q4_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_0Block>>(args); }
-void matmul_q4_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_1Block>>(args); }
-void matmul_q5_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_0Block>>(args); }
-void matmul_q5_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_1Block>>(args); }
+void matmul_q4_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_0>>(args); }
+void matmul_q4_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_1>>(args); }
+void matmul_q5_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_0>>(args); }
+void matmul_q5_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_1>>(args); }
 
 }  // namespace quern::avx2

@@ -63,7 +63,8 @@ struct Kernel {
   static constexpr size_t kChunkBlocks = 32;  // 17 KB
 
   template <int N>
-  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, float* acc) {
+  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
+                   float* acc) noexcept {
     tile_loop<N>(blocks, n_blocks, a, acc);
   }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
