@@ -67,9 +67,10 @@ struct Tokens {
   std::vector<float> x, scales, y;
   std::vector<int8_t> codes;
   std::vector<int16_t> sums;
+  std::vector<uint8_t> tiles;
   size_t y_stride;
 
-  Tokens(const KernelSet& set, size_t n_tokens, size_t rows)
+  Tokens(const KernelSet& set, const MatmulKernel& kernel, size_t n_tokens, size_t rows)
       : x(n_tokens * kColumns),
         scales(n_tokens * kColumns / 32),
         y(n_tokens * rows),
@@ -78,13 +79,16 @@ struct Tokens {
         y_stride(rows) {
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) * 0.001f - 0.5f;
     set.quantize_activations(x.data(), n_tokens, kColumns, rows_view());
+    if (kernel.tiles == nullptr) return;
+    tiles.resize(kernel.tiles->bytes(n_tokens, kColumns));
+    kernel.tiles->pack(rows_view(), n_tokens, kColumns, 0, n_tokens, tiles.data());
   }
 
   QuantizedRows rows_view() { return {codes.data(), scales.data(), sums.data()}; }
 
   MatmulArgs args(const uint8_t* weights, size_t n_tokens, IndexRange rows) {
-    return {weights,  kColumns,    rows.begin, rows.end, n_tokens,
-            x.data(), rows_view(), y.data(),   y_stride, false};
+    return {weights,     kColumns,     rows.begin, rows.end, n_tokens, x.data(),
+            rows_view(), tiles.data(), y.data(),   y_stride, false};
   }
 };
 
@@ -110,7 +114,7 @@ void decode(benchmark::State& state, const KernelSet& set, const MatmulKernel& k
   const uint64_t segment_bytes = rows * row_bytes;
   const size_t n_segments = kDecodeBytes / segment_bytes;
   const uint8_t* weights = decode_weights().data();
-  Tokens tokens(set, n_tokens, rows);
+  Tokens tokens(set, kernel, n_tokens, rows);
   std::vector<double> product, read;
   for (size_t i = 0; auto _ : state) {
     const uint8_t* segment = weights + i % n_segments * segment_bytes;
@@ -148,7 +152,7 @@ double clock_rate() {
 void prefill(benchmark::State& state, const KernelSet& set, const MatmulKernel& kernel, size_t n_tokens) {
   const HostMemory weights(kPrefillRows * block_format(kernel.dtype).row_bytes(kColumns), "weights");
   fill(weights);
-  Tokens tokens(set, n_tokens, kPrefillRows);
+  Tokens tokens(set, kernel, n_tokens, kPrefillRows);
   const double macs = static_cast<double>(n_tokens * kPrefillRows * kColumns);
   std::vector<double> rate, per_cycle;
   for (auto _ : state) {

@@ -134,6 +134,7 @@ class CpuDevice final : public Device {
   void tell_about_fallback(DType dtype);
   HostMemory pack(const TensorView& tensor) const;
   QuantizedRows quantize(const CpuBuffer& x, size_t n);
+  const uint8_t* pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n, size_t k);
   void run_products(const MatmulArgs& shared, std::span<const Product> products, IndexRange panels) const;
 
   const KernelSet& kernels_;
@@ -143,6 +144,7 @@ class CpuDevice final : public Device {
   Scratch<int8_t> codes_{"quantized activations"};
   Scratch<float> scales_{"quantized activations"};
   Scratch<int16_t> sums_{"quantized activations"};
+  Scratch<uint8_t> tiles_{"quantized activations"};
   Scratch<float> attention_{"attention scratch"};
 };
 
@@ -237,6 +239,14 @@ QuantizedRows CpuDevice::quantize(const CpuBuffer& x, size_t n) {
   return all;
 }
 
+const uint8_t* CpuDevice::pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n,
+                                     size_t k) {
+  uint8_t* const out = tiles_.at_least(tiles.bytes(n, k));
+  parallel_for(n > tiles.tokens ? n_threads_ : 1, n, tiles.tokens,
+               [&](size_t begin, size_t end) noexcept { tiles.pack(a, n, k, begin, end, out); });
+  return out;
+}
+
 // Computes the part [panels.begin, panels.end) of all products' panels, laid one after the other.
 void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> products,
                              IndexRange panels) const {
@@ -266,11 +276,13 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
   if (n == 0) return;
   size_t n_panels = 0;
   bool quantized = false;
+  const ActivationTiles* tiles = nullptr;
   for (const Product& product : products) {
     const CpuMatrix& weight = cpu(*product.weight);
     QUERN_CHECK(weight.columns() == x.width() && weight.rows() == product.y->width());
     n_panels += count_panels(weight.rows());
     quantized = quantized || !weight.format().is_float();
+    if (weight.kernel().tiles != nullptr) tiles = weight.kernel().tiles;  // a set has one form
   }
   MatmulArgs shared{};
   shared.k = x.width();
@@ -278,6 +290,7 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
   shared.x = cpu(x).row(0);
   shared.add = add;
   if (quantized) shared.a = quantize(cpu(x), n);
+  if (tiles != nullptr) shared.tiles = pack_tiles(*tiles, shared.a, n, shared.k);
   parallel_for(n_threads_, n_panels, 1, [&](size_t begin, size_t end) noexcept {
     run_products(shared, products, {begin, end});
   });

@@ -6,6 +6,7 @@
 #include "quant/error.h"
 #if defined(__x86_64__)
 #include "kernels/avx2/avx2_ops.h"
+#include "kernels/avx512/avx512_kernels.h"
 #endif
 
 namespace quern {
@@ -17,6 +18,9 @@ constexpr KernelSetRow kRows[] = {
 #if defined(__x86_64__)
     {&avx2::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
+    {&avx512::kKernelSet,
+     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
+     "AVX-512 (F, BW, DQ, VL) with VNNI"},
 #endif
 };
 

@@ -23,6 +23,17 @@ struct QuantizedRows {
   int16_t* sums;
 };
 
+// A second form of quantized activations, laid out as the tiles of a set's kernels read them. Packed once for
+// all products of an input; the bytes mean something to that set only.
+struct ActivationTiles {
+  size_t tokens;  // of a full tile
+  size_t (*bytes)(size_t n_tokens, size_t k) noexcept;
+  // Packs the tiles that begin at tokens [token_begin, token_end); token_begin is a multiple of `tokens`.
+  // tiles: the start of bytes(n_tokens, k) bytes for all of a.
+  void (*pack)(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
+               uint8_t* tiles) noexcept;
+};
+
 // How a set wants the weights of a format.
 enum class WeightLayout : uint8_t {
   kRows,    // as in the file
@@ -36,6 +47,7 @@ struct MatmulArgs {
   size_t n_tokens;            // >= 1
   const float* x;             // [n_tokens, k]; read by float formats
   QuantizedRows a;            // read by quantized formats
+  const uint8_t* tiles;       // the same as MatmulKernel::tiles packs it, where the kernel has that
   float* y;                   // y[token * y_stride + row]
   size_t y_stride;
   bool add;  // y = y + dot instead of y = dot
@@ -46,6 +58,7 @@ struct MatmulKernel {
   DType dtype;
   WeightLayout layout;
   MatmulFn run;
+  const ActivationTiles* tiles = nullptr;  // null: the kernel reads MatmulArgs::a
 };
 
 enum class KvType : uint8_t { kF16, kF32 };

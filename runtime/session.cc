@@ -49,9 +49,10 @@ uint64_t Session::memory(const HParams& h, uint64_t context, KvType kv, size_t m
   const uint64_t n = clamp_micro_batch(micro_batch, context);
   const uint64_t q_dim = uint64_t{h.n_heads} * h.head_dim, kv_dim = uint64_t{h.n_kv_heads} * h.head_dim;
   const uint64_t per_token = 2 * uint64_t{h.dim} + 2 * q_dim + 2 * kv_dim + 2 * uint64_t{h.hidden_dim};
-  // The device keeps the widest input once more, quantized: a byte and three eighths of a value.
+  // The device keeps the widest input twice more, quantized: 11 / 8 bytes of a value, and 15 / 8 packed in
+  // tiles.
   const uint64_t widest = std::max({uint64_t{h.dim}, q_dim, uint64_t{h.hidden_dim}});
-  return kv_shape(h, context, kv).bytes() + n * per_token * sizeof(float) + n * widest * 3 / 2 +
+  return kv_shape(h, context, kv).bytes() + n * per_token * sizeof(float) + n * widest * 13 / 4 +
          std::min<uint64_t>(n, kLogitRows) * h.vocab_size * sizeof(float);
 }
 

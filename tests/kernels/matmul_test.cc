@@ -171,13 +171,20 @@ std::vector<float> initial_y(const Problem& p) {
 
 void run(const MatmulKernel& kernel, const Problem& p, const Bytes& laid_out, Activations& a,
          size_t row_begin, size_t row_end, std::vector<float>& y) {
+  const QuantizedRows quantized{a.codes.data(), a.scales.data(), a.sums.data()};
+  Bytes tiles;
+  if (kernel.tiles != nullptr) {
+    tiles.resize(kernel.tiles->bytes(p.n_tokens, p.k));
+    kernel.tiles->pack(quantized, p.n_tokens, p.k, 0, p.n_tokens, tiles.data());
+  }
   kernel.run({.weights = laid_out.data(),
               .k = p.k,
               .row_begin = row_begin,
               .row_end = row_end,
               .n_tokens = p.n_tokens,
               .x = a.x.data(),
-              .a = {a.codes.data(), a.scales.data(), a.sums.data()},
+              .a = quantized,
+              .tiles = tiles.data(),
               .y = y.data(),
               .y_stride = p.rows + kMargin,
               .add = p.add});

@@ -1,0 +1,88 @@
+// What the AVX-512 VNNI matmul kernels share: the layout of an activation tile and the tile loop.
+//
+// Everything is anonymous: each file that is compiled for AVX-512 has its own copy, so that the linker can
+// never pick an AVX-512 copy for code that runs on any CPU. Included by kernels/avx512/*.cc only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/avx512/avx512_kernels.h"
+#include "quant/panel_layout.h"
+
+// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("unroll")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define QUERN_KERNEL __attribute__((noinline))
+#define QUERN_INLINE inline __attribute__((always_inline))
+
+namespace quern::avx512 {
+namespace {
+
+using Bits = __m512i;
+
+// Activations as the tiles read them: for a tile of C tokens and every group of 32 values one block of 60 * C
+// bytes,
+//   codes int8 [C][32] | da f32 [C] | -8 S | -16 S | -128 S | -32 S0 | -32 S1 (int32 [C] each) | da *
+//   float(S) f32 [C]
+// S = S0 + S1. A sum of offset codes starts from its bias, which costs nothing, so each offset in use has its
+// row; with C = 16 a row is one cache line, and lines that a format does not use are not touched.
+template <int C>
+struct TileBlock {
+  static constexpr size_t kScale = 32 * C, kBias8 = 36 * C, kBias16 = 40 * C, kBias128 = 44 * C,
+                          kBias32Low = 48 * C, kBias32High = 52 * C, kScaledSum = 56 * C, kBytes = 60 * C;
+};
+
+constexpr size_t kTokenBlockBytes = 60;  // per token and group, whatever the tile's width
+
+// Width of the tile that takes `n` tokens (1..16): the next one that there is a kernel for.
+constexpr size_t tile_width(size_t n) { return n <= 4 ? n : (n + 3) / 4 * 4; }
+
+// Keeps g++ from hoisting and spilling: the value is used and changed here.
+QUERN_INLINE void pin(Bits& a) { asm volatile("" : "+v"(a)); }
+QUERN_INLINE void pin(__m512& a) { asm volatile("" : "+v"(a)); }
+
+// t += dot of 4 unsigned bytes of w with the 4 signed bytes at `a`, in each of 16 lanes; the broadcast is
+// part of the load.
+QUERN_INLINE void dot4(Bits& t, Bits w, const uint8_t* a) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(t) : "v"(w), "m"(*reinterpret_cast<const uint32_t*>(a)));
+}
+
+QUERN_INLINE Bits load(const void* p) { return _mm512_loadu_si512(p); }
+QUERN_INLINE Bits broadcast_i32(const uint8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return _mm512_set1_epi32(v);
+}
+QUERN_INLINE __m512 broadcast_f32(const uint8_t* p) {
+  float v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return _mm512_set1_ps(v);
+}
+QUERN_INLINE __m512 load_f16(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// Rows of one panel that are written: all 16, or the first few of the last one.
+struct Output {
+  float* y;  // first row of the panel, first token of the tile
+  size_t stride;
+  size_t n_tokens;  // the tile's real tokens; the others are padding
+  __mmask16 rows;
+  bool add;
+
+  QUERN_INLINE void store(size_t token, __m512 acc) const {
+    if (token >= n_tokens) return;
+    float* const out = y + token * stride;
+    if (add) acc = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, out), acc);
+    _mm512_mask_storeu_ps(out, rows, acc);
+  }
+};
+
+}  // namespace
+}  // namespace quern::avx512
