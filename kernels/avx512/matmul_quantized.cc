@@ -192,6 +192,62 @@ QUERN_KERNEL void tile_q6_k(const uint8_t* panel, size_t groups, const uint8_t* 
   for (int c = 0; c < C; ++c) out.store(static_cast<size_t>(c), acc[c]);
 }
 
+// The same for one or two tokens, where memory is the limit: a half's bytes are read once, line after line,
+// for its four groups together.
+template <int C>
+QUERN_KERNEL void tile_q6_k_narrow(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) {
+  using Block = TileBlock<C>;
+  __m512 acc[C];
+  QUERN_UNROLL
+  for (int c = 0; c < C; ++c) acc[c] = _mm512_setzero_ps();
+  for (size_t g = 0; g < groups; g += 4, a += 4 * Block::kBytes) {
+    const uint8_t* const block = panel + g / 8 * Q6_K::kBlockBytes;
+    const size_t half = g / 4 % 2;
+    const uint8_t* const steps = block + Q6_K::kSteps + half * Q6_K::kHalfBytes;
+    Bits sums[2][4][C];  // of the first and the second 16 weights of each group
+    QUERN_UNROLL
+    for (size_t part = 0; part < 4; ++part) QUERN_UNROLL
+    for (size_t c = 0; c < C; ++c) {
+      sums[0][part][c] = broadcast_i32(a + part * Block::kBytes + Block::kBias32Low + 4 * c);
+      sums[1][part][c] = broadcast_i32(a + part * Block::kBytes + Block::kBias32High + 4 * c);
+      pin(sums[0][part][c]);
+      pin(sums[1][part][c]);
+    }
+    QUERN_UNROLL
+    for (size_t s = 0; s < 8; ++s) {
+      const uint8_t* const step = steps + Q6_K::kStepBytes * s;
+      const Bits q0 = load(step), q1 = load(step + 64), high = load(step + 128);
+      const Bits mask = _mm512_set1_epi8(0x30);
+      Bits w[4] = {_mm512_ternarylogic_epi32(low_nibbles(q0), _mm512_slli_epi32(high, 4), mask, 0xf8),
+                   _mm512_ternarylogic_epi32(low_nibbles(q1), _mm512_slli_epi32(high, 2), mask, 0xf8),
+                   _mm512_ternarylogic_epi32(high_nibbles(q0), high, mask, 0xf8),
+                   _mm512_ternarylogic_epi32(high_nibbles(q1), _mm512_srli_epi32(high, 2), mask, 0xf8)};
+      QUERN_UNROLL
+      for (size_t part = 0; part < 4; ++part) {
+        pin(w[part]);
+        QUERN_UNROLL
+        for (size_t c = 0; c < C; ++c)
+          dot4(sums[s / 4][part][c], w[part], a + part * Block::kBytes + 32 * c + 4 * s);
+      }
+    }
+    const __m512 d = load_f16(block);
+    QUERN_UNROLL
+    for (size_t part = 0; part < 4; ++part) {
+      const Bits low = load_scales(block, 8 * half + 2 * part),
+                 high = load_scales(block, 8 * half + 2 * part + 1);
+      QUERN_UNROLL
+      for (size_t c = 0; c < C; ++c) {
+        const Bits sum = _mm512_add_epi32(_mm512_mullo_epi32(sums[0][part][c], low),
+                                          _mm512_mullo_epi32(sums[1][part][c], high));
+        const __m512 p = _mm512_mul_ps(d, broadcast_f32(a + part * Block::kBytes + Block::kScale + 4 * c));
+        acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), p, acc[c]);
+      }
+    }
+  }
+  QUERN_UNROLL
+  for (int c = 0; c < C; ++c) out.store(static_cast<size_t>(c), acc[c]);
+}
+
 using TileFn = void (*)(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out);
 
 // The kernels of one format by the number of tokens, 1 to 16 (tile_width).
@@ -208,9 +264,9 @@ constexpr Tiles kTiles = {
     Format::kBlockBytes,
     1};
 constexpr Tiles kTilesQ6_K = {
-    {nullptr, tile_q6_k<1>, tile_q6_k<2>, tile_q6_k<3>, tile_q6_k<4>, tile_q6_k<8>, tile_q6_k<8>,
-     tile_q6_k<8>, tile_q6_k<8>, tile_q6_k<12>, tile_q6_k<12>, tile_q6_k<12>, tile_q6_k<12>, tile_q6_k<16>,
-     tile_q6_k<16>, tile_q6_k<16>, tile_q6_k<16>},
+    {nullptr, tile_q6_k_narrow<1>, tile_q6_k_narrow<2>, tile_q6_k<3>, tile_q6_k<4>, tile_q6_k<8>,
+     tile_q6_k<8>, tile_q6_k<8>, tile_q6_k<8>, tile_q6_k<12>, tile_q6_k<12>, tile_q6_k<12>, tile_q6_k<12>,
+     tile_q6_k<16>, tile_q6_k<16>, tile_q6_k<16>, tile_q6_k<16>},
     Q6_K::kBlockBytes,
     8};
 
