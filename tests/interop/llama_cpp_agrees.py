@@ -35,7 +35,9 @@ def quern(binary, *arguments):
 
 
 def load(path, n_ctx):
-    return llama_cpp.Llama(model_path=path, n_ctx=n_ctx, n_batch=n_ctx, n_threads=2, logits_all=True, verbose=False)
+    # One thread: the models are tiny, and other tests run beside this one.
+    return llama_cpp.Llama(model_path=path, n_ctx=n_ctx, n_batch=n_ctx, n_threads=1, n_threads_batch=1,
+                           logits_all=True, verbose=False)
 
 
 def perplexity(model, text, n_ctx):
@@ -82,7 +84,8 @@ def main():
             for dtype, tolerance in TOLERANCES.items():
                 path = os.path.join(folder, f"{name}-{dtype}.gguf")
                 quern(arguments.quern, "convert", os.path.join(arguments.data, name), "-o", path, "--type", dtype)
-                report = quern(arguments.quern, "perplexity", path, "-f", text_path, "--ctx", str(n_ctx), "--json")
+                report = quern(arguments.quern, "perplexity", path, "-f", text_path, "--ctx", str(n_ctx), "-t", "1",
+                               "--json")
                 ours = json.loads(report)["perplexity"]
                 theirs = perplexity(load(path, n_ctx), text, n_ctx)
                 difference = abs(ours - theirs) / theirs
