@@ -1,5 +1,6 @@
 #include "convert/json.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <utility>
@@ -11,30 +12,39 @@ namespace {
 
 using MemberCallback = std::function<void(std::string_view, const Json&)>;
 
-// Receives nlohmann's events and builds the tree on a stack of its own. That parser does not recurse, so
-// depth costs nothing until it is refused here. Returning false stops the parser; `problem` says why.
+// Receives nlohmann's events and builds the tree. That parser does not recurse, so depth costs nothing until
+// it is refused here. Returning false stops the parser; `problem` says why.
 class TreeBuilder {
  public:
   TreeBuilder(const JsonLimits& limits, const MemberCallback* on_member)
       : limits_(limits), on_member_(on_member) {}
 
-  bool null() { return add(Json{}); }
-  bool boolean(bool v) { return add(Json{v}); }
-  bool number_integer(int64_t v) { return add(Json{v}); }
-  bool number_unsigned(uint64_t v) { return add(Json{v}); }
-  bool number_float(double v, const std::string&) { return add(Json{v}); }
-  bool string(std::string& v) { return add(Json{std::move(v)}); }
+  bool null() { return scalar(nullptr); }
+  bool boolean(bool v) { return scalar(v); }
+  bool number_integer(int64_t v) { return scalar(v); }
+  bool number_unsigned(uint64_t v) { return scalar(v); }
+  bool number_float(double v, const std::string&) { return scalar(v); }
+  bool string(std::string& v) { return scalar(std::move(v)); }
   bool binary(nlohmann::json::binary_t&) { return false; }  // not of text
-  bool start_object(size_t) { return open(Json{Json::Object{}}); }
-  bool start_array(size_t) { return open(Json{Json::Array{}}); }
-  bool end_object() { return close(); }
+  bool start_object(size_t) { return open(Json::Object{}); }
+  bool start_array(size_t) { return open(Json::Array{}); }
   bool end_array() { return close(); }
 
   bool key(std::string& v) {
-    Frame& frame = stack_.back();
-    if (!frame.keys.insert(v).second) return stop("duplicate key '" + printable(v) + "'");
-    frame.key = std::move(v);
+    if (at_streamed_object()) {
+      member_ = {std::move(v), {}};
+      return streamed_keys_.insert(member_.key).second || stop_duplicate(member_.key);
+    }
+    std::get<Json::Object>(open_.back()->value).push_back({std::move(v), {}});
     return true;
+  }
+
+  bool end_object() {
+    if (at_streamed_object()) {
+      open_.pop_back();
+      return true;
+    }
+    return keys_are_unique(std::get<Json::Object>(open_.back()->value)) && close();
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& e) {
@@ -50,61 +60,77 @@ class TreeBuilder {
   Json& root() { return root_; }
 
  private:
-  struct Frame {
-    Json container;
-    std::string key;  // of the member being read
-    std::unordered_set<std::string> keys;
-  };
-
   bool stop(std::string problem) {
     problem_ = std::move(problem);
     return false;
   }
 
-  bool count() {
-    if (++n_values_ > limits_.max_values) return stop("too many values");
-    return true;
+  bool stop_duplicate(std::string_view key) {
+    return stop(fmt::format("duplicate key '{}'", printable(key)));
   }
 
-  bool open(Json container) {
-    if (stack_.size() >= limits_.max_depth) {
+  bool count() { return ++n_values_ <= limits_.max_values || stop("too many values"); }
+
+  bool keys_are_unique(const Json::Object& object) {
+    std::vector<std::string_view> keys;
+    keys.reserve(object.size());
+    for (const JsonMember& member : object) keys.push_back(member.key);
+    std::sort(keys.begin(), keys.end());
+    const auto duplicate = std::adjacent_find(keys.begin(), keys.end());
+    return duplicate == keys.end() || stop_duplicate(*duplicate);
+  }
+
+  bool at_streamed_object() const { return on_member_ != nullptr && open_.size() == 1; }
+
+  // Where the next value goes: it is the last one of the innermost open container.
+  Json& slot() {
+    if (open_.empty()) return root_;
+    if (at_streamed_object()) return member_.value;
+    if (auto* array = std::get_if<Json::Array>(&open_.back()->value)) return array->emplace_back();
+    return std::get<Json::Object>(open_.back()->value).back().value;
+  }
+
+  template <class Value>
+  bool scalar(Value&& value) {
+    if (!count()) return false;
+    slot().value = std::forward<Value>(value);
+    return complete();
+  }
+
+  template <class Container>
+  bool open(Container container) {
+    if (open_.size() >= limits_.max_depth) {
       return stop(fmt::format("nested deeper than {} levels", limits_.max_depth));
     }
     if (!count()) return false;
-    stack_.push_back({std::move(container), {}, {}});
+    Json& json = slot();
+    json.value = std::move(container);
+    open_.push_back(&json);
     return true;
   }
 
   bool close() {
-    Json done = std::move(stack_.back().container);
-    stack_.pop_back();
-    return place(std::move(done));
+    open_.pop_back();
+    return complete();
   }
 
-  bool add(Json value) { return count() && place(std::move(value)); }
-
-  bool place(Json value) {
-    if (stack_.empty()) {
-      root_ = std::move(value);
-      return true;
-    }
-    Frame& frame = stack_.back();
-    if (auto* array = std::get_if<Json::Array>(&frame.container.value)) {
-      array->push_back(std::move(value));
-    } else if (on_member_ != nullptr && stack_.size() == 1) {
-      (*on_member_)(frame.key, value);
-      n_values_ = 0;
-    } else {
-      std::get<Json::Object>(frame.container.value).push_back({std::move(frame.key), std::move(value)});
-    }
+  // A value is complete: if it is a member to hand over, it goes.
+  bool complete() {
+    if (!at_streamed_object()) return true;
+    (*on_member_)(member_.key, member_.value);
+    n_values_ = 0;
     return true;
   }
 
   const JsonLimits& limits_;
-  const MemberCallback* on_member_;
-  std::vector<Frame> stack_;
-  size_t n_values_ = 0;
+  const MemberCallback* on_member_;  // not null: the root is an object whose members are handed over
   Json root_;
+  JsonMember member_;  // being read, of a streamed object
+  std::unordered_set<std::string> streamed_keys_;
+  // Containers being read, outermost first. A container grows only while it is the innermost one, so its
+  // elements stay where they are while one of them is open.
+  std::vector<Json*> open_;
+  size_t n_values_ = 0;
   std::string problem_;
 };
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <tuple>
+#include <utility>
 
 #include "convert/download_check.h"
 #include "convert/json.h"
@@ -151,9 +151,13 @@ class HeaderReader {
   // Data begins at 0, follows without gap or overlap, and ends with the file.
   void check_layout() {
     std::vector<SafetensorsTensor>& tensors = header_.tensors;
-    std::sort(tensors.begin(), tensors.end(), [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
-      return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-    });
+    const auto before = [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
+      return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    };
+    // Nearly all files are in order already.
+    if (!std::is_sorted(tensors.begin(), tensors.end(), before)) {
+      std::stable_sort(tensors.begin(), tensors.end(), before);
+    }
     uint64_t end = 0;
     for (const SafetensorsTensor& tensor : tensors) {
       if (tensor.begin != end) {
