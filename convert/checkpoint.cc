@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "convert/download_check.h"
+#include "quant/download_check.h"
 
 namespace quern {
 namespace {

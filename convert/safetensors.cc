@@ -4,9 +4,9 @@
 #include <array>
 #include <utility>
 
-#include "convert/download_check.h"
 #include "convert/json.h"
 #include "quant/checked_math.h"
+#include "quant/download_check.h"
 #include "quant/error.h"
 
 namespace quern {

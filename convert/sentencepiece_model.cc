@@ -7,7 +7,7 @@
 #include <string_view>
 #include <unordered_set>
 
-#include "convert/download_check.h"
+#include "quant/download_check.h"
 #include "quant/utf8.h"
 
 namespace quern {

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "convert/checkpoint.h"
-#include "convert/download_check.h"
 #include "convert/tokenizer_export.h"
+#include "quant/download_check.h"
 #include "quant/gguf_reader.h"
 #include "quant/vocabulary.h"
 

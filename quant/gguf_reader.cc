@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "quant/checked_math.h"
+#include "quant/download_check.h"
 #include "quant/utf8.h"
 
 namespace quern {
@@ -63,29 +64,13 @@ class Cursor {
   uint64_t position_ = 0;
 };
 
-bool starts_with_html(std::string_view text) {
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
-  while (!text.empty() && std::string_view(" \t\r\n").find(text[0]) != std::string_view::npos)
-    text.remove_prefix(1);
-  const auto begins = [&](std::string_view tag) {
-    return text.size() >= tag.size() && std::equal(tag.begin(), tag.end(), text.begin(), [](char a, char b) {
-             return a == (b >= 'A' && b <= 'Z' ? b - 'A' + 'a' : b);
-           });
-  };
-  return begins("<!doctype html") || begins("<html");
-}
-
 // What stands where a GGUF file was expected, named where that helps.
-[[noreturn]] void refuse_magic(const Cursor& in, std::string_view text) {
-  if (text.starts_with("version https://git-lfs")) {
-    in.refuse(0, "a Git LFS pointer (git-lfs), not the file itself; fetch it with: git lfs pull");
-  }
-  if (starts_with_html(text)) in.refuse(0, "an HTML page, not a GGUF file: the download went wrong");
-  const std::string_view magic = text.substr(0, 4);
+[[noreturn]] void refuse_magic(const Cursor& in, std::span<const uint8_t> bytes) {
+  const std::string_view magic = as_text(bytes).substr(0, 4);
   for (const std::string_view old : {"tjgg", "fmgg", "lmgg", "algg"}) {
     if (magic == old) in.refuse(0, "old GGML/GGJT file, not supported; convert the original model again");
   }
-  in.refuse(0, "not a GGUF file: magic '{}', expected 'GGUF'", printable(magic));
+  in.refuse(0, "not a GGUF file: magic '{}', expected 'GGUF'{}", printable(magic), placeholder_hint(bytes));
 }
 
 struct Header {
@@ -101,7 +86,7 @@ Header read_header(Cursor& in, std::span<const uint8_t> bytes) {
     }
   };
   require_size(4);
-  if (as_text(in.take(4, "magic")) != "GGUF") refuse_magic(in, as_text(bytes));
+  if (as_text(in.take(4, "magic")) != "GGUF") refuse_magic(in, bytes);
   require_size(8);
   Header header{};
   header.version = in.number<uint32_t>("version");

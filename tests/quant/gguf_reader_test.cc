@@ -167,7 +167,7 @@ TEST(GgufReader, AcceptsAFileWithoutKeysAndTensors) {
 
 TEST(GgufReader, NamesOtherKindsOfFiles) {
   expect_refused(FileBytes().raw("version https://git-lfs.github.com/spec/v1\noid sha256:0"),
-                 "Git LFS pointer");
+                 "git-lfs pointer");
   expect_refused(FileBytes().raw("<!DOCTYPE html>\n<html>..."), "an HTML page");
   expect_refused(FileBytes().raw("\n <HTML lang=en>"), "an HTML page");
   for (const char* magic : {"tjgg", "fmgg", "lmgg", "algg"}) {

@@ -1,4 +1,4 @@
-#include "convert/download_check.h"
+#include "quant/download_check.h"
 
 #include <algorithm>
 #include <string_view>
