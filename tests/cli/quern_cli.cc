@@ -25,8 +25,7 @@ uint64_t n_elements(const TensorPlan& tensor) {
 }  // namespace
 
 ProcessOptions with_test_environment(ProcessOptions options) {
-  // A path that ends early may leave to the system what it allocated.
-  options.environment.emplace_back("ASAN_OPTIONS=exitcode=99:detect_leaks=0:allocator_may_return_null=1");
+  options.environment.emplace_back("ASAN_OPTIONS=exitcode=99:allocator_may_return_null=1");
   options.environment.emplace_back("UBSAN_OPTIONS=exitcode=99:print_stacktrace=1");
   // Tests run side by side: a thread that waits leaves the core to another test.
   options.environment.emplace_back("OMP_WAIT_POLICY=passive");
