@@ -25,6 +25,7 @@ show $quern convert tests/data/tiny-mistral -o $model --type q4_0 --force
 
 say "4/5 Writing a completion"
 show $quern run $model -p "ROMEO:" -n 80 --seed 1
+echo
 
 say "5/5 Measuring: perplexity on held-out text, then speed"
 show $quern perplexity $model -f tests/data/tiny-mistral/test.txt --chunks 20
