@@ -6,7 +6,6 @@
 
 #include "convert/checkpoint.h"
 #include "convert/tokenizer_export.h"
-#include "quant/download_check.h"
 #include "quant/gguf_reader.h"
 #include "quant/vocabulary.h"
 
@@ -56,7 +55,7 @@ ConversionSource open_checkpoint_source(const ConvertOptions& options, const Rec
   ConversionSource source;
   source.metadata = checkpoint_metadata(checkpoint.config, name_of_folder(options.source), recipe);
   if (options.no_tokenizer) {
-    source.metadata.set_string("tokenizer.ggml.model", "no_vocab");
+    set_no_vocabulary(&source.metadata);
   } else {
     write_vocabulary(read_checkpoint_tokenizer(options.source, checkpoint.config,
                                                callbacks.recognise_chat_format, callbacks.notice),
@@ -76,11 +75,7 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe& r
                                   const ConvertCallbacks& callbacks) {
   ConversionSource source;
   source.files.emplace_back(options.source);
-  const std::span<const uint8_t> bytes = source.files.front().bytes();
-  if (const std::string hint = placeholder_hint(bytes); !hint.empty()) {
-    fail(ErrorCode::kMalformed, "{}: not a GGUF file{}", options.source, hint);
-  }
-  const GgufReader gguf(bytes, options.source, callbacks.notice);
+  const GgufReader gguf(source.files.front().bytes(), options.source, callbacks.notice);
   if (const uint64_t parts = gguf.uint_or("split.count", 1, 0, UINT16_MAX); parts > 1) {
     gguf.refuse(fmt::format(
         "one of {} parts of a split GGUF (split.count), which is not supported: merge them first", parts));
@@ -89,7 +84,11 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe& r
     gguf.refuse(fmt::format("general.architecture '{}' is not supported (supported: llama)",
                             printable(architecture)));
   }
-  for (const GgufReader::KeyValue& pair : gguf.metadata()) source.metadata.set_value(pair.key, pair.value);
+  for (const GgufReader::KeyValue& pair : gguf.metadata()) {
+    if (options.no_tokenizer && pair.key.starts_with("tokenizer.")) continue;
+    source.metadata.set_value(pair.key, pair.value);
+  }
+  if (options.no_tokenizer) set_no_vocabulary(&source.metadata);
   // At the end, as llama-quantize leaves them.
   for (const char* key : {"general.quantization_version", "general.file_type"}) source.metadata.erase(key);
   source.metadata.set_u32("general.quantization_version", kQuantizationVersion);

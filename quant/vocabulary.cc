@@ -183,6 +183,8 @@ void check_vocabulary(Vocabulary& vocabulary, const std::string& where, const No
   report_duplicates(vocabulary, where, notice);
 }
 
+void set_no_vocabulary(GgufMetadata* metadata) { metadata->set_string(kModelKey, "no_vocab"); }
+
 bool has_no_vocabulary(const GgufReader& gguf) {
   const GgufValue* model = gguf.find(kModelKey);
   return model != nullptr && model->as_string() == "no_vocab";

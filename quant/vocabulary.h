@@ -47,6 +47,7 @@ void check_vocabulary(Vocabulary& vocabulary, const std::string& where, const No
 
 // True when the file carries no tokenizer on purpose (tokenizer.ggml.model = "no_vocab").
 bool has_no_vocabulary(const GgufReader& gguf);
+void set_no_vocabulary(GgufMetadata* metadata);
 // Throws kMalformed naming the key, also for models other than "llama" (SentencePiece), which are refused by
 // name, and when the number of tokens is not n_embedding_rows.
 Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, const Notice& notice);

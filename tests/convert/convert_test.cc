@@ -324,6 +324,21 @@ TEST(Convert, KeepsUnknownMetadataOfAGguf) {
   EXPECT_EQ(c.reader.require_uint("general.file_type", 0, 99), 2u);
 }
 
+TEST(Convert, TakesTheTokenizerOutOfAGgufWhenAsked) {
+  const TempFolder folder;
+  run(kTiny, folder.file("a.gguf"), "f32");
+  ConvertOptions options;
+  options.source = folder.file("a.gguf");
+  options.output = folder.file("b.gguf");
+  options.no_tokenizer = true;
+  options.n_threads = 1;
+  convert(options, {});
+  const Gguf b(folder.file("b.gguf"));
+  EXPECT_TRUE(has_no_vocabulary(b.reader));
+  EXPECT_EQ(b.reader.find("tokenizer.ggml.tokens"), nullptr);
+  EXPECT_NE(b.reader.find("llama.block_count"), nullptr);
+}
+
 // A copy of tiny-mistral in a folder of the test's own.
 std::string copy_of_tiny(const TempFolder& folder) {
   fs::copy(kTiny, folder.file("tiny"), fs::copy_options::recursive);
