@@ -150,6 +150,7 @@ bool Chat::command(std::string_view line) {
 // Says what went wrong instead of throwing: a wrong path must not end the conversation.
 void Chat::save(const std::string& path) const {
   if (path.empty()) return notice("/save needs a file name");
+  if (is_same_file(path, model_.gguf().path())) return notice("/save: that is the model's file");
   const std::string json = chat_messages_json(conversation_.messages());
   std::FILE* file = std::fopen(path.c_str(), "w");
   bool good = file != nullptr && std::fwrite(json.data(), 1, json.size(), file) == json.size();

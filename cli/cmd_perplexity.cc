@@ -44,9 +44,14 @@ bool parse(std::span<const std::string> arguments, Options* options) {
 // what was measured before a stop is worth keeping.
 class TokenLog {
  public:
-  explicit TokenLog(const std::optional<std::string>& path) {
+  // inputs: files that must not be overwritten.
+  TokenLog(const std::optional<std::string>& path, std::initializer_list<std::string> inputs) {
     if (!path) return;
     path_ = *path;
+    for (const std::string& input : inputs)
+      if (is_same_file(path_, input))
+        fail(ErrorCode::kUsage, "--per-token: '{}' is an input; it would be overwritten",
+             printable(path_, 4096));
     file_.reset(std::fopen(path_.c_str(), "w"));
     if (file_ == nullptr) fail_errno(errno, fmt::format("cannot write '{}'", printable(path_, 4096)));
     write("chunk,position,id,nll\n");
@@ -106,7 +111,8 @@ int run_perplexity(std::span<const std::string> arguments) {
   const std::vector<TokenId> tokens = model->tokenizer().encode_prompt(text);
   print_notice("perplexity: {} tokens, chunks of {} (override: --ctx)", tokens.size(), model->context());
   Session session(*model);
-  TokenLog log(options.per_token);
+  require_perplexity_text(tokens.size(), model->context());
+  TokenLog log(options.per_token, {options.model, *options.file});
 
   const StopScope stop;
   const double start = now_seconds();

@@ -7,13 +7,18 @@ namespace quern {
 std::vector<TokenId> Conversation::ask(std::string message, size_t* n_dropped) {
   QUERN_CHECK(turns_.empty() || turns_.back().answered);
   turns_.push_back({std::move(message), {}, false});
-  *n_dropped = 0;
-  for (;;) {
-    std::vector<TokenId> ids = encode_(messages());
-    if (ids.size() + reserve_ <= context_ || turns_.size() == 1) return ids;
+  const std::vector<Turn> all = turns_;
+  std::vector<TokenId> ids = encode_(messages());
+  for (*n_dropped = 0; ids.size() + reserve_ > context_ && turns_.size() > 1; ++*n_dropped) {
     turns_.erase(turns_.begin());
-    ++*n_dropped;
+    ids = encode_(messages());
   }
+  // A message that is too long by itself must not cost the turns before it.
+  if (ids.size() >= context_) {
+    turns_ = all;
+    *n_dropped = 0;
+  }
+  return ids;
 }
 
 void Conversation::answer(std::string text) {

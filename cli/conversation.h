@@ -24,7 +24,8 @@ class Conversation {
   const std::string& system() const { return system_; }
 
   // The ids to feed for a new message; it counts as asked until answer() or withdraw(). Whole old turns are
-  // dropped, oldest first, until the ids leave `reserve` positions free; the message itself is never dropped.
+  // dropped, oldest first, until the ids leave `reserve` positions free; the message itself is never dropped,
+  // and nothing is dropped for one that does not fit the context by itself.
   // n_dropped: how many. Throws what the chat format refuses.
   std::vector<TokenId> ask(std::string message, size_t* n_dropped);
   void answer(std::string text);  // closes the turn

@@ -1,6 +1,7 @@
 // quern: words on the command line -> calls. The table of commands, the one catch, the exit codes.
 #include <signal.h>
 
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -13,6 +14,7 @@
 #include "convert/convert.h"
 #include "quant/error.h"
 #include "quant/mapped_file.h"
+#include "quant/output_file.h"
 
 namespace quern {
 namespace {
@@ -104,6 +106,8 @@ int main(int argc, char** argv) {
   // Writing to a closed pipe or past a size limit is an error to report where it happens, not a signal.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
+  // Where the OpenMP runtime gives up (no more threads to be had) it ends the process by exit().
+  std::atexit([] { quern::remove_unfinished_outputs(); });
   quern::install_stop_signals();
   quern::install_sigbus_handler();
   return quern::guarded(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));

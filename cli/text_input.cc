@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 #include "cli/report.h"
 #include "quant/error.h"
@@ -61,6 +62,11 @@ std::string read_text(const TextInput& input) {
   std::string text = read_bytes(*input.file);
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
+}
+
+bool is_same_file(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return std::filesystem::equivalent(a, b, ignored);
 }
 
 void refuse_hopeless_text(const std::string& text, const Tokenizer& tokenizer, uint64_t context) {

@@ -30,6 +30,10 @@ inline constexpr uint64_t kMaxTextBytes = 256u << 20;
 // The bytes of a regular file or, with "-", of stdin. Same errors.
 std::string read_bytes(const std::string& path);
 
+// Do two paths name one file? False where one does not exist. Ask before writing beside inputs that are
+// mapped.
+bool is_same_file(const std::string& a, const std::string& b);
+
 // kResource when `text` cannot fit the context whatever its tokens are: no token is longer than the longest
 // piece. Saves tokenizing what would be refused afterwards.
 void refuse_hopeless_text(const std::string& text, const Tokenizer& tokenizer, uint64_t context);

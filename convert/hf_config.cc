@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kMaxLayers = 512;
 constexpr uint64_t kMaxWidth = 1u << 20;
-constexpr uint64_t kMaxHeads = 1u << 16;
+constexpr uint64_t kMaxHeads = 1u << 16, kMaxHeadDim = 1024;
 constexpr uint64_t kMaxTokens = 1u << 24;  // of a vocabulary or a context
 
 constexpr ConfigKeys kHuggingFaceKeys = {"hidden_size",         "intermediate_size",   "num_hidden_layers",
@@ -80,12 +80,18 @@ constexpr GuardedKey kGuardedKeys[] = {
 constexpr std::array<std::string_view, 2> kArchitectures = {"MistralForCausalLM", "LlamaForCausalLM"};
 constexpr std::array<std::string_view, 2> kModelTypes = {"mistral", "llama"};
 
+// Only what is known to leave RoPE as it is: a type "default", the base (transformers 5 moved it in here), a
+// whole rotation. Any other member, known or not, may change the angles.
 bool is_default_rope(const Json& value) {
-  for (const char* key : {"rope_type", "type"}) {
-    if (const Json* type = value.find(key)) return type->as_string() && *type->as_string() == "default";
+  const Json::Object* members = value.as_object();
+  if (members == nullptr) return false;
+  for (const auto& [key, member] : *members) {
+    const bool is_default =
+        (key == "rope_type" || key == "type") && member.as_string() && *member.as_string() == "default";
+    const bool is_whole = key == "partial_rotary_factor" && member.as_number() == 1.0;
+    if (!is_default && !is_whole && key != "rope_theta" && !member.is_null()) return false;
   }
-  // transformers 5 moved the base in here; without a type it stands for itself.
-  return value.as_object() != nullptr && value.find("factor") == nullptr;
+  return true;
 }
 
 bool is_harmless(const Json& value, Harmless harmless) {
@@ -227,10 +233,10 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
   } else {
     config->head_dim = config->dim / config->n_heads;
   }
-  if (config->head_dim % 2 != 0) {
+  if (config->head_dim % 2 != 0 || config->head_dim > kMaxHeadDim) {
     file.refuse(config->head_dim_given ? keys.head_dim : keys.n_heads,
-                fmt::format("gives heads of {} elements; rotary position embedding needs an even number",
-                            config->head_dim));
+                fmt::format("gives heads of {} elements; supported is an even number up to {}",
+                            config->head_dim, kMaxHeadDim));
   }
   config->n_kv_heads = file.uint_or(keys.n_kv_heads, config->n_heads, kMaxHeads);
   if (config->n_heads % config->n_kv_heads != 0) {
@@ -246,6 +252,13 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
   }
 }
 
+// theta: null for `fallback`.
+double rope_base(const ConfigFile& file, const Json* theta, double fallback) {
+  const double base = theta == nullptr ? fallback : file.positive("rope_theta", theta);
+  if (base < 1) file.refuse("rope_theta", fmt::format("must be at least 1, found {}", base));
+  return base;
+}
+
 void read_hugging_face(const ConfigFile& file, ModelConfig* config) {
   config->context_length = file.require_uint("max_position_embeddings", kMaxTokens);
   config->rms_norm_eps = file.positive("rms_norm_eps", file.find("rms_norm_eps"));
@@ -254,7 +267,7 @@ void read_hugging_face(const ConfigFile& file, ModelConfig* config) {
   const Json* theta = file.find("rope_theta");
   const Json* parameters = file.find("rope_parameters");
   if (theta == nullptr && parameters != nullptr) theta = parameters->find("rope_theta");
-  config->rope_theta = theta == nullptr ? 10000.0 : file.positive("rope_theta", theta);
+  config->rope_theta = rope_base(file, theta, 10000.0);
   // Only kept for other programs: one that no token has (-1, and some fine-tunes' vocab_size) is dropped.
   const Json* pad = file.find("pad_token_id");
   if (pad != nullptr && pad->as_uint() != nullptr && *pad->as_uint() < config->vocab_size) {
@@ -269,7 +282,7 @@ void read_mistral(const ConfigFile& file, ModelConfig* config) {
   config->tied = file.bool_or("tied_embeddings", false);
   const Json* theta = file.find("rope_theta");
   const double fallback = config->sliding_window ? 1e4 : 1e6;
-  config->rope_theta = theta == nullptr ? fallback : file.positive("rope_theta", theta);
+  config->rope_theta = rope_base(file, theta, fallback);
 }
 
 }  // namespace

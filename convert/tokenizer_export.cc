@@ -86,6 +86,10 @@ Vocabulary read_checkpoint_tokenizer(
     vocabulary.add_eos = flag_or(json, "add_eos_token", vocabulary.add_eos, *path);
     vocabulary.chat_template = chat_template_of(json, *path);
   }
+  // GGUF has no way to say "none": a reader takes ids 1 and 2 where the keys are absent.
+  if (vocabulary.bos == kNoToken || vocabulary.eos == kNoToken)
+    fail(ErrorCode::kMalformed, "{}: no {} token; a GGUF file needs both bos and eos", *model_path,
+         vocabulary.bos == kNoToken ? "bos" : "eos");
   // The newer place; where both are present transformers takes this one too.
   if (const auto path = find_file(folder, "chat_template.jinja"))
     vocabulary.chat_template = read_text_file(*path);

@@ -260,11 +260,12 @@ void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> 
       args.weights = weight.weights();
       args.y = cpu(*product.y).row(0);
       args.y_stride = product.y->width();
-      // Several tokens: panel by panel, so that each is brought in once and used for all of them.
-      const size_t step = args.n_tokens > 1 ? 1 : end - begin;
+      // Many tokens: panel by panel, so that each is brought in once and used for all of them. Few: kernels
+      // keep several panels going at once.
+      const size_t step = args.n_tokens == 1 ? end - begin : args.n_tokens < 4 ? 4 : 1;
       for (size_t panel = begin; panel < end; panel += step) {
         args.row_begin = (panel - first) * kPanelRows;
-        args.row_end = std::min(weight.rows(), (panel - first + step) * kPanelRows);
+        args.row_end = std::min(weight.rows(), (std::min(panel + step, end) - first) * kPanelRows);
         weight.kernel().run(args);
       }
     }

@@ -38,8 +38,9 @@ std::optional<uint64_t> read_field(const std::string& path, const std::string& n
   return std::nullopt;
 }
 
+// Page cache counts as used by a group, on one of two lists; the kernel takes it back when memory is needed.
 struct CgroupFiles {
-  const char *limit, *usage, *reclaimable;
+  const char *limit, *usage, *cache[2];
 };
 
 // Limits hold for a group and all its ancestors: the least room on the way up counts.
@@ -49,7 +50,8 @@ uint64_t room_in_cgroup(const std::string& mount, std::string group, const Cgrou
     const std::string folder = mount + group + (group == "/" || group.empty() ? "" : "/");
     const auto limit = read_number(folder + files.limit), usage = read_number(folder + files.usage);
     if (limit && usage) {
-      const uint64_t cache = read_field(folder + "memory.stat", files.reclaimable).value_or(0);
+      uint64_t cache = 0;
+      for (const char* list : files.cache) cache += read_field(folder + "memory.stat", list).value_or(0);
       const uint64_t used = *usage - std::min(*usage, cache);
       room = std::min(room, *limit - std::min(*limit, used));
     }
@@ -69,12 +71,14 @@ uint64_t room_in_cgroups() {
     const std::string controllers = line.substr(first + 1, second - first - 1),
                       group = line.substr(second + 1);
     if (controllers.empty())
-      room = std::min(
-          room, room_in_cgroup("/sys/fs/cgroup", group, {"memory.max", "memory.current", "inactive_file"}));
+      room =
+          std::min(room, room_in_cgroup("/sys/fs/cgroup", group,
+                                        {"memory.max", "memory.current", {"inactive_file", "active_file"}}));
     else if (("," + controllers + ",").find(",memory,") != std::string::npos)
-      room = std::min(
-          room, room_in_cgroup("/sys/fs/cgroup/memory", group,
-                               {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}));
+      room = std::min(room, room_in_cgroup("/sys/fs/cgroup/memory", group,
+                                           {"memory.limit_in_bytes",
+                                            "memory.usage_in_bytes",
+                                            {"total_inactive_file", "total_active_file"}}));
   }
   return room;
 }
@@ -100,7 +104,7 @@ void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context
       0;  // by halving: the cache grows linearly, so half steps find a context close to the largest
   for (uint64_t low = 1, high = context; low <= high;) {
     const uint64_t middle = low + (high - low) / 2;
-    if (plan.weights + session_bytes(middle) <= available) {
+    if (plan.weights <= available && session_bytes(middle) <= available - plan.weights) {
       fits = middle;
       low = middle + 1;
     } else {

@@ -5,6 +5,8 @@
 #include <functional>
 #include <string>
 
+#include "quant/checked_math.h"
+
 namespace quern {
 
 // Bytes that this process may still take: the least of the kernel's MemAvailable, what the memory cgroups
@@ -16,7 +18,11 @@ struct MemoryPlan {
   uint64_t weights = 0;  // mapped bytes that are used in place, and repacked copies
   uint64_t kv = 0;
   uint64_t scratch = 0;
-  uint64_t total() const { return weights + kv + scratch; }
+  // UINT64_MAX when it is more than can be counted.
+  uint64_t total() const {
+    uint64_t sum = 0;
+    return checked_add(weights, kv, &sum) && checked_add(sum, scratch, &sum) ? sum : UINT64_MAX;
+  }
 };
 
 // Throws kResource when plan.total() exceeds `available`: the message holds the parts, and the largest

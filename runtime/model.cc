@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -66,6 +67,11 @@ class ModelLoader {
 };
 
 void ModelLoader::open() {
+  std::error_code no_size;  // MappedFile says what is wrong
+  const uint64_t size = std::filesystem::file_size(path_, no_size), available = available_memory();
+  if (!options_.allow_mmap && !no_size && size > available)
+    fail(ErrorCode::kResource, "not enough memory to copy the file (--no-mmap): {} needed, {} available",
+         format_bytes(size), format_bytes(available));
   model_->file_ = std::make_unique<MappedFile>(path_, options_.allow_mmap);
   model_->gguf_ = std::make_unique<GgufReader>(model_->file_->bytes(), path_, notice_);
 }
@@ -180,14 +186,20 @@ void ModelLoader::plan_memory() {
     if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
     const MatrixUse use = use_of(declaration);
     const uint64_t allocated = model_->device_->matrix_memory(found->second, use);
-    const bool used_in_place = use != MatrixUse::kProduct || allocated == 0;
+    // A file that was copied into memory is there already.
+    const bool used_in_place = model_->file_->is_mapped() && (use != MatrixUse::kProduct || allocated == 0);
     plan.weights += allocated + (used_in_place ? found->second.n_bytes : 0);
   }
-  const auto session_bytes = [&](uint64_t context) {
-    return Session::memory(model_->hparams_, context, model_->kv_, Session::kMicroBatch);
+  const auto session = [&](uint64_t context) {
+    const HParams& h = model_->hparams_;
+    return MemoryPlan{
+        .weights = 0,
+        .kv = Session::kv_shape(h, context, model_->kv_).bytes(),
+        .scratch = Session::scratch_memory(h, context, Session::kMicroBatch, model_->n_threads_)};
   };
-  plan.kv = Session::kv_shape(model_->hparams_, model_->context_, model_->kv_).bytes();
-  plan.scratch = session_bytes(model_->context_) - plan.kv;
+  plan.kv = session(model_->context_).kv;
+  plan.scratch = session(model_->context_).scratch;
+  const auto session_bytes = [&](uint64_t context) { return session(context).total(); };
   require_memory(plan, available_memory(), model_->context_, session_bytes);
 }
 

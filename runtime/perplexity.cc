@@ -26,19 +26,23 @@ double negative_log_likelihood(const KernelSet& kernels, std::span<const float> 
   return ln(sum) - static_cast<double>(logits[static_cast<size_t>(target)] - z_max);
 }
 
+void require_perplexity_text(uint64_t n_tokens, uint64_t n_ctx) {
+  if (n_ctx < 4) fail(ErrorCode::kUsage, "--ctx {}: perplexity needs at least 4", n_ctx);
+  if (n_tokens < 2 * n_ctx)
+    fail(ErrorCode::kUsage,
+         "the text has {} tokens; perplexity with --ctx {} needs at least {}: use a longer text or a smaller "
+         "--ctx",
+         n_tokens, n_ctx, 2 * n_ctx);
+}
+
 PerplexityChunk measure_perplexity(Session& session, std::span<const int32_t> tokens,
                                    const PerplexityOptions& options,
                                    const std::function<void(const PerplexityChunk&)>& on_chunk,
                                    const ScoredTokenFn& on_token, const Session::StopFn& stop) {
   const uint64_t n_ctx = options.n_ctx;
-  if (n_ctx < 4) fail(ErrorCode::kUsage, "--ctx {}: perplexity needs at least 4", n_ctx);
+  require_perplexity_text(tokens.size(), n_ctx);
   if (n_ctx > session.model().context())
     fail(ErrorCode::kUsage, "--ctx {}: the session's context is {}", n_ctx, session.model().context());
-  if (tokens.size() < 2 * n_ctx)
-    fail(ErrorCode::kUsage,
-         "the text has {} tokens; perplexity with --ctx {} needs at least {}: use a longer text or a smaller "
-         "--ctx",
-         tokens.size(), n_ctx, 2 * n_ctx);
   const Vocabulary& vocabulary = session.model().tokenizer().vocabulary();
   uint64_t n_chunks = tokens.size() / n_ctx;
   if (options.max_chunks != 0) n_chunks = std::min(n_chunks, options.max_chunks);

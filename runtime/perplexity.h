@@ -35,6 +35,9 @@ PerplexityChunk measure_perplexity(Session& session, std::span<const int32_t> to
                                    const std::function<void(const PerplexityChunk&)>& on_chunk,
                                    const ScoredTokenFn& on_token, const Session::StopFn& stop);
 
+// Throws kUsage when a text of n_tokens is too short for chunks of n_ctx, or n_ctx too small.
+void require_perplexity_text(uint64_t n_tokens, uint64_t n_ctx);
+
 // -log softmax(logits)[target] (arithmetic.md "Perplexity").
 double negative_log_likelihood(const KernelSet& kernels, std::span<const float> logits, int32_t target);
 

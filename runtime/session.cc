@@ -45,15 +45,17 @@ KvShape Session::kv_shape(const HParams& h, uint64_t context, KvType kv) {
   return {h.n_layers, h.n_kv_heads, h.head_dim, static_cast<size_t>(context), kv};
 }
 
-uint64_t Session::memory(const HParams& h, uint64_t context, KvType kv, size_t micro_batch) {
+uint64_t Session::scratch_memory(const HParams& h, uint64_t context, size_t micro_batch, int n_threads) {
   const uint64_t n = clamp_micro_batch(micro_batch, context);
   const uint64_t q_dim = uint64_t{h.n_heads} * h.head_dim, kv_dim = uint64_t{h.n_kv_heads} * h.head_dim;
   const uint64_t per_token = 2 * uint64_t{h.dim} + 2 * q_dim + 2 * kv_dim + 2 * uint64_t{h.hidden_dim};
   // The device keeps the widest input twice more, quantized: 11 / 8 bytes of a value, and 15 / 8 packed in
   // tiles.
   const uint64_t widest = std::max({uint64_t{h.dim}, q_dim, uint64_t{h.hidden_dim}});
-  return kv_shape(h, context, kv).bytes() + n * per_token * sizeof(float) + n * widest * 13 / 4 +
-         std::min<uint64_t>(n, kLogitRows) * h.vocab_size * sizeof(float);
+  const uint64_t attention =
+      static_cast<uint64_t>(n_threads) * attention_scratch_floats(h.n_heads / h.n_kv_heads, h.head_dim);
+  const uint64_t logits = std::min<uint64_t>(n, kLogitRows) * h.vocab_size;
+  return (n * per_token + attention + logits) * sizeof(float) + n * widest * 13 / 4;
 }
 
 Session::Session(const Model& model, size_t micro_batch)

@@ -46,8 +46,8 @@ class Session {
 
   const Model& model() const { return model_; }
 
-  // Bytes of cache and scratch that a session on this shape takes.
-  static uint64_t memory(const HParams& hparams, uint64_t context, KvType kv, size_t micro_batch);
+  // Bytes that a session takes beside its cache, whose shape kv_shape() gives.
+  static uint64_t scratch_memory(const HParams& hparams, uint64_t context, size_t micro_batch, int n_threads);
   static KvShape kv_shape(const HParams& hparams, uint64_t context, KvType kv);
 
  private:

@@ -7,7 +7,7 @@
 namespace quern {
 namespace {
 
-constexpr uint64_t kMaxDim = uint64_t{1} << 20;
+constexpr uint64_t kMaxDim = uint64_t{1} << 20, kMaxHeads = uint64_t{1} << 16;
 
 // head_count_kv may be one number or one for each layer; layers that differ are not supported.
 uint32_t read_n_kv_heads(const GgufReader& gguf, uint32_t n_layers, uint32_t n_heads) {
@@ -38,7 +38,13 @@ uint32_t read_head_dim(const GgufReader& gguf, uint32_t dim, uint32_t n_heads) {
     gguf.refuse(
         fmt::format("llama.attention.head_count: {} does not divide embedding_length {}, and there is no {}",
                     n_heads, dim, key));
-  const uint64_t head_dim = gguf.uint_or(key, dim / n_heads, 1, 1024);
+  constexpr uint64_t kMaxHeadDim = 1024;
+  const uint64_t head_dim = gguf.uint_or(key, dim / n_heads, 1, kMaxHeadDim);
+  if (head_dim > kMaxHeadDim)
+    gguf.refuse(fmt::format(
+        "llama.attention.head_count: {} heads of embedding_length {} have {} dimensions, at most {} "
+        "are supported",
+        n_heads, dim, head_dim, kMaxHeadDim));
   const uint64_t value_dim = gguf.uint_or(value_key, head_dim, 1, 1024);
   if (value_dim != head_dim)
     gguf.refuse(
@@ -107,7 +113,7 @@ HParams read_hparams(const GgufReader& gguf, const Notice& notice) {
   h.n_layers = static_cast<uint32_t>(gguf.require_uint("llama.block_count", 1, 512));
   h.dim = static_cast<uint32_t>(gguf.require_uint("llama.embedding_length", 1, kMaxDim));
   h.hidden_dim = static_cast<uint32_t>(gguf.require_uint("llama.feed_forward_length", 1, kMaxDim));
-  h.n_heads = static_cast<uint32_t>(gguf.require_uint("llama.attention.head_count", 1, kMaxDim));
+  h.n_heads = static_cast<uint32_t>(gguf.require_uint("llama.attention.head_count", 1, kMaxHeads));
   h.n_kv_heads = read_n_kv_heads(gguf, h.n_layers, h.n_heads);
   h.head_dim = read_head_dim(gguf, h.dim, h.n_heads);
   h.context_length = static_cast<uint32_t>(gguf.require_uint("llama.context_length", 1, uint64_t{1} << 24));

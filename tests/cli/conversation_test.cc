@@ -56,6 +56,17 @@ TEST(Conversation, TheMessageItselfIsNeverDropped) {
   EXPECT_EQ(dropped, 0u);
 }
 
+TEST(Conversation, AMessageTooLongByItselfCostsNoTurn) {
+  Conversation chat(count_characters, 20, 5);
+  size_t dropped = 0;
+  chat.ask("aaa", &dropped);
+  chat.answer("xxx");
+  EXPECT_EQ(chat.ask(std::string(30, 'c'), &dropped).size(), 30u);
+  EXPECT_EQ(dropped, 0u);
+  chat.withdraw();
+  EXPECT_EQ(as_text(chat.ask("d", &dropped)), "aaaxxxd");
+}
+
 TEST(Conversation, WithdrawAndUndoAndResetForget) {
   Conversation chat(count_characters, 100, 10);
   size_t dropped = 0;

@@ -65,6 +65,18 @@ TEST_F(Perplexity, RunningValuesAreTheReference) {
   EXPECT_GT(estimate.error, 0) << describe(result);
 }
 
+TEST_F(Perplexity, PerTokenFileIsNeverAnInput) {
+  const std::string before = read_file(model_);
+  const ProcessResult onto_model = perplexity({"--per-token", model_});
+  EXPECT_EQ(onto_model.exit_code, 1) << describe(onto_model);
+  EXPECT_EQ(read_file(model_), before);
+  const std::string text = folder_.write("text.txt", "too short");
+  const std::string csv = folder_.write("old.csv", "kept");
+  const ProcessResult too_short = quern({"perplexity", model_, "-f", text, "--per-token", csv});
+  EXPECT_EQ(too_short.exit_code, 1) << describe(too_short);
+  EXPECT_EQ(read_file(csv), "kept");
+}
+
 TEST_F(Perplexity, PerTokenFileHoldsWhatTheMeanIsMadeOf) {
   const std::string csv = folder_.file("tokens.csv");
   const ProcessResult result = perplexity({"--chunks", "2", "--per-token", csv});

@@ -80,7 +80,7 @@ std::string case_name(const testing::TestParamInfo<ExactCase>& test) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Exactness, testing::ValuesIn(exact_cases()), case_name);
 
-// Segments are 512 keys: two of them, and a window that starts inside one.
+// Segments are 512 keys: a prompt that reaches into the second.
 TEST(ExactnessAcrossSegments, LongPromptEqualsSingleSteps) {
   ModelOptions options;
   options.context = 700;

@@ -153,8 +153,10 @@ TEST(MemoryPlan, NamesTheContextThatWouldFit) {
 TEST(MemoryPlan, SessionMemoryGrowsWithTheCache) {
   const auto model = tiny();
   const HParams& h = model->hparams();
-  const uint64_t small = Session::memory(h, 512, KvType::kF16, 512),
-                 large = Session::memory(h, 1024, KvType::kF16, 512);
+  const auto bytes = [&h](uint64_t context) {
+    return Session::kv_shape(h, context, KvType::kF16).bytes() + Session::scratch_memory(h, context, 512, 2);
+  };
+  const uint64_t small = bytes(512), large = bytes(1024);
   EXPECT_EQ(large - small, uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim * 2);
 }
 
