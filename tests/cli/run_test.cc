@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -195,6 +196,19 @@ TEST_F(Run, InterruptEndsWith130) {
   const ProcessResult result = process.wait();
   EXPECT_EQ(result.exit_code, 130) << describe(result);
   EXPECT_TRUE(is_utf8(result.out)) << describe(result);
+}
+
+TEST_F(Run, FileThatIsCutMeanwhileIsAnIoError) {
+  const std::string model = converted(folder_, "tiny-mistral", "f32");
+  Process process(quern_command({"run", model, "-p", "KING", "-n", "900", "--ignore-eos", "--isa", "scalar",
+                                 "-t", "1", "--seed", "1"}),
+                  with_test_environment());
+  ASSERT_TRUE(process.wait_for_stdout("\n")) << describe(process.wait());
+  std::filesystem::resize_file(model, 4096);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.exit_code, 5) << describe(result);
+  EXPECT_EQ(result.signal, 0);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
 }
 
 TEST(RunWithoutVocabulary, TextIsRefusedAndIdsWork) {
