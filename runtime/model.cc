@@ -162,14 +162,14 @@ void ModelLoader::choose_context() {
 
 void ModelLoader::choose_device() {
   model_->kernels_ = &select_kernel_set(options_.isa);
-  note(fmt::format("kernels: {} (override: --isa)", model_->kernels_->name));
+  note(fmt::format("kernels: {} ({})", model_->kernels_->name,
+                   explain_kernel_set(*model_->kernels_, cpu_features())));
   const CpuCount cpus = count_cpus();
   if (options_.n_threads > 0) {
     model_->n_threads_ = options_.n_threads;
   } else {
     model_->n_threads_ = cpus.usable;
-    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable,
-                     cpus.usable < cpus.physical_cores ? "the cgroup's CPU quota" : "physical cores"));
+    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable, reason_of_usable(cpus)));
   }
   model_->device_ = make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
 }
