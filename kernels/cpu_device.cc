@@ -107,6 +107,8 @@ class CpuDevice final : public Device {
     return fmt::format("CPU ({}, {} thread{})", kernels_.name, n_threads_, n_threads_ == 1 ? "" : "s");
   }
 
+  DeviceTimes times() const override { return times_; }
+
   uint64_t matrix_memory(const TensorView& tensor, MatrixUse use) const override;
   std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use) override;
   std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) override;
@@ -146,6 +148,7 @@ class CpuDevice final : public Device {
   Scratch<int16_t> sums_{"quantized activations"};
   Scratch<uint8_t> tiles_{"quantized activations"};
   Scratch<float> attention_{"attention scratch"};
+  DeviceTimes times_;
 };
 
 // Null when the matrix is only gathered.
@@ -327,8 +330,10 @@ size_t CpuDevice::rope_and_store(const AttentionShape& shape, size_t layer, size
 
 void CpuDevice::attention(const AttentionShape& shape, size_t layer, size_t position, size_t n,
                           const DeviceBuffer& q, const DeviceKvCache& cache, DeviceBuffer& out) {
+  const AttentionClock clock(&times_);
   const CpuKvCache& kv = cpu(cache);
   QUERN_CHECK(position + n <= kv.shape().capacity && shape.n_heads % shape.n_kv_heads == 0);
+  times_.count_attention(shape, kv.shape().type, position, n);
   const size_t group_heads = shape.n_heads / shape.n_kv_heads;
   const size_t scratch_floats = attention_scratch_floats(group_heads, shape.head_dim);
   float* const scratch = attention_.at_least(scratch_floats * static_cast<size_t>(n_threads_));
