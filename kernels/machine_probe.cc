@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include "quant/parallel.h"
 
@@ -28,23 +30,28 @@ double seconds_between(Clock::time_point begin, Clock::time_point end) {
 template <class Step>
 double rate_of(int n_threads, double seconds, Step&& step) {
   std::atomic<int> arrived{0};
-  std::atomic<double> rate{0};
-  parallel_region(n_threads, [&](int) noexcept {
+  struct Part {
+    Clock::time_point start, end;
+    uint64_t done;
+  };
+  std::vector<Part> parts(static_cast<size_t>(n_threads));
+  parallel_region(n_threads, [&](int thread) noexcept {
     ++arrived;
     const auto entered = Clock::now();
     // Not for ever: a system that gives fewer threads runs the bodies one after the other.
     while (arrived < n_threads && seconds_between(entered, Clock::now()) < kPatience)
       std::this_thread::yield();
-    const auto start = Clock::now();
-    auto now = start;
-    uint64_t done = 0;
+    Part part{Clock::now(), {}, 0};
     do {
-      done += step();
-      now = Clock::now();
-    } while (seconds_between(start, now) < seconds);
-    rate += static_cast<double>(done) / seconds_between(start, now);
+      part.done += step();
+      part.end = Clock::now();
+    } while (seconds_between(part.start, part.end) < seconds);
+    parts[static_cast<size_t>(thread)] = part;
   });
-  return rate;
+  Part all = parts.front();
+  for (const Part& part : std::span(parts).subspan(1))
+    all = {std::min(all.start, part.start), std::max(all.end, part.end), all.done + part.done};
+  return static_cast<double>(all.done) / seconds_between(all.start, all.end);
 }
 
 }  // namespace
