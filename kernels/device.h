@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -98,6 +99,10 @@ class Device {
   virtual std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) = 0;
   virtual std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) = 0;
   virtual std::unique_ptr<DeviceKvCache> allocate_kv(const KvShape& shape) = 0;
+
+  // Calls pass(), which holds a series of operations; a device may keep its threads ready from one to the
+  // next. What pass throws comes out of run_pass.
+  virtual void run_pass(const std::function<void()>& pass) = 0;
 
   // --- operations; the first `n` rows of buffers unless said ---
   // x[t] = decoded row ids[t] of table. ids are in range.
