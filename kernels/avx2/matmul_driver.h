@@ -1,32 +1,17 @@
-// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a few instructions.
+// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a step of a product.
 //
 // Everything is anonymous: each file that is compiled for AVX2 has its own copy, so that the linker can never
 // pick an AVX2 copy for code that runs on any CPU. Included by kernels/avx2/matmul_*.cc only.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/avx2/unpack.h"
 #include "kernels/kernel_set.h"
-#include "quant/panel_layout.h"
-
-// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
-#if defined(__clang__)
-#define QUERN_UNROLL _Pragma("unroll")
-#else
-#define QUERN_UNROLL _Pragma("GCC unroll 16")
-#endif
-
-// Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
-#define QUERN_KERNEL __attribute__((noinline))
-#define QUERN_INLINE inline __attribute__((always_inline))
 
 namespace quern::avx2 {
 namespace {
-
-using Bits = __m256i;
 
 // Tokens that one pass of a tile loop takes: 16 rows x 4 tokens fill the 16 registers with int16 sums,
 // weights and broadcasts.
@@ -61,35 +46,6 @@ struct QuantizedActivations {
   }
 };
 
-// Tells the compiler that a register's value is used and changed here. g++ 12 otherwise hoists loads, runs
-// out of registers and spills in the middle of the tile.
-QUERN_INLINE void pin(Bits& a) { asm volatile("" : "+x"(a)); }
-QUERN_INLINE void pin(Bits& a, Bits& b) { asm volatile("" : "+x"(a), "+x"(b)); }
-QUERN_INLINE void pin(__m256& a, __m256& b) { asm volatile("" : "+x"(a), "+x"(b)); }
-
-// The compiler keeps nothing of memory in registers across this point, and no register's value out of memory:
-// sums that live in memory stay there from block to block, and what is read again in every step is not
-// spilled instead.
-QUERN_INLINE void compiler_fence() { asm volatile("" ::: "memory"); }
-
-QUERN_INLINE Bits load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-QUERN_INLINE void store(void* p, Bits bits) { _mm256_storeu_si256(static_cast<__m256i*>(p), bits); }
-
-// 4 bytes from memory in all lanes: one load, no shuffle.
-QUERN_INLINE Bits broadcast4(const void* p) {
-  int32_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return _mm256_set1_epi32(bits);
-}
-
-// 8 bytes from memory in all lanes.
-QUERN_INLINE Bits broadcast8(const void* p) {
-  int64_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return _mm256_set1_epi64x(bits);
-}
-
 // One step of an int16 sum: four unsigned codes in each lane of 16 rows, times four activations.
 QUERN_INLINE void add_products(const Bits codes[2], Bits a, Bits sum[2]) {
   pin(a);
@@ -98,20 +54,6 @@ QUERN_INLINE void add_products(const Bits codes[2], Bits a, Bits sum[2]) {
   sum[0] = _mm256_add_epi16(sum[0], products[0]);
   sum[1] = _mm256_add_epi16(sum[1], products[1]);
   pin(sum[0], sum[1]);
-}
-
-// Eight f16 numbers.
-QUERN_INLINE __m256 load_f16(const void* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-}
-
-// Asks for the lines of kBytes bytes that lie kAhead bytes further on; past the end of memory it does
-// nothing.
-template <size_t kBytes, size_t kAhead>
-QUERN_INLINE void prefetch(const uint8_t* p) {
-  QUERN_UNROLL
-  for (size_t line = 0; line < kBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
 }
 
 // Calls Kernel::tile<N> for all of n_tokens, four at a time. acc: [n_tokens, 16].

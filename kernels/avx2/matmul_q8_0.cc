@@ -10,7 +10,7 @@
 namespace quern::avx2 {
 namespace {
 
-constexpr size_t kPanelBlockBytes = 544;
+using Block = PackedBlock<Q8_0>;
 
 template <int N>
 QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const QuantizedActivations& a,
@@ -19,28 +19,27 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
   const float* scales = a.scales;
   const size_t k = a.k, groups = a.groups;
   const Bits ones = _mm256_set1_epi16(1);
-  for (; n_blocks != 0; --n_blocks, block += kPanelBlockBytes, codes += 32, scales += 1) {
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, codes += 32, scales += 1) {
     Bits sum[N][2];
     QUERN_UNROLL
     for (size_t t = 0; t < N; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
     QUERN_UNROLL
     for (size_t j = 0; j < 8; ++j) {
-      const uint8_t* step = block + 32 + 64 * j;
-      const Bits w[2] = {load(step), load(step + 32)};
-      Bits magnitude[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
+      const Codes w = Block::codes(block, j);
+      Bits magnitude[2] = {_mm256_abs_epi8(w.rows[0]), _mm256_abs_epi8(w.rows[1])};
       pin(magnitude[0], magnitude[1]);
       QUERN_UNROLL
       for (size_t t = 0; t < N; ++t) {
         const Bits four = broadcast4(codes + k * t + 4 * j);
         QUERN_UNROLL
         for (size_t r = 0; r < 2; ++r) {
-          const Bits products = _mm256_maddubs_epi16(magnitude[r], _mm256_sign_epi8(four, w[r]));
+          const Bits products = _mm256_maddubs_epi16(magnitude[r], _mm256_sign_epi8(four, w.rows[r]));
           sum[t][r] = _mm256_add_epi32(sum[t][r], _mm256_madd_epi16(products, ones));
         }
         pin(sum[t][0], sum[t][1]);
       }
     }
-    __m256 d[2] = {load_f16(block), load_f16(block + 16)};
+    __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
     pin(d[0], d[1]);
     QUERN_UNROLL
     for (size_t t = 0; t < N; ++t) {
@@ -59,7 +58,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
 struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
-  static constexpr size_t kBlockBytes = kPanelBlockBytes;
+  static constexpr size_t kBlockBytes = Block::kBytes;
   static constexpr size_t kChunkBlocks = 32;  // 17 KB
 
   template <int N>
