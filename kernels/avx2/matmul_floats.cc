@@ -45,9 +45,9 @@ struct Kernel {
   static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) noexcept {
     tile_loop<Weight, N, 1>(panel, 0, n_k, a, acc);
   }
-  static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t n_tokens,
-                         float* acc) noexcept {
-    for_each_tile<Kernel>(panel, n_k, a, n_tokens, acc);
+  static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    for_each_tile<Kernel>(panel, n_k, a, token, n_tokens, weight, acc);
   }
 };
 

@@ -25,62 +25,51 @@ constexpr int16_t kCentre = Format::kBits == 5 ? 16 : Format::kOffset;
 template <class Format>
 constexpr int16_t kAddBack = kCentre<Format> - Format::kOffset;
 
-// n_blocks blocks of 16 rows x N tokens, added to acc[N][16], which lives in L1: the registers are taken.
-template <class Block, int N>
-QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const QuantizedActivations& a,
-                            float* acc) noexcept {
-  const int8_t* codes = a.codes;
-  const float* scales = a.scales;
-  const int16_t* sums = a.sums;
-  const size_t k = a.k, groups = a.groups;
-  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, codes += 32, scales += 1, sums += 4) {
+// n_blocks blocks of 16 rows x C tokens, added to acc[C][16], which lives in L1: the registers are taken.
+template <class Block, int C>
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+  using Format = typename Block::Format;
+  using Tile = TileBlock<C>;
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
     // Where hardware prefetching is weak, one core reads at the memory's speed only so (Zen 3: 15-16 GB/s
     // without, 18 with). 4 KB ahead costs one Zen 4 core up to 7 % of its speed, two of them nothing.
-    if constexpr (std::is_same_v<Block, PackedBlock<typename Block::Format>>)
-      prefetch<Block::kBytes, 4096>(block);
-    Bits sum[N][2];
+    if constexpr (std::is_same_v<Block, PackedBlock<Format>>) prefetch<Block::kBytes, 4096>(block);
+    Bits sum[C][2];
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      if constexpr (kCentre<typename Block::Format> != 0) {
-        // The sums of both halves of the block, exchanged and added: int16 pairs for the whole in each lane.
-        const Bits halves = broadcast8(sums + 4 * groups * t);
-        const Bits pairs = _mm256_add_epi16(halves, _mm256_shuffle_epi32(halves, 0xb1));
-        sum[t][0] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-kCentre<typename Block::Format>));
-      } else {
-        sum[t][0] = _mm256_setzero_si256();
+    for (size_t t = 0; t < C; ++t) {
+      Bits bias = _mm256_setzero_si256();
+      if constexpr (kCentre<Format> != 0) {
+        static_assert(kCentre<Format> == 8 || kCentre<Format> == 16);
+        bias = broadcast4(a + Tile::kBias8 + 4 * t);
+        if constexpr (kCentre<Format> == 16) bias = _mm256_add_epi16(bias, bias);
       }
-      sum[t][1] = sum[t][0];
+      sum[t][0] = sum[t][1] = bias;
       pin(sum[t][0], sum[t][1]);
     }
     QUERN_UNROLL
     for (size_t i = 0; i < 8; ++i) {
       const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
-      const Codes weights = Block::codes(block, s);
+      const Codes w = Block::codes(block, s);
       QUERN_UNROLL
-      for (size_t t = 0; t < N; ++t) add_products(weights.rows, broadcast4(codes + k * t + 4 * s), sum[t]);
+      for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[t]);
     }
     __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
     pin(d[0], d[1]);
     const Bits ones = _mm256_set1_epi16(1);
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      const __m256 da = _mm256_set1_ps(scales[groups * t]);
-      Bits total = _mm256_setzero_si256();  // S in every lane
-      if constexpr (Block::kHasMin) {
-        const Bits halves = _mm256_madd_epi16(broadcast8(sums + 4 * groups * t), ones);
-        total = _mm256_add_epi32(halves, _mm256_shuffle_epi32(halves, 0xb1));
-      }
+    for (size_t t = 0; t < C; ++t) {
+      const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
       for (size_t r = 0; r < 2; ++r) {
         Bits dot = _mm256_madd_epi16(sum[t][r], ones);
-        if constexpr (kAddBack<typename Block::Format> != 0) {
-          static_assert(kAddBack<typename Block::Format> == 16 && Block::kHasMin);
-          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(total, 4));
+        if constexpr (kAddBack<Format> != 0) {
+          static_assert(kAddBack<Format> == 16);
+          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(broadcast4(a + Tile::kSums + 4 * t), 4));
         }
         float* out = acc + kPanelRows * t + 8 * r;
         __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
         if constexpr (Block::kHasMin)
-          y = _mm256_fmadd_ps(Block::minimum(block, r), _mm256_mul_ps(da, _mm256_cvtepi32_ps(total)), y);
+          y = _mm256_fmadd_ps(Block::minimum(block, r), broadcast_f32(a + Tile::kScaledSums + 4 * t), y);
         _mm256_storeu_ps(out, y);
       }
     }
@@ -90,32 +79,37 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
 
 template <class Block>
 struct Tiles {
-  template <int N>
-  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
-                   float* acc) noexcept {
-    tile_loop<Block, N>(blocks, n_blocks, a, acc);
+  template <int C>
+  static void tile(const uint8_t* blocks, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+    tile_loop<Block, C>(blocks, n_blocks, a, acc);
   }
 };
 
 // From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
-constexpr size_t kUnpackTokens = 32;
+#ifndef UNPACK_TOKENS
+#define UNPACK_TOKENS 32
+#endif
+#ifndef CHUNK
+#define CHUNK 32
+#endif
+constexpr size_t kUnpackTokens = UNPACK_TOKENS;
 
 template <class Format>
 struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kChunkBlocks = 32;  // 20 KB as bytes
+  static constexpr size_t kChunkBlocks = CHUNK;  // 20 KB as bytes
 
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
-                         size_t n_tokens, float* acc) noexcept {
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
     if (n_tokens < kUnpackTokens) {
-      for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, n_tokens, acc);
+      for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, token, n_tokens, weight, acc);
       return;
     }
     alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Format>::kBytes];
     unpack_blocks<Format>(blocks, n_blocks, bytes);
-    for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, n_tokens, acc);
+    for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, token, n_tokens, weight, acc);
   }
 };
 

@@ -13,54 +13,55 @@
 namespace quern::avx2 {
 namespace {
 
-// dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x N tokens. groups: stride of sums.
-template <int N>
-QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const int8_t* codes, size_t k,
-                           const int16_t* sums, size_t groups, Bits dots[N][2]) {
-  Bits sum[N][2];
+// dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x C tokens.
+template <int C>
+QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, Bits dots[C][2]) {
+  using Tile = TileBlock<C>;
+  Bits sum[C][2];
   QUERN_UNROLL
-  for (size_t t = 0; t < N; ++t) {
-    const Bits pairs = broadcast4(sums + 4 * groups * t + 2 * half);
-    sum[t][0] = sum[t][1] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-Q6_K::kOffset));
+  for (size_t t = 0; t < C; ++t) {
+    sum[t][0] = sum[t][1] = broadcast4(a + Tile::kBias32 + 4 * C * half + 4 * t);
     pin(sum[t][0], sum[t][1]);
   }
   QUERN_UNROLL
-  for (size_t j = 0; j < 4; ++j) {
-    const Codes w = Q6KGroup::codes(group, 4 * half + j);
+  for (size_t s = 4 * half; s < 4 * half + 4; ++s) {
+    const Codes w = Q6KGroup::codes(group, s);
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t)
-      add_products(w.rows, broadcast4(codes + k * t + 16 * half + 4 * j), sum[t]);
+    for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[t]);
   }
   const Bits scale[2] = {Q6KGroup::sub_scales(group, half, 0), Q6KGroup::sub_scales(group, half, 1)};
   QUERN_UNROLL
-  for (size_t t = 0; t < N; ++t) {
+  for (size_t t = 0; t < C; ++t) {
     QUERN_UNROLL
     for (size_t r = 0; r < 2; ++r) dots[t][r] = _mm256_madd_epi16(sum[t][r], scale[r]);
   }
 }
 
-template <int N>
-QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const QuantizedActivations& a,
-                            float* acc) noexcept {
-  const int8_t* codes = a.codes;
-  const float* scales = a.scales;
-  const int16_t* sums = a.sums;
-  const size_t k = a.k, groups = a.groups;
-  for (; n_groups != 0; --n_groups, group += Q6KGroup::kBytes, codes += 32, scales += 1, sums += 4) {
-    Bits first[N][2];  // of four tokens: in memory while the second half is summed
-    sum_half<N>(group, 0, codes, k, sums, groups, first);
-    Bits second[N][2];
-    sum_half<N>(group, 1, codes, k, sums, groups, second);
+template <int C>
+QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+  using Tile = TileBlock<C>;
+  alignas(32) Bits first[C][2];  // in memory while the second half is summed
+  for (; n_groups != 0; --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes) {
+    {
+      Bits dots[C][2];
+      sum_half<C>(group, 0, a, dots);
+      QUERN_UNROLL
+      for (size_t t = 0; t < C; ++t) {
+        store(&first[t][0], dots[t][0]);
+        store(&first[t][1], dots[t][1]);
+      }
+    }
+    compiler_fence();
+    Bits second[C][2];
+    sum_half<C>(group, 1, a, second);
     const __m256 d[2] = {Q6KGroup::scale(group, 0), Q6KGroup::scale(group, 1)};
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      const __m256 da = _mm256_set1_ps(scales[groups * t]);
+    for (size_t t = 0; t < C; ++t) {
+      const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r) {
-        float* out = acc + kPanelRows * t + 8 * r;
-        const __m256 dot = _mm256_cvtepi32_ps(_mm256_add_epi32(first[t][r], second[t][r]));
-        _mm256_storeu_ps(out, _mm256_fmadd_ps(dot, _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out)));
-      }
+      for (size_t r = 0; r < 2; ++r)
+        add_scaled(_mm256_add_epi32(load(&first[t][r]), second[t][r]), _mm256_mul_ps(d[r], da),
+                   acc + kPanelRows * t + 8 * r);
     }
     compiler_fence();
   }
@@ -77,18 +78,18 @@ struct Kernel {
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
   static constexpr size_t kChunkBlocks = 4;  // 22 KB taken apart
 
-  template <int N>
-  static void tile(const uint8_t* groups, size_t n_groups, const QuantizedActivations& a,
-                   float* acc) noexcept {
-    tile_loop<N>(groups, n_groups, a, acc);
+  template <int C>
+  static void tile(const uint8_t* groups, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+    tile_loop<C>(groups, n_groups, a, acc);
   }
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
-                         size_t n_tokens, float* acc) noexcept {
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
     alignas(64) uint8_t groups[kChunkBlocks * Q6_K::kGroups * Q6KGroup::kBytes];
     const size_t at_once = n_tokens < kManyTokens ? 1 : n_blocks;
     for (size_t block = 0; block < n_blocks; block += at_once) {
       unpack_q6_k(blocks + block * kBlockBytes, at_once, groups);
-      for_each_tile<Kernel>(groups, at_once * Q6_K::kGroups, a.at(0, block * kBlockWeights), n_tokens, acc);
+      for_each_tile<Kernel>(groups, at_once * Q6_K::kGroups, a, token, n_tokens,
+                            weight + block * kBlockWeights, acc);
     }
   }
 };
