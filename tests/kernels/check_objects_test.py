@@ -129,8 +129,21 @@ class CheckObjects(unittest.TestCase):
         self.rejects("registers", tile(inner), "touches the stack")
 
     def test_registers_rejects_objects_without_a_loop_to_look_at(self):
-        self.rejects("registers", tile("  vpaddd %ymm1, %ymm2, %ymm3\n"), "no function")
-        self.rejects("registers", RUN + "ret\n", "no function")
+        self.rejects("registers", tile("  vpaddd %ymm1, %ymm2, %ymm3\n"), "no marked function")
+        self.rejects("registers", RUN + "ret\n", "no marked function")
+
+    def test_registers_tells_a_functions_own_name_from_what_it_takes(self):
+        spill = tile(MULTIPLY + "vmovdqa %ymm3, (%rsp)\n")
+        for name, marked in (
+            ("_ZN5quern4avx212_GLOBAL__N_110tile_loopsINS1_4Q4_0ELi4EEEvPKhm", True),
+            ("_ZN5quern4avx212_GLOBAL__N_15scoreI3F16Li4EEEvv", True),
+            ("_ZN5quern4avx212_GLOBAL__N_16KernelINS1_4Q4_0EE4tileILi4EEEvPKhm", True),
+            ("_ZN5quern4avx212_GLOBAL__N_16kernelIXadL_Z4tilevEEEEvv", False),
+            ("_ZN5quern4avx212_GLOBAL__N_16kernelEN3foo4tileE", False),
+        ):
+            with self.subTest(name):
+                reason = "touches the stack" if marked else "no marked function"
+                self.rejects("registers", spill.replace("_ZN5quern4avx2L4tileEv", name), reason)
 
     def test_unusable_arguments_are_an_error_of_their_own(self):
         for arguments in ([], ["visible", "sse9", "x.o"], ["nonsense", "avx2", "x.o"],
