@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/cpu_features.h"
 #include "kernels/dispatch.h"
 #include "kernels/host_memory.h"
 #include "quant/panel_layout.h"
@@ -15,9 +16,10 @@ namespace quern {
 
 namespace {
 
-constexpr size_t kActivationGroup = 32;  // values that share one activation scale
-constexpr size_t kTokenGrain = 4;        // rows of some thousand values, one or two microseconds each
-constexpr size_t kBlockTokens = 64;      // a multiple of every ActivationTiles::tokens
+constexpr size_t kActivationGroup = 32;                     // values that share one activation scale
+constexpr uint64_t kUnknownCacheBytes = uint64_t{8} << 20;  // a small laptop's, where the system tells none
+constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two microseconds each
+constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
 constexpr double kLog2e = 0x1.71547652b82fep0;
 
 size_t count_panels(size_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
@@ -109,6 +111,8 @@ class CpuDevice final : public Device {
     return fmt::format("CPU ({}, {} thread{})", kernels_.name, n_threads_, n_threads_ == 1 ? "" : "s");
   }
 
+  DeviceTimes times() const override { return times_; }
+
   uint64_t matrix_memory(const TensorView& tensor, MatrixUse use) const override;
   std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use) override;
   std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) override;
@@ -147,7 +151,8 @@ class CpuDevice final : public Device {
   const KernelSet& kernels_;
   const int n_threads_;
   ThreadTeam team_;
-  const uint64_t last_level_cache_ = uint64_t{32} << 20;
+  const uint64_t last_level_cache_ =
+      cache_sizes().last_level() != 0 ? cache_sizes().last_level() : kUnknownCacheBytes;
   const Notice notice_;
   std::vector<DType> told_;  // formats whose fallback the notice has named
   Scratch<int8_t> codes_{"quantized activations"};
@@ -155,6 +160,7 @@ class CpuDevice final : public Device {
   Scratch<int16_t> sums_{"quantized activations"};
   Scratch<uint8_t> tiles_{"quantized activations"};
   Scratch<float> attention_{"attention scratch"};
+  DeviceTimes times_;
 };
 
 // Null when the matrix is only gathered.
@@ -391,8 +397,10 @@ size_t CpuDevice::rope_and_store(const AttentionShape& shape, size_t layer, size
 
 void CpuDevice::attention(const AttentionShape& shape, size_t layer, size_t position, size_t n,
                           const DeviceBuffer& q, const DeviceKvCache& cache, DeviceBuffer& out) {
+  const AttentionClock clock(&times_);
   const CpuKvCache& kv = cpu(cache);
   QUERN_CHECK(position + n <= kv.shape().capacity && shape.n_heads % shape.n_kv_heads == 0);
+  times_.count_attention(shape, kv.shape().type, position, n);
   const size_t group_heads = shape.n_heads / shape.n_kv_heads;
   const size_t scratch_floats = attention_scratch_floats(group_heads, shape.head_dim);
   float* const scratch = attention_.at_least(scratch_floats * static_cast<size_t>(n_threads_));

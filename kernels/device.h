@@ -8,6 +8,7 @@
 // the number of threads.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -75,6 +76,32 @@ struct AttentionShape {
   size_t window;  // a query at p sees keys max(0, p - window + 1)..p; 0: all
 };
 
+// What attention has cost a device since it was made.
+struct DeviceTimes {
+  double attention_seconds = 0;
+  uint64_t attention_kv_bytes = 0;  // keys and values that calls had to see, each once a call
+  uint64_t attention_macs = 0;      // multiply-adds of both products
+
+  // Counts a call's bytes and multiply-adds: queries at positions [position, position + n).
+  void count_attention(const AttentionShape& shape, KvType type, size_t position, size_t n) noexcept;
+};
+
+// Adds the time from its making to its end to `times`.
+class AttentionClock {
+ public:
+  explicit AttentionClock(DeviceTimes* times) : times_(times), start_(std::chrono::steady_clock::now()) {}
+  ~AttentionClock() {
+    times_->attention_seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  AttentionClock(const AttentionClock&) = delete;
+  AttentionClock& operator=(const AttentionClock&) = delete;
+
+ private:
+  DeviceTimes* times_;
+  std::chrono::steady_clock::time_point start_;
+};
+
 // How a matrix will be used, which decides what is kept of it.
 enum class MatrixUse : uint8_t {
   kProduct,  // multiplied
@@ -87,6 +114,7 @@ class Device {
   virtual ~Device() = default;
 
   virtual std::string name() const = 0;  // "CPU (avx2, 2 threads)"
+  virtual DeviceTimes times() const = 0;
 
   // --- memory ---
   // Bytes beyond the source's own (mapped) bytes that load_matrix will allocate; throws kMalformed when the
