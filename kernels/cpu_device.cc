@@ -83,8 +83,9 @@ class CpuDevice final : public Device {
     return fmt::format("CPU ({}, {} thread{})", kernels_.name, n_threads_, n_threads_ == 1 ? "" : "s");
   }
 
-  uint64_t matrix_memory(const TensorView& tensor, MatrixUse use) const override;
-  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use) override;
+  MatrixMemory matrix_memory(const TensorView& tensor, MatrixUse use) const override;
+  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use,
+                                            const SourceDone& done) override;
   std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) override;
   std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) override {
     return std::make_unique<CpuBuffer>(rows, width);
@@ -145,14 +146,15 @@ void CpuDevice::tell_about_fallback(DType dtype) {
                         kernels_.name));
 }
 
-uint64_t CpuDevice::matrix_memory(const TensorView& tensor, MatrixUse use) const {
-  return cpu_matrix_memory(tensor, find_kernel(tensor, use));
+MatrixMemory CpuDevice::matrix_memory(const TensorView& tensor, MatrixUse use) const {
+  return CpuMatrix::memory(tensor, find_kernel(tensor, use));
 }
 
-std::unique_ptr<DeviceMatrix> CpuDevice::load_matrix(const TensorView& tensor, MatrixUse use) {
+std::unique_ptr<DeviceMatrix> CpuDevice::load_matrix(const TensorView& tensor, MatrixUse use,
+                                                     const SourceDone& done) {
   const MatmulKernel* kernel = find_kernel(tensor, use);
   if (kernel != nullptr) tell_about_fallback(tensor.dtype);
-  return load_cpu_matrix(tensor, kernel, n_threads_);
+  return std::make_unique<CpuMatrix>(tensor, kernel, n_threads_, done);
 }
 
 std::unique_ptr<DeviceBuffer> CpuDevice::load_vector(const TensorView& tensor) {

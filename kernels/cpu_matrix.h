@@ -1,4 +1,11 @@
 // Weights of the CPU device, in the layout that a kernel reads.
+//
+//   tensor in the file   kernel wants   the matrix
+//   rows                 rows           the file's bytes
+//   rows                 panels         a copy as panels, the last one padded; the file's bytes are let go
+//   panels               panels         the file's bytes; of the rows beyond the last whole panel a padded
+//   copy panels               rows           a copy as rows; the file's bytes are let go either only gathers
+//   the file's bytes
 #pragma once
 
 #include <cstddef>
@@ -19,16 +26,14 @@ constexpr size_t count_panels(size_t rows) { return (rows + kPanelRows - 1) / kP
 // Immutable once loaded; any number of threads may read it.
 class CpuMatrix final : public DeviceMatrix {
  public:
-  // kernel: null when rows are only gathered. owned: the panels that it reads, or empty when it reads the
-  // tensor's own rows.
-  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, HostMemory owned)
-      : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(),
-                     owned.size() != 0 ? owned.size() : tensor.n_bytes),
-        kernel_(kernel),
-        file_rows_(tensor.data),
-        owned_(std::move(owned)) {}
+  // kernel: the one that will multiply, null when rows are only gathered. `done`: Device::load_matrix. Throws
+  // kResource.
+  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, int n_threads, const SourceDone& done);
 
-  const BlockFormat& format() const { return block_format(dtype()); }
+  // What a matrix loaded from these would take.
+  static MatrixMemory memory(const TensorView& tensor, const MatmulKernel* kernel);
+
+  const BlockFormat& format() const { return *format_; }
   const MatmulKernel& kernel() const { return *kernel_; }
 
   // Where the weights of 16 rows each, panels [begin, *end), stand one after the other: what a kernel takes
@@ -36,27 +41,29 @@ class CpuMatrix final : public DeviceMatrix {
   // lowered to where the piece ends, and the rest is asked for by another call. begin < *end <=
   // count_panels(rows()).
   const uint8_t* panels(size_t begin, size_t* end) const {
-    (void)end;
-    return (owned_.size() != 0 ? owned_.data() : file_rows_) +
-           begin * kPanelRows * format().row_bytes(columns());
+    const size_t body_panels = body_rows_ / kPanelRows;
+    if (begin >= body_panels && tail_.size() != 0) return tail_.data();
+    if (tail_.size() != 0 && *end > body_panels) *end = body_panels;
+    return body_ + begin * kPanelRows * row_bytes_;
   }
 
   // Row i as floats: [columns()].
-  void decode_row(size_t i, float* out) const {
-    format().decode(file_rows_ + i * format().row_bytes(columns()), columns() / format().block_weights, out);
-  }
+  void decode_row(size_t i, float* out) const noexcept;
 
  private:
-  const MatmulKernel* kernel_;
-  const uint8_t* file_rows_;  // not owned; read by gathers and by kernels of WeightLayout::kRows
-  HostMemory owned_;
-};
+  void use_in_place(const TensorView& tensor, const MatmulKernel* kernel);
+  void copy_as_panels(const TensorView& tensor, int n_threads, const SourceDone& done);
+  void copy_as_rows(const TensorView& tensor, int n_threads, const SourceDone& done);
 
-// Bytes of memory that load_cpu_matrix takes.
-uint64_t cpu_matrix_memory(const TensorView& tensor, const MatmulKernel* kernel);
-// kernel: the one that will multiply, null when rows are only gathered. The tensor's bytes must live as long
-// as the matrix. Throws kResource.
-std::unique_ptr<CpuMatrix> load_cpu_matrix(const TensorView& tensor, const MatmulKernel* kernel,
-                                           int n_threads);
+  const MatmulKernel* kernel_;
+  const BlockFormat* format_;
+  size_t row_bytes_;
+  const uint8_t* body_;  // the tensor's bytes, or owned_
+  size_t body_rows_;     // rows that stand in body_, whole panels of them when body_layout_ is kPanels
+  TensorLayout body_layout_;
+  HostMemory owned_;
+  HostMemory tail_;  // one padded panel of the rows beyond body_rows_; empty when there is none
+  const uint8_t* loose_rows_ = nullptr;  // rows beyond body_rows_ as the file has them
+};
 
 }  // namespace quern

@@ -126,6 +126,10 @@ Geometry geometry_of(DType dtype, size_t columns) noexcept {
 
 bool has_panel_layout(DType dtype) noexcept { return find_panel_format(dtype) != nullptr; }
 
+bool can_be_panels(DType dtype, const Shape& shape) noexcept {
+  return shape.size() == 2 && shape[0] >= kPanelRows && has_panel_layout(dtype);
+}
+
 uint64_t panel_bytes(DType dtype, uint64_t rows, uint64_t columns) noexcept {
   return (rows + kPanelRows - 1) / kPanelRows * kPanelRows * block_format(dtype).row_bytes(columns);
 }
@@ -165,6 +169,29 @@ void unpack_panel(DType dtype, const uint8_t* panel, size_t n_rows, size_t colum
       }
     }
   }
+}
+
+void unpack_row_blocks(DType dtype, const uint8_t* panel, size_t row, size_t block_begin, size_t block_end,
+                       uint8_t* blocks) noexcept {
+  QUERN_CHECK(row < kPanelRows && block_begin <= block_end);
+  const PanelFormat* format = find_panel_format(dtype);
+  QUERN_CHECK(format != nullptr);
+  const size_t block_bytes = block_format(dtype).block_bytes;
+  for (size_t b = block_begin; b < block_end; ++b, blocks += block_bytes) {
+    const uint8_t* panel_block = panel + b * block_bytes * kPanelRows;
+    for (const Run& run : format->runs) {
+      copy_pieces(run.bytes, panel_block + run.panel_offset + row * run.bytes, run.panel_step,
+                  blocks + run.row_offset, run.bytes, run.count);
+      if (run.turned) turn_in_place(blocks + run.row_offset, turn_back);
+    }
+  }
+}
+
+const uint8_t* rows_of_group(const TensorView& tensor, size_t row, uint8_t* scratch) noexcept {
+  const uint8_t* group = tensor.data + row * block_format(tensor.dtype).row_bytes(tensor.columns());
+  if (tensor.layout == TensorLayout::kRows || tensor.rows() - row < kPanelRows) return group;
+  unpack_panel(tensor.dtype, group, kPanelRows, tensor.columns(), scratch);
+  return scratch;
 }
 
 }  // namespace quern

@@ -238,13 +238,23 @@ TEST(CpuDevice, AccountsForTheMemoryOfRepackedMatrices) {
   const Tensor table = make_tensor(block_format(DType::Q8_0), {kVocab, kDim}, 1);
   for (const KernelSet* set : test::supported_sets()) {
     const auto device = make_cpu_device(*set, 1);
-    const bool panels = set->find_matmul(DType::Q8_0)->layout == WeightLayout::kPanels;
-    const uint64_t expected = panels ? 80 * kDim / 32 * 34 : 0;  // rows rounded up to 16
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kProduct), expected) << set->name;
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kBoth), expected) << set->name;
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kGather), 0u) << set->name;
-    EXPECT_EQ(device->load_matrix(table.view, MatrixUse::kProduct)->bytes(),
-              panels ? expected : table.view.n_bytes);
+    const bool wants_panels = set->find_matmul(DType::Q8_0)->layout == WeightLayout::kPanels;
+    const uint64_t row_bytes = kDim / 32 * 34;
+    for (const bool has_panels : {false, true}) {
+      TensorView view = table.view;
+      if (has_panels) view.layout = TensorLayout::kPanels;
+      uint64_t expected = 0;
+      if (wants_panels && has_panels) expected = 16 * row_bytes;   // the last rows' panel
+      if (wants_panels && !has_panels) expected = 80 * row_bytes;  // rows rounded up to 16
+      if (!wants_panels && has_panels) expected = kVocab * row_bytes;
+      for (const MatrixUse use : {MatrixUse::kProduct, MatrixUse::kBoth}) {
+        EXPECT_EQ(device->matrix_memory(view, use).allocated, expected) << set->name;
+        EXPECT_EQ(device->matrix_memory(view, use).keeps_source, wants_panels == has_panels) << set->name;
+      }
+      EXPECT_EQ(device->matrix_memory(view, MatrixUse::kGather).allocated, 0u) << set->name;
+      EXPECT_TRUE(device->matrix_memory(view, MatrixUse::kGather).keeps_source) << set->name;
+    }
+    EXPECT_EQ(device->load_matrix(table.view, MatrixUse::kProduct)->bytes(), table.view.n_bytes);
   }
 }
 
