@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "kernels/cpu_features.h"
+#include "kernels/cpu_matrix.h"
 #include "kernels/dispatch.h"
 #include "kernels/host_memory.h"
-#include "quant/panel_layout.h"
 #include "quant/parallel.h"
 
 namespace quern {
@@ -22,8 +22,6 @@ constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two
 constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
 constexpr double kLog2e = 0x1.71547652b82fep0;
 
-size_t count_panels(size_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
-
 class CpuBuffer final : public DeviceBuffer {
  public:
   CpuBuffer(size_t rows, size_t width)
@@ -34,28 +32,6 @@ class CpuBuffer final : public DeviceBuffer {
 
  private:
   HostMemory memory_;
-};
-
-class CpuMatrix final : public DeviceMatrix {
- public:
-  // kernel: null when rows are only gathered. owned: the panels that it reads, or empty when it reads the
-  // tensor's own rows.
-  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, HostMemory owned)
-      : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(),
-                     owned.size() != 0 ? owned.size() : tensor.n_bytes),
-        kernel_(kernel),
-        file_rows_(tensor.data),
-        owned_(std::move(owned)) {}
-
-  const BlockFormat& format() const { return block_format(dtype()); }
-  const MatmulKernel& kernel() const { return *kernel_; }
-  const uint8_t* weights() const { return owned_.size() != 0 ? owned_.data() : file_rows_; }
-  const uint8_t* file_row(size_t i) const { return file_rows_ + i * format().row_bytes(columns()); }
-
- private:
-  const MatmulKernel* kernel_;
-  const uint8_t* file_rows_;  // not owned; read by gathers and by kernels of WeightLayout::kRows
-  HostMemory owned_;
 };
 
 class CpuKvCache final : public DeviceKvCache {
@@ -113,8 +89,9 @@ class CpuDevice final : public Device {
 
   DeviceTimes times() const override { return times_; }
 
-  uint64_t matrix_memory(const TensorView& tensor, MatrixUse use) const override;
-  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use) override;
+  MatrixMemory matrix_memory(const TensorView& tensor, MatrixUse use) const override;
+  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use,
+                                            const SourceDone& done) override;
   std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) override;
   std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) override {
     return std::make_unique<CpuBuffer>(rows, width);
@@ -139,7 +116,6 @@ class CpuDevice final : public Device {
  private:
   const MatmulKernel* find_kernel(const TensorView& tensor, MatrixUse use) const;
   void tell_about_fallback(DType dtype);
-  HostMemory pack(const TensorView& tensor) const;
   QuantizedRows quantize(const CpuBuffer& x, size_t n);
   const uint8_t* pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n, size_t k);
   void run_products(const MatmulArgs& block, size_t first_token, std::span<const Product> products,
@@ -185,32 +161,15 @@ void CpuDevice::tell_about_fallback(DType dtype) {
                         kernels_.name));
 }
 
-uint64_t CpuDevice::matrix_memory(const TensorView& tensor, MatrixUse use) const {
-  const MatmulKernel* kernel = find_kernel(tensor, use);
-  if (kernel == nullptr || kernel->layout == WeightLayout::kRows) return 0;
-  return panel_bytes(tensor.dtype, tensor.rows(), tensor.columns());
+MatrixMemory CpuDevice::matrix_memory(const TensorView& tensor, MatrixUse use) const {
+  return CpuMatrix::memory(tensor, find_kernel(tensor, use));
 }
 
-// Each thread packs, and so places in memory, about the panels that it will multiply.
-HostMemory CpuDevice::pack(const TensorView& tensor) const {
-  const size_t rows = tensor.rows(), columns = tensor.columns();
-  const uint64_t row_bytes = block_format(tensor.dtype).row_bytes(columns);
-  HostMemory panels(panel_bytes(tensor.dtype, rows, columns), "weights");
-  parallel_for(n_threads_, count_panels(rows), 1, [&](size_t begin, size_t end) noexcept {
-    for (size_t panel = begin; panel < end; ++panel) {
-      const size_t row = panel * kPanelRows;
-      pack_panel(tensor.dtype, tensor.data + row * row_bytes, std::min(kPanelRows, rows - row), columns,
-                 panels.data() + row * row_bytes);
-    }
-  });
-  return panels;
-}
-
-std::unique_ptr<DeviceMatrix> CpuDevice::load_matrix(const TensorView& tensor, MatrixUse use) {
+std::unique_ptr<DeviceMatrix> CpuDevice::load_matrix(const TensorView& tensor, MatrixUse use,
+                                                     const SourceDone& done) {
   const MatmulKernel* kernel = find_kernel(tensor, use);
   if (kernel != nullptr) tell_about_fallback(tensor.dtype);
-  const bool panels = kernel != nullptr && kernel->layout == WeightLayout::kPanels;
-  return std::make_unique<CpuMatrix>(tensor, kernel, panels ? pack(tensor) : HostMemory());
+  return std::make_unique<CpuMatrix>(tensor, kernel, n_threads_, done);
 }
 
 std::unique_ptr<DeviceBuffer> CpuDevice::load_vector(const TensorView& tensor) {
@@ -226,11 +185,8 @@ std::unique_ptr<DeviceBuffer> CpuDevice::load_vector(const TensorView& tensor) {
 
 void CpuDevice::embed(const DeviceMatrix& table, std::span<const int32_t> ids, DeviceBuffer& x) {
   const CpuMatrix& matrix = cpu(table);
-  const BlockFormat& format = matrix.format();
-  const size_t n_blocks = matrix.columns() / format.block_weights;
   team_.share(ids.size(), kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
-    for (size_t t = begin; t < end; ++t)
-      format.decode(matrix.file_row(static_cast<size_t>(ids[t])), n_blocks, cpu(x).row(t));
+    for (size_t t = begin; t < end; ++t) matrix.decode_row(static_cast<size_t>(ids[t]), cpu(x).row(t));
   });
 }
 
@@ -276,16 +232,19 @@ void CpuDevice::run_products(const MatmulArgs& block, size_t first_token, std::s
     const size_t begin = std::max(panels.begin, first), end = std::min(panels.end, first + n_panels);
     if (begin < end) {
       MatmulArgs args = block;
-      args.weights = weight.weights();
-      args.y = cpu(*product.y).row(first_token);
       args.y_stride = product.y->width();
       // Many tokens: panel by panel, so that each is brought in once and used for all of them. Few: kernels
       // keep several panels going at once.
       const size_t step = args.n_tokens == 1 ? end - begin : args.n_tokens < 4 ? 4 : 1;
-      for (size_t panel = begin; panel < end; panel += step) {
-        args.row_begin = (panel - first) * kPanelRows;
-        args.row_end = std::min(weight.rows(), (std::min(panel + step, end) - first) * kPanelRows);
+      for (size_t panel = begin - first; panel < end - first;) {
+        size_t panel_end = std::min(panel + step, end - first);
+        args.weights = weight.panels(panel, &panel_end);
+        const size_t row = panel * kPanelRows;
+        args.row_begin = 0;
+        args.row_end = std::min(weight.rows(), panel_end * kPanelRows) - row;
+        args.y = cpu(*product.y).row(first_token) + row;
         weight.kernel().run(args);
+        panel = panel_end;
       }
     }
     first += n_panels;
