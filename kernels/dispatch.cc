@@ -7,6 +7,7 @@
 #if defined(__x86_64__)
 #include "kernels/avx2/avx2_ops.h"
 #include "kernels/avx512/avx512_kernels.h"
+#include "kernels/avxvnni/avxvnni_kernels.h"
 #endif
 
 namespace quern {
@@ -18,6 +19,9 @@ constexpr KernelSetRow kRows[] = {
 #if defined(__x86_64__)
     {&avx2::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
+    {&avxvnni::kKernelSet,
+     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx_vnni; },
+     "AVX2, FMA, F16C and AVX-VNNI"},
     {&avx512::kKernelSet,
      [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
      "AVX-512 (F, BW, DQ, VL) with VNNI"},

@@ -28,6 +28,7 @@ struct QuantizedRows {
 struct ActivationTiles {
   size_t tokens;  // of a full tile
   size_t (*bytes)(size_t n_tokens, size_t k) noexcept;
+  // The tile that begins at token t, a multiple of `tokens`, stands at byte bytes(t, k).
   // Packs the tiles that begin at tokens [token_begin, token_end); token_begin is a multiple of `tokens`.
   // tiles: the start of bytes(n_tokens, k) bytes for all of a.
   void (*pack)(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,

@@ -9,7 +9,7 @@
 #include "kernels/cpu_device.h"
 #include "kernels/cpu_features.h"
 #include "kernels/dispatch.h"
-#include "quant/parallel.h"
+#include "quant/quantize.h"
 #include "runtime/architecture.h"
 #include "runtime/memory_plan.h"
 #include "runtime/session.h"
@@ -186,10 +186,10 @@ void ModelLoader::plan_memory() {
     const auto found = tensors_.find(declaration.name);
     if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
     const MatrixUse use = use_of(declaration);
-    const uint64_t allocated = model_->device_->matrix_memory(found->second, use);
+    const MatrixMemory memory = model_->device_->matrix_memory(found->second, use);
     // A file that was copied into memory is there already.
-    const bool used_in_place = model_->file_->is_mapped() && (use != MatrixUse::kProduct || allocated == 0);
-    plan.weights += allocated + (used_in_place ? found->second.n_bytes : 0);
+    const bool used_in_place = model_->file_->is_mapped() && memory.keeps_source;
+    plan.weights += memory.allocated + (used_in_place ? found->second.n_bytes : 0);
   }
   const auto session = [&](uint64_t context) {
     const HParams& h = model_->hparams_;
@@ -209,17 +209,8 @@ void ModelLoader::check_tensors() {
   if (!options_.check_tensors.value_or(gguf().file_size() < kAlwaysBelow)) return;
   for (const TensorView& tensor : gguf().tensors()) {
     const BlockFormat& format = block_format(tensor.dtype);
-    const size_t n_blocks = tensor.n_bytes / format.block_bytes;
-    std::vector<size_t> first(static_cast<size_t>(model_->n_threads_), n_blocks);
-    parallel_region(model_->n_threads_, [&](int thread) noexcept {
-      const IndexRange part = split_range(n_blocks, 1, thread, model_->n_threads_);
-      if (part.empty()) return;
-      const size_t bad =
-          format.first_non_finite(tensor.data + part.begin * format.block_bytes, part.end - part.begin);
-      if (bad < part.end - part.begin) first[static_cast<size_t>(thread)] = part.begin + bad;
-    });
-    const size_t bad = *std::min_element(first.begin(), first.end());
-    if (bad < n_blocks)
+    const uint64_t bad = first_non_finite_block(tensor, model_->n_threads_);
+    if (bad < tensor.n_bytes / format.block_bytes)
       fail(ErrorCode::kIntegrity,
            "{}: tensor {}: NaN or infinity in block {} (weights {} to {}); the file is damaged, convert or "
            "download it again",
@@ -229,14 +220,12 @@ void ModelLoader::check_tensors() {
 }
 
 std::unique_ptr<DeviceMatrix> ModelLoader::take_matrix(const std::string& name, MatrixUse use) {
-  const TensorView& tensor = tensors_.at(name);
-  const bool copied = use == MatrixUse::kProduct && model_->device_->matrix_memory(tensor, use) > 0;
-  auto matrix = model_->device_->load_matrix(tensor, use);
-  // The device has its own copy now: let the source's pages go, so that a model is not in memory twice.
-  if (copied)
-    model_->file_->done_with(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
-                             tensor.n_bytes);
-  return matrix;
+  // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
+  // in memory twice.
+  const MappedFile& file = *model_->file_;
+  return model_->device_->load_matrix(tensors_.at(name), use, [&](const uint8_t* begin, uint64_t n_bytes) {
+    file.done_with(static_cast<uint64_t>(begin - file.bytes().data()), n_bytes);
+  });
 }
 
 std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) {

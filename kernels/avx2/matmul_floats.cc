@@ -8,24 +8,6 @@
 namespace quern::avx2 {
 namespace {
 
-struct F32 {
-  static constexpr size_t kBytes = 4;
-  QUERN_INLINE static __m256 load8(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
-};
-
-struct F16 {
-  static constexpr size_t kBytes = 2;
-  QUERN_INLINE static __m256 load8(const uint8_t* p) { return load_f16(p); }
-};
-
-struct BF16 {
-  static constexpr size_t kBytes = 2;
-  QUERN_INLINE static __m256 load8(const uint8_t* p) {
-    const Bits halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16));
-  }
-};
-
 // n_k weights of P panels, panel_stride bytes apart, x N tokens, added to acc[P][N][16].
 template <class Weight, int N, int P>
 QUERN_KERNEL void tile_loop(const uint8_t* panel, size_t panel_stride, size_t n_k, const FloatActivations& a,
@@ -63,9 +45,9 @@ struct Kernel {
   static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) noexcept {
     tile_loop<Weight, N, 1>(panel, 0, n_k, a, acc);
   }
-  static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t n_tokens,
-                         float* acc) noexcept {
-    for_each_tile<Kernel>(panel, n_k, a, n_tokens, acc);
+  static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    for_each_tile<Kernel>(panel, n_k, a, token, n_tokens, weight, acc);
   }
 };
 

@@ -60,6 +60,27 @@ TEST(Dispatch, PicksTheLastSupportedSetByItself) {
   EXPECT_EQ(&select_kernel_set(), best);
 }
 
+TEST(Dispatch, OrdersTheSetsByWhatACpuGainsFromThem) {
+#if defined(__x86_64__)
+  CpuFeatures cpu;
+  const auto best = [&cpu] {
+    std::string_view name;
+    for (const KernelSetRow& row : kernel_sets())
+      if (row.supported(cpu)) name = row.set->name;
+    return name;
+  };
+  EXPECT_EQ(best(), "scalar");
+  cpu.avx_vnni = cpu.avx512 = cpu.avx512_vnni = true;
+  EXPECT_EQ(best(), "scalar");  // the sets for these take the AVX2 set's functions
+  cpu.avx2 = cpu.fma = cpu.f16c = true;
+  EXPECT_EQ(best(), "avx512");
+  cpu.avx512_vnni = false;
+  EXPECT_EQ(best(), "avxvnni");
+  cpu.avx_vnni = false;
+  EXPECT_EQ(best(), "avx2");
+#endif
+}
+
 TEST(Dispatch, ObeysTheArgumentBeforeTheEnvironment) {
   for (const KernelSetRow& row : kernel_sets()) {
     if (!row.supported(cpu_features())) continue;
