@@ -20,8 +20,7 @@ constexpr KernelSetRow kRows[] = {
     {&avx2::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
     {&avxvnni::kKernelSet,
-     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx_vnni; },
-     "AVX2, FMA, F16C and AVX-VNNI"},
+     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx_vnni; }, "AVX-VNNI"},
     {&avx512::kKernelSet,
      [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
      "AVX-512 (F, BW, DQ, VL) with VNNI"},
@@ -61,7 +60,7 @@ std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& featu
     if (better && row.supported(features))
       hidden += fmt::format("{}{}", hidden.empty() ? "" : ", ", row.set->name);
     if (better && !row.supported(features))
-      lacking += fmt::format("{}{} needs {}", lacking.empty() ? "" : ", ", row.set->name, row.needs);
+      lacking += fmt::format("{}{} needs {}", lacking.empty() ? "" : " and ", row.set->name, row.needs);
     better = better || row.set == &chosen;
   }
   std::string text;
