@@ -14,7 +14,7 @@ namespace quern::avx2 {
 namespace {
 
 // dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x C tokens.
-template <int C>
+template <size_t C>
 QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, Bits dots[C][2]) {
   using Tile = TileBlock<C>;
   Bits sum[C][2];
@@ -39,7 +39,7 @@ QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, 
 
 // n_groups groups x C tokens, added to acc[C][16]. first: a place for the sums of the first halves [C][16],
 // which the registers have no room for while the second ones are summed.
-template <int C>
+template <size_t C>
 QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, int32_t* first,
                             float* acc) noexcept {
   using Tile = TileBlock<C>;
@@ -75,8 +75,8 @@ struct Kernel {
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
   static constexpr size_t kChunkBlocks = 4;  // 22 KB taken apart
 
-  template <int C>
-  static void tile(const uint8_t* groups, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+  template <size_t C, size_t>
+  static void tile(const uint8_t* groups, size_t, size_t n_groups, const uint8_t* a, float* acc) noexcept {
     alignas(32) int32_t first[C * kPanelRows];
     tile_loop<C>(groups, n_groups, a, first, acc);
   }
