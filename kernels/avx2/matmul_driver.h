@@ -10,9 +10,6 @@
 #include "kernels/avx2/unpack.h"
 #include "kernels/kernel_set.h"
 
-#ifndef QP1
-#define QP1 2
-#endif
 namespace quern::avx2 {
 namespace {
 
@@ -62,11 +59,11 @@ QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
 
 // How far ahead of the products packed weights are asked for, in bytes, for C tokens. A core of Zen 3 reads
 // at the memory's speed only so, and best when the requests are spread over the steps. Share of a plain read
-// by one thread beside busy neighbours, one token: none 0.74 (Q4_0) 0.76 (Q8_0); 640 0.82 0.83; 1152 0.86
-// 0.83, spread 0.89 0.88; 1536 spread 0.90 0.84; 4096 0.80 0.79. Four tokens Q8_0: 1152 spread 0.73, 1536
-// 0.80.
+// by one thread beside busy neighbours: one panel of one token, none 0.74 (Q4_0) 0.76 (Q8_0), 4096 0.80 0.79,
+// 1152 0.86 0.83, 1152 spread 0.89 0.88; two panels, spread, 512 0.85 1.01, 768 0.93 1.08, 1280 0.91 1.01,
+// 2048 0.88 0.96; four tokens of Q8_0, 1152 spread 0.73, 1536 0.80.
 template <size_t C>
-constexpr size_t kPrefetchAhead = C == 1 ? 1152 : 1536;
+constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
 
 // Step i's share of asking for a block of kBytes.
 template <size_t C, size_t kBytes>
@@ -159,12 +156,12 @@ void walk_panels(const MatmulArgs& args) noexcept {
 }
 
 // One or two tokens: panels in pairs, straight from their packed codes; the last one, and more tokens, by the
-// walk.
-template <class Kernel>
+// walk. Few: like Kernel, for packed blocks.
+template <class Kernel, class Few = Kernel>
 void matmul(const MatmulArgs& args) noexcept {
   MatmulArgs rest = args;
-  if (args.n_tokens == 1) rest.row_begin = walk_side_by_side<Kernel, 1, QP1>(args);
-  if (args.n_tokens == 2) rest.row_begin = walk_side_by_side<Kernel, 2, 2>(args);
+  if (args.n_tokens == 1) rest.row_begin = walk_side_by_side<Few, 1, 2>(args);
+  if (args.n_tokens == 2) rest.row_begin = walk_side_by_side<Few, 2, 2>(args);
   walk_panels<Kernel>(rest);
 }
 
