@@ -68,7 +68,7 @@ constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
 // Step i's share of asking for a block of kBytes.
 template <size_t C, size_t kBytes>
 QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
-  if (64 * i < kBytes) prefetch_line(block + kPrefetchAhead<C> + 64 * i);
+  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<C> + 64 * i);
 }
 
 QUERN_INLINE __m256 broadcast_f32(const uint8_t* p) { return _mm256_castsi256_ps(broadcast4(p)); }

@@ -51,14 +51,14 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
     }
     QUERN_UNROLL
     for (size_t i = 0; i < 8 * P; ++i) {
-      const size_t p = i % P, nth = i / P;
-      const size_t s = nth / 2 + 4 * (nth % 2);  // steps that share their bytes follow each other
+      const size_t j = i / (2 * P), p = i / 2 % P, high = i % 2;
+      const size_t s = j + 4 * high, nth = 2 * j + high;  // steps that share their bytes follow each other
       const uint8_t* const panel_block = block + p * panel_stride;
       if constexpr (kPacked) {
         prefetch_weights<C, Block::kBytes>(panel_block, nth);
       } else if constexpr (C == kTileTokens) {
         // Activations of many tokens come from the last-level cache: 5 % at 512 tokens.
-        if (64 * i < Tile::kBias32) prefetch_line(a + kTilesAhead * Tile::kBytes + 64 * i);
+        if (64 * i < Tile::kBias32) prefetch(a + kTilesAhead * Tile::kBytes + 64 * i);
       }
       const Codes w = Block::codes(panel_block, s);
       QUERN_UNROLL

@@ -91,8 +91,8 @@ QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, si
         for (size_t s = 4 * sub; s < 4 * sub + 4; ++s) {
           compiler_fence();
           if (t == 0) {
-            prefetch_line(ahead + 96 * s);
-            if (s % 2 == 0) prefetch_line(ahead + 96 * s + 64);
+            prefetch(ahead + 96 * s);
+            if (s % 2 == 0) prefetch(ahead + 96 * s + 64);
           }
           QUERN_UNROLL
           for (size_t g = 0; g < 4; ++g) {

@@ -69,17 +69,7 @@ QUERN_INLINE __m256 load_f16(const void* p) {
 }
 
 // Asks for the cache line at p; past the end of memory it does nothing.
-QUERN_INLINE void prefetch_line(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
-}
-
-// Asks for the lines of kBytes bytes that lie kAhead bytes further on, all at once.
-template <size_t kBytes, size_t kAhead>
-QUERN_INLINE void prefetch(const uint8_t* p) {
-  QUERN_UNROLL
-  for (size_t line = 0; line < kBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
-}
+QUERN_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // --- blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 ---
 
@@ -271,7 +261,7 @@ QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* gr
         uint8_t* codes = groups + 4 * h * Q6KGroup::kBytes + Q6KGroup::kStepsAt + 64 * s;
         QUERN_UNROLL
         for (size_t p = 0; p < 4; ++p) {
-          if (p < 3) prefetch_line(step + kAhead + 64 * p);
+          if (p < 3) prefetch(step + kAhead + 64 * p);
           store(codes + p * Q6KGroup::kBytes, q6_k_codes(step, p));
           store(codes + p * Q6KGroup::kBytes + 32, q6_k_codes(step + 32, p));
         }
