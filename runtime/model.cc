@@ -158,6 +158,11 @@ void ModelLoader::choose_context() {
                      trained));
   }
   model_->kv_ = options_.kv;
+  if (const uint32_t head_dim = model_->hparams_.head_dim;
+      model_->kv_ == KvType::kQ8_0 && head_dim % kKvGroup != 0)
+    fail(ErrorCode::kUsage,
+         "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
+         kKvGroup, head_dim);
 }
 
 void ModelLoader::choose_device() {
