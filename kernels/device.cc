@@ -18,4 +18,18 @@ uint64_t KvShape::bytes() const {
   return bytes;
 }
 
+void DeviceTimes::count_attention(const AttentionShape& shape, KvType type, size_t position,
+                                  size_t n) noexcept {
+  if (n == 0) return;
+  const auto first_key = [&](size_t p) {
+    return shape.window != 0 && p >= shape.window ? p - shape.window + 1 : size_t{0};
+  };
+  // A whole tile has no rounding.
+  const uint64_t tile_bytes = KvShape{1, shape.n_kv_heads, shape.head_dim, kAttentionTile, type}.bytes();
+  attention_kv_bytes += (position + n - first_key(position)) * tile_bytes / kAttentionTile;
+  uint64_t pairs = 0;  // of a query and a key, per head
+  for (size_t p = position; p < position + n; ++p) pairs += p + 1 - first_key(p);
+  attention_macs += pairs * shape.n_heads * 2 * shape.head_dim;
+}
+
 }  // namespace quern

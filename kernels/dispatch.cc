@@ -54,6 +54,22 @@ const KernelSet& named_set(std::string_view name, const char* origin, const CpuF
 
 std::span<const KernelSetRow> kernel_sets() noexcept { return kRows; }
 
+std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& features) {
+  std::string hidden, lacking;
+  bool better = false;  // the rows behind the chosen one
+  for (const KernelSetRow& row : kRows) {
+    if (better && row.supported(features))
+      hidden += fmt::format("{}{}", hidden.empty() ? "" : ", ", row.set->name);
+    if (better && !row.supported(features))
+      lacking += fmt::format("{}{} needs {}", lacking.empty() ? "" : ", ", row.set->name, row.needs);
+    better = better || row.set == &chosen;
+  }
+  std::string text;
+  if (!hidden.empty()) text += fmt::format("asked for; this CPU could also run {}; ", hidden);
+  if (!lacking.empty()) text += fmt::format("{}, which this CPU lacks; ", lacking);
+  return text + "override: --isa";
+}
+
 const KernelSet& select_kernel_set(std::string_view forced) {
   const CpuFeatures& features = cpu_features();
   if (!forced.empty()) return named_set(forced, "--isa", features);

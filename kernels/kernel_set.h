@@ -28,6 +28,7 @@ struct QuantizedRows {
 struct ActivationTiles {
   size_t tokens;  // of a full tile
   size_t (*bytes)(size_t n_tokens, size_t k) noexcept;
+  // The tile that begins at token t, a multiple of `tokens`, stands at byte bytes(t, k).
   // Packs the tiles that begin at tokens [token_begin, token_end); token_begin is a multiple of `tokens`.
   // tiles: the start of bytes(n_tokens, k) bytes for all of a.
   void (*pack)(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
@@ -101,6 +102,18 @@ constexpr size_t attention_scratch_floats(size_t n_heads, size_t head_dim) {
   return n_heads * (3 * (head_dim + 16) + kAttentionTile + 64) + 64;
 }
 
+// Loops that reach what the machine gives to this set's instructions at most: the yardstick of its kernels
+// (machine_probe.h).
+struct ProbeLoops {
+  const char* multiply_name;  // the instruction that multiplies: "vpmaddubsw"
+  // Runs independent multiplies of int8 numbers, at least `n_macs` multiply-adds. Returns how many it ran.
+  uint64_t (*multiply)(uint64_t n_macs) noexcept;
+  // Reads every byte once, in several streams; n_bytes is a multiple of kProbeReadStep, bytes 64-byte
+  // aligned. Returns a value that depends on all of them.
+  uint64_t (*read)(const uint8_t* bytes, size_t n_bytes) noexcept;
+};
+inline constexpr size_t kProbeReadStep = 4096;
+
 struct KernelSet {
   const char* name;  // "scalar"
   const MatmulKernel* matmuls;
@@ -119,6 +132,7 @@ struct KernelSet {
   void (*attend)(const AttentionArgs& args) noexcept;
   // Sum over exp(z_k - z_max) as arithmetic.md "Perplexity" defines it.
   double (*sum_exp)(const float* z, size_t n, float z_max) noexcept;
+  const ProbeLoops* probe;
 
   // Null when the set has no kernel for the format.
   const MatmulKernel* find_matmul(DType dtype) const noexcept {

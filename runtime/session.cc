@@ -134,10 +134,16 @@ bool Session::eval(std::span<const int32_t> tokens, size_t n_logits, const Logit
   const size_t first_logit = tokens.size() - std::min(n_logits, tokens.size());
   for (size_t begin = 0; begin < tokens.size(); begin += micro_batch_) {
     const auto batch = tokens.subspan(begin, std::min(micro_batch_, tokens.size() - begin));
-    if (!forward(batch, stop)) return false;
-    tokens_.insert(tokens_.end(), batch.begin(), batch.end());
-    const size_t end = begin + batch.size();
-    if (first_logit < end) emit_logits(std::max(first_logit, begin) - begin, batch.size(), begin, on_logits);
+    bool finished = false;
+    model_.device().run_pass([&] {
+      finished = forward(batch, stop);
+      if (!finished) return;
+      tokens_.insert(tokens_.end(), batch.begin(), batch.end());
+      const size_t end = begin + batch.size();
+      if (first_logit < end)
+        emit_logits(std::max(first_logit, begin) - begin, batch.size(), begin, on_logits);
+    });
+    if (!finished) return false;
   }
   return true;
 }

@@ -13,6 +13,9 @@ bool store_kv(const StoreKvArgs& args) noexcept;
 void attend(const AttentionArgs& args) noexcept;
 double sum_exp(const float* z, size_t n, float z_max) noexcept;
 
+uint64_t probe_read(const uint8_t* bytes, size_t n_bytes) noexcept;
+
+extern const ProbeLoops kProbeLoops;
 extern const KernelSet kKernelSet;
 
 }  // namespace quern::avx2

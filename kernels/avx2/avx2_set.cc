@@ -14,6 +14,7 @@ const KernelSet kKernelSet = {
     .store_kv = store_kv,
     .attend = attend,
     .sum_exp = sum_exp,
+    .probe = &kProbeLoops,
 };
 
 }  // namespace quern::avx2

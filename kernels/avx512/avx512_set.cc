@@ -35,6 +35,7 @@ const KernelSet kKernelSet = {
     .store_kv = avx2::store_kv,
     .attend = avx2::attend,
     .sum_exp = avx2::sum_exp,
+    .probe = &kProbeLoops,
 };
 
 }  // namespace quern::avx512

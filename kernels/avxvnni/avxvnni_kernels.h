@@ -32,6 +32,9 @@ size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept;
 
+// ProbeLoops::multiply.
+uint64_t probe_multiply(uint64_t n_macs) noexcept;
+
 extern const KernelSet kKernelSet;
 
 }  // namespace quern::QUERN_AVXVNNI

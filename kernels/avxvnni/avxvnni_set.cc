@@ -26,6 +26,8 @@ constexpr MatmulKernel kMatmuls[] = {
     {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
 };
 
+constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2::probe_read};
+
 }  // namespace
 
 const KernelSet kKernelSet = {
@@ -39,6 +41,7 @@ const KernelSet kKernelSet = {
     .store_kv = avx2::store_kv,
     .attend = avx2::attend,
     .sum_exp = avx2::sum_exp,
+    .probe = &kProbeLoops,
 };
 
 }  // namespace quern::QUERN_AVXVNNI

@@ -13,6 +13,7 @@ bool store_kv(const StoreKvArgs& args) noexcept;
 void attend(const AttentionArgs& args) noexcept;
 double sum_exp(const float* z, size_t n, float z_max) noexcept;
 
+extern const ProbeLoops kProbeLoops;
 extern const KernelSet kKernelSet;
 
 }  // namespace quern::scalar

@@ -65,6 +65,28 @@ TEST_P(Exactness, HoldsForInstructionSetsThreadsAndBatches) {
   }
 }
 
+TEST_P(Exactness, HoldsForFilesOfPanels) {
+  const std::string standard = test::converted(GetParam().model, GetParam().type);
+  const std::string panels = test::converted(GetParam().model, GetParam().type, TensorLayout::kPanels);
+  ModelOptions options;
+  options.n_threads = 2;
+  for (const KernelSetRow& row : kernel_sets()) {
+    if (!row.supported(cpu_features())) continue;
+    options.isa = row.set->name;
+    const auto reference = test::open_model(standard, options);
+    const std::vector<int32_t> tokens = ids(20, reference->hparams().vocab_size);
+    const std::vector<float> expected = test::all_logits(*reference, tokens, tokens.size(), 512);
+    for (const bool allow_mmap : {true, false}) {
+      options.allow_mmap = allow_mmap;
+      const auto model = test::open_model(panels, options);
+      EXPECT_EQ(model->weight_bytes(), reference->weight_bytes());
+      EXPECT_EQ(model->bytes_per_token(), reference->bytes_per_token());
+      expect_same_bits(test::all_logits(*model, tokens, tokens.size(), 512), expected, options.isa);
+      expect_same_bits(test::all_logits(*model, tokens, 1, 512), expected, options.isa + ", single steps");
+    }
+  }
+}
+
 std::vector<ExactCase> exact_cases() {
   std::vector<ExactCase> cases;
   for (const std::string& model : test::bundled_models())

@@ -160,5 +160,24 @@ TEST(MemoryPlan, SessionMemoryGrowsWithTheCache) {
   EXPECT_EQ(large - small, uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim * 2);
 }
 
+// tiny-mistral: 3 layers of dim 256, 4 heads of 64 on 2 KV heads, hidden 512, 1024 tokens.
+TEST(Model, CountsTheWorkOfATokenOnce) {
+  const auto model = tiny();
+  const uint64_t layer = 2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256;
+  EXPECT_EQ(model->macs_per_token(), 3 * layer);
+  EXPECT_EQ(model->bytes_per_token(), 3 * layer / 32 * 18 + model->output_matrix().bytes());
+}
+
+TEST(Device, CountsAttentionOfEveryLayer) {
+  const auto model = tiny();
+  Session session(*model);
+  const DeviceTimes before = model->device().times();
+  logits_after(session, {1, 20, 30});
+  const DeviceTimes after = model->device().times();
+  EXPECT_GT(after.attention_seconds, before.attention_seconds);
+  EXPECT_EQ(after.attention_kv_bytes - before.attention_kv_bytes, 3u * 3 * 2 * 2 * 64 * 2);
+  EXPECT_EQ(after.attention_macs - before.attention_macs, 3u * (1 + 2 + 3) * 4 * 2 * 64);
+}
+
 }  // namespace
 }  // namespace quern
