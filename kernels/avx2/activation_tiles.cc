@@ -60,7 +60,7 @@ void pack_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
     put<4 * C>(out + Block::kScales, _mm_castps_si128(da));
     put<4 * C>(out + Block::kBias8, _mm_mullo_epi16(pairs, _mm_set1_epi16(-8)));
     put<4 * C>(out + Block::kScaledSums, _mm_castps_si128(_mm_mul_ps(da, _mm_cvtepi32_ps(total))));
-    put<4 * C>(out + Block::kSums, total);
+    put<4 * C>(out + Block::kSums16, _mm_slli_epi32(total, 4));
     put<4 * C>(out + Block::kBias32, _mm_mullo_epi16(low, _mm_set1_epi16(-32)));
     put<4 * C>(out + Block::kBias32 + 4 * C, _mm_mullo_epi16(high, _mm_set1_epi16(-32)));
   }

@@ -5,7 +5,7 @@
 //    32 * C: C x f32              da
 //    36 * C: C x 2 int16          -8 * sums of the codes with k % 4 in {0, 1} and in {2, 3}
 //    40 * C: C x f32              da * float(S)
-//    44 * C: C x int32            S, the sum of the codes
+//    44 * C: C x int32            16 * S; S is the sum of the codes
 //    48 * C: C x 2 int16          -32 * the same sums of the first 16 codes
 //    52 * C: C x 2 int16          -32 * those of the second 16 codes
 //    56 * C: unused
@@ -18,22 +18,16 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/kernel_set.h"
+#include "kernels/avx2/avx2_kernels.h"
 
 namespace quern::avx2 {
 
-inline constexpr size_t kTileTokens = 4;
 inline constexpr size_t kTokenBlockBytes = 64;  // of a token and group, whatever the tile's width
 
 template <size_t C>
 struct TileBlock {
   static constexpr size_t kStepBytes = 4 * C, kScales = 32 * C, kBias8 = 36 * C, kScaledSums = 40 * C,
-                          kSums = 44 * C, kBias32 = 48 * C, kBytes = kTokenBlockBytes * C;
+                          kSums16 = 44 * C, kBias32 = 48 * C, kBytes = kTokenBlockBytes * C;
 };
-
-// The functions of ActivationTiles (kernel_set.h).
-size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
-void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
-                uint8_t* tiles) noexcept;
 
 }  // namespace quern::avx2

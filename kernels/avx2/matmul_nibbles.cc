@@ -25,15 +25,16 @@ constexpr int16_t kCentre = Format::kBits == 5 ? 16 : Format::kOffset;
 template <class Format>
 constexpr int16_t kAddBack = kCentre<Format> - Format::kOffset;
 
+// Blocks of a tile of activations that are asked for ahead.
+constexpr size_t kTilesAhead = 4;
+
 // n_blocks blocks of 16 rows x C tokens, added to acc[C][16], which lives in L1: the registers are taken.
 template <class Block, int C>
 QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
   using Format = typename Block::Format;
   using Tile = TileBlock<C>;
+  constexpr bool kPacked = std::is_same_v<Block, PackedBlock<Format>>;
   for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
-    // Where hardware prefetching is weak, one core reads at the memory's speed only so (Zen 3: 15-16 GB/s
-    // without, 18 with). 4 KB ahead costs one Zen 4 core up to 7 % of its speed, two of them nothing.
-    if constexpr (std::is_same_v<Block, PackedBlock<Format>>) prefetch<Block::kBytes, 4096>(block);
     Bits sum[C][2];
     QUERN_UNROLL
     for (size_t t = 0; t < C; ++t) {
@@ -49,6 +50,12 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
     QUERN_UNROLL
     for (size_t i = 0; i < 8; ++i) {
       const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
+      if constexpr (kPacked) {
+        prefetch_weights<C, Block::kBytes>(block, i);
+      } else if constexpr (C == kTileTokens) {
+        // Activations of many tokens come from the last-level cache: 5 % at 512 tokens.
+        if (64 * i < Tile::kBias32) prefetch(a + kTilesAhead * Tile::kBytes + 64 * i);
+      }
       const Codes w = Block::codes(block, s);
       QUERN_UNROLL
       for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[t]);
@@ -64,7 +71,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
         Bits dot = _mm256_madd_epi16(sum[t][r], ones);
         if constexpr (kAddBack<Format> != 0) {
           static_assert(kAddBack<Format> == 16);
-          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(broadcast4(a + Tile::kSums + 4 * t), 4));
+          dot = _mm256_add_epi32(dot, broadcast4(a + Tile::kSums16 + 4 * t));
         }
         float* out = acc + kPanelRows * t + 8 * r;
         __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
@@ -85,25 +92,23 @@ struct Tiles {
   }
 };
 
-// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
-#ifndef UNPACK_TOKENS
-#define UNPACK_TOKENS 32
-#endif
-#ifndef CHUNK
-#define CHUNK 32
-#endif
-constexpr size_t kUnpackTokens = UNPACK_TOKENS;
+// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes. Zen 3, cycles
+// of a block x 4 tokens: Q4_0 58 packed and 53 as bytes, 18 for taking it apart; Q4_1 62, 58, 20; Q5_0 72,
+// 54, 23; Q5_1 85, 62, 24. Multiply-adds a cycle, packed / as bytes: 16 tokens of Q4_0 34.9 / 32.8, 32 tokens
+// 34.5 / 34.4; 8 tokens of Q5_0 28.3 / 28.0, 16 tokens 28.3 / 32.
+template <class Format>
+constexpr size_t kUnpackTokens = Format::kBits == 5 ? 9 : 32;
 
 template <class Format>
 struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kChunkBlocks = CHUNK;  // 20 KB as bytes
+  static constexpr size_t kChunkBlocks = 64;  // 40 KB as bytes
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {
-    if (n_tokens < kUnpackTokens) {
+    if (n_tokens < kUnpackTokens<Format>) {
       for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, token, n_tokens, weight, acc);
       return;
     }

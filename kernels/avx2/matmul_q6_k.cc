@@ -37,31 +37,28 @@ QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, 
   }
 }
 
+// n_groups groups x C tokens, added to acc[C][16]. first: a place for the sums of the first halves [C][16],
+// which the registers have no room for while the second ones are summed.
 template <int C>
-QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, int32_t* first,
+                            float* acc) noexcept {
   using Tile = TileBlock<C>;
-  alignas(32) Bits first[C][2];  // in memory while the second half is summed
   for (; n_groups != 0; --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes) {
-    {
-      Bits dots[C][2];
-      sum_half<C>(group, 0, a, dots);
-      QUERN_UNROLL
-      for (size_t t = 0; t < C; ++t) {
-        store(&first[t][0], dots[t][0]);
-        store(&first[t][1], dots[t][1]);
-      }
-    }
+    Bits dots[C][2];
+    sum_half<C>(group, 0, a, dots);
+    QUERN_UNROLL
+    for (size_t i = 0; i < 2 * C; ++i) store(first + 8 * i, dots[i / 2][i % 2]);
     compiler_fence();
-    Bits second[C][2];
-    sum_half<C>(group, 1, a, second);
+    sum_half<C>(group, 1, a, dots);
     const __m256 d[2] = {Q6KGroup::scale(group, 0), Q6KGroup::scale(group, 1)};
     QUERN_UNROLL
     for (size_t t = 0; t < C; ++t) {
       const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r)
-        add_scaled(_mm256_add_epi32(load(&first[t][r]), second[t][r]), _mm256_mul_ps(d[r], da),
-                   acc + kPanelRows * t + 8 * r);
+      for (size_t r = 0; r < 2; ++r) {
+        const size_t at = kPanelRows * t + 8 * r;
+        add_scaled(_mm256_add_epi32(load(first + at), dots[t][r]), _mm256_mul_ps(d[r], da), acc + at);
+      }
     }
     compiler_fence();
   }
@@ -80,7 +77,8 @@ struct Kernel {
 
   template <int C>
   static void tile(const uint8_t* groups, size_t n_groups, const uint8_t* a, float* acc) noexcept {
-    tile_loop<C>(groups, n_groups, a, acc);
+    alignas(32) int32_t first[C * kPanelRows];
+    tile_loop<C>(groups, n_groups, a, first, acc);
   }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {

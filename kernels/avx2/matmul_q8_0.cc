@@ -23,6 +23,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
     for (size_t t = 0; t < C; ++t) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
     QUERN_UNROLL
     for (size_t s = 0; s < 8; ++s) {
+      prefetch_weights<C, Block::kBytes>(block, s);
       const Codes w = Block::codes(block, s);
       Bits magnitude[2] = {_mm256_abs_epi8(w.rows[0]), _mm256_abs_epi8(w.rows[1])};
       pin(magnitude[0], magnitude[1]);
@@ -43,6 +44,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
               [one] "x"(ones), [a] "m"(*reinterpret_cast<const Word*>(a + Tile::kStepBytes * s + 4 * t)));
       }
     }
+    prefetch_weights<C, Block::kBytes>(block, 8);
     __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
     pin(d[0], d[1]);
     QUERN_UNROLL

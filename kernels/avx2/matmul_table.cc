@@ -1,7 +1,6 @@
 // The formats that the AVX2 set multiplies. Compiled for any CPU.
 #include <iterator>
 
-#include "kernels/avx2/activation_tiles.h"
 #include "kernels/avx2/avx2_kernels.h"
 
 namespace quern::avx2 {

@@ -68,14 +68,8 @@ QUERN_INLINE __m256 load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
 
-// Asks for the lines of kBytes bytes that lie kAhead bytes further on; past the end of memory it does
-// nothing.
-template <size_t kBytes, size_t kAhead>
-QUERN_INLINE void prefetch(const uint8_t* p) {
-  QUERN_UNROLL
-  for (size_t line = 0; line < kBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
-}
+// Asks for the cache line at p; past the end of memory it does nothing.
+QUERN_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // --- blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 ---
 
