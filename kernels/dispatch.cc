@@ -65,9 +65,9 @@ std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& featu
     better = better || row.set == &chosen;
   }
   std::string text;
-  if (!hidden.empty()) text += fmt::format("asked for; this CPU could also run {}; ", hidden);
-  if (!lacking.empty()) text += fmt::format("{}, which this CPU lacks; ", lacking);
-  return text + "override: --isa";
+  if (!hidden.empty()) text = fmt::format("asked for; this CPU could also run {}", hidden);
+  if (!lacking.empty()) text += fmt::format("{}{}, which this CPU lacks", text.empty() ? "" : "; ", lacking);
+  return text;
 }
 
 const KernelSet& select_kernel_set(std::string_view forced) {

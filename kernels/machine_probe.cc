@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <span>
+#include <thread>
+#include <vector>
 
 #include "quant/parallel.h"
 
@@ -15,23 +18,40 @@ using Clock = std::chrono::steady_clock;
 // Read in a quarter of a millisecond, so that threads end together; the streams within are long enough for
 // the prefetchers.
 constexpr uint64_t kChunk = uint64_t{4} << 20;
+constexpr double kPatience = 0.1;                  // seconds to wait for other threads
 constexpr uint64_t kMacsBetweenLooks = 1'000'000;  // some ten microseconds
 
-// Runs step() again and again on every thread for about `seconds`. Returns what the steps add up to, per
-// second.
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+// Runs step() again and again for about `seconds`, on all threads from the moment when the last of them is
+// there: on a busy machine that takes a while. Returns what the steps add up to, per second.
 template <class Step>
 double rate_of(int n_threads, double seconds, Step&& step) {
-  std::atomic<uint64_t> total{0};
-  const auto start = Clock::now();
-  const auto deadline = start + std::chrono::duration<double>(seconds);
-  parallel_region(n_threads, [&](int) noexcept {
-    uint64_t done = 0;
+  std::atomic<int> arrived{0};
+  struct Part {
+    Clock::time_point start, end;
+    uint64_t done;
+  };
+  std::vector<Part> parts(static_cast<size_t>(n_threads));
+  parallel_region(n_threads, [&](int thread) noexcept {
+    ++arrived;
+    const auto entered = Clock::now();
+    // Not for ever: a system that gives fewer threads runs the bodies one after the other.
+    while (arrived < n_threads && seconds_between(entered, Clock::now()) < kPatience)
+      std::this_thread::yield();
+    Part part{Clock::now(), {}, 0};
     do {
-      done += step();
-    } while (Clock::now() < deadline);
-    total += done;
+      part.done += step();
+      part.end = Clock::now();
+    } while (seconds_between(part.start, part.end) < seconds);
+    parts[static_cast<size_t>(thread)] = part;
   });
-  return static_cast<double>(total) / std::chrono::duration<double>(Clock::now() - start).count();
+  Part all = parts.front();
+  for (const Part& part : std::span(parts).subspan(1))
+    all = {std::min(all.start, part.start), std::max(all.end, part.end), all.done + part.done};
+  return static_cast<double>(all.done) / seconds_between(all.start, all.end);
 }
 
 }  // namespace

@@ -167,8 +167,9 @@ void ModelLoader::choose_context() {
 
 void ModelLoader::choose_device() {
   model_->kernels_ = &select_kernel_set(options_.isa);
-  note(fmt::format("kernels: {} ({})", model_->kernels_->name,
-                   explain_kernel_set(*model_->kernels_, cpu_features())));
+  const std::string reason = explain_kernel_set(*model_->kernels_, cpu_features());
+  note(fmt::format("kernels: {} ({}{}override: --isa)", model_->kernels_->name, reason,
+                   reason.empty() ? "" : "; "));
   const CpuCount cpus = count_cpus();
   if (options_.n_threads > 0) {
     model_->n_threads_ = options_.n_threads;
