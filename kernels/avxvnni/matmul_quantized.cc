@@ -29,8 +29,8 @@ constexpr size_t bias_row() {
   return 0;
 }
 
-// Bytes ahead of the products that packed nibbles are asked for; Q8_0 is read fast enough without. Not
-// measured on a CPU of this kind: what AVX-512 uses.
+// Bytes ahead of their use that packed nibbles and Q6_K are asked for; Q8_0 is read fast enough without. Not
+// measured on a CPU of this kind: what AVX-512 uses for nibbles.
 constexpr size_t kPrefetchAhead = 4096;
 
 QUERN_INLINE __m256 broadcast_f32(const uint8_t* p) { return _mm256_castsi256_ps(avx2::broadcast4(p)); }
@@ -206,7 +206,7 @@ struct BlocksOfQ6_K {
   static size_t blocks_at_once(size_t n_tokens) { return n_tokens < kManyTokens ? 1 : kMaxBlocks; }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const Slab& slab, float* acc,
                          uint8_t* scratch) noexcept {
-    avx2::unpack_q6_k(blocks, n_blocks, scratch);
+    avx2::unpack_q6_k<kPrefetchAhead>(blocks, n_blocks, scratch);
     slab.multiply(kTilesQ6_K, scratch, n_blocks * kGroups, acc);
   }
 };
