@@ -473,7 +473,7 @@ QUERN_INLINE void for_row_groups(size_t n_rows, F&& f) {
 struct Tile {
   const uint8_t* k;
   const uint8_t* v;
-  const uint8_t* next_k;  // the next tile's keys, or any address
+  const uint8_t* next_k;  // the keys that are probably wanted next; any address
   size_t begin, end;      // keys that some row sees
   bool full;              // every row sees all
 };
@@ -768,7 +768,8 @@ void attend_segment_as(const AttentionArgs& args, size_t segment, float* part) {
     Tile tile;
     tile.k = kv_keys(args.cache, args.type, args.head_dim, first);
     tile.v = kv_values(args.cache, args.type, args.head_dim, first);
-    tile.next_k = tile.k + tile_bytes;
+    // Behind a segment's values lie the next head's keys.
+    tile.next_k = first + kAttentionTile < end ? tile.k + tile_bytes : tile.v + tile_bytes;
     tile.begin = larger(begin, first) - first;
     tile.end = smaller(end, first + kAttentionTile) - first;
     tile.full = args.position + 1 >= first + kAttentionTile && first_visible_key(last, args.window) <= first;
