@@ -156,7 +156,7 @@ void CpuAttention::attend(const AttentionShape& shape, size_t layer, size_t posi
   std::fill(left, left + cut.n_groups, static_cast<uint32_t>(cut.n_segments));
   team_.share(cut.n_groups * cut.n_segments, 1, [&](int thread, size_t begin, size_t end) noexcept {
     for (size_t item = begin; item < end; ++item) {
-      const size_t group = item / cut.n_segments, index = item % cut.n_segments;
+      const size_t index = item / cut.n_groups, group = item % cut.n_groups;
       const AttentionArgs args = args_of(group, thread);
       float* const group_parts = parts + group * cut.n_segments * cut.part_floats;
       const size_t segment = cut.first_segment + index;

@@ -34,6 +34,7 @@
 // Kernels stay functions of their own: inlined they would share registers with what calls them, and spill.
 #define QUERN_KERNEL __attribute__((noinline))
 #define QUERN_INLINE inline __attribute__((always_inline))
+#define QUERN_INLINED __attribute__((always_inline))  // of a lambda
 
 namespace quern::avx2 {
 
@@ -113,14 +114,15 @@ QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits
                                size_t head_dim, float* scores) {
   __m256 s[kRows][kBlocks][2];
   QUERN_UNROLL
-  for (size_t r = 0; r < kRows; ++r) QUERN_UNROLL
-  for (size_t b = 0; b < kBlocks; ++b) s[r][b][0] = s[r][b][1] = _mm256_setzero_ps();
+  for (size_t r = 0; r < kRows; ++r) {
+    QUERN_UNROLL
+    for (size_t b = 0; b < kBlocks; ++b) s[r][b][0] = s[r][b][1] = _mm256_setzero_ps();
+  }
   const size_t block_stride = head_dim * kKvBlockKeys;
-  for (size_t d = 0; d < head_dim; ++d) {
+  const auto add_dim = [&](size_t d) QUERN_INLINED {
     QUERN_UNROLL
     for (size_t b = 0; b < kBlocks; ++b) {
       const size_t at = b * block_stride + d * kKvBlockKeys;
-      if (kPrefetch) prefetch(ahead + at);
       const __m256 low = T::load(k + at), high = T::load(k + at + 8);
       QUERN_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
@@ -129,12 +131,26 @@ QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits
         s[r][b][1] = _mm256_fmadd_ps(query, high, s[r][b][1]);
       }
     }
+  };
+  constexpr size_t kLineDims = kCacheLine / (kKvBlockKeys * sizeof(typename T::Bits));  // F16: 2, F32: 1
+  size_t d = 0;
+  for (; d + kLineDims <= head_dim; d += kLineDims) {
+    if (kPrefetch) {
+      QUERN_UNROLL
+      for (size_t b = 0; b < kBlocks; ++b) prefetch(ahead + b * block_stride + d * kKvBlockKeys);
+    }
+    QUERN_UNROLL
+    for (size_t i = 0; i < kLineDims; ++i) add_dim(d + i);
   }
+  for (; d < head_dim; ++d) add_dim(d);
   QUERN_UNROLL
-  for (size_t r = 0; r < kRows; ++r) QUERN_UNROLL
-  for (size_t b = 0; b < kBlocks; ++b) {
-    _mm256_storeu_ps(scores + r * kAttentionTile + b * kKvBlockKeys, s[r][b][0]);
-    _mm256_storeu_ps(scores + r * kAttentionTile + b * kKvBlockKeys + 8, s[r][b][1]);
+  for (size_t r = 0; r < kRows; ++r) {
+    QUERN_UNROLL
+    for (size_t b = 0; b < kBlocks; ++b) {
+      float* const out = scores + r * kAttentionTile + b * kKvBlockKeys;
+      _mm256_storeu_ps(out, s[r][b][0]);
+      _mm256_storeu_ps(out + 8, s[r][b][1]);
+    }
   }
 }
 
@@ -142,20 +158,27 @@ QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits
 QUERN_INLINE __m256i even_codes(__m256i codes) { return _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8); }
 QUERN_INLINE __m256i odd_codes(__m256i codes) { return _mm256_srai_epi16(codes, 8); }
 
+// Tells the compiler that registers' values are used and changed here: g++ 12 otherwise hoists loads until it
+// has to spill.
+QUERN_INLINE void pin(__m256i& a, __m256i& b) { asm volatile("" : "+x"(a), "+x"(b)); }
+
 // 16 keys of Q8_0 as the cache has them: a panel.
 struct PackedKeys {
   const uint8_t* panel;
   const uint8_t* ahead;  // prefetched
 
-  QUERN_INLINE void pairs(size_t block, size_t step, __m256i even[2], __m256i odd[2]) const {
-    const size_t at = block * kPanelBlockBytes + 32 + 64 * step;
-    prefetch(ahead + at);
-    QUERN_UNROLL
-    for (size_t half = 0; half < 2; ++half) {
-      const __m256i codes = load_bits(panel + at + 32 * half);
-      even[half] = even_codes(codes);
-      odd[half] = odd_codes(codes);
-    }
+  QUERN_INLINE void prefetch_step(size_t block, size_t step) const {
+    prefetch(ahead + block * kPanelBlockBytes + 64 * step);
+  }
+  // Of 8 keys, four dims.
+  QUERN_INLINE __m256i codes(size_t block, size_t step, size_t half) const {
+    return load_bits(panel + block * kPanelBlockBytes + 32 + 64 * step + 32 * half);
+  }
+  QUERN_INLINE __m256i even(size_t block, size_t step, size_t half) const {
+    return even_codes(codes(block, step, half));
+  }
+  QUERN_INLINE __m256i odd(size_t block, size_t step, size_t half) const {
+    return odd_codes(codes(block, step, half));
   }
   QUERN_INLINE __m256 scales(size_t block, size_t half) const {
     return F16::load(reinterpret_cast<const uint16_t*>(panel + block * kPanelBlockBytes + 16 * half));
@@ -164,16 +187,15 @@ struct PackedKeys {
 
 // The same in scratch.
 struct ExpandedKeys {
-  const int16_t* codes;  // [head_dim / 32, 8 steps, even, odd, 16 keys, 2]
+  const int16_t* pairs;  // [head_dim / 32, 8 steps, even and odd, 16 keys, 2]
   const float* d;        // [head_dim / 32, 16 keys]
 
-  QUERN_INLINE void pairs(size_t block, size_t step, __m256i even[2], __m256i odd[2]) const {
-    const int16_t* at = codes + (block * 8 + step) * 64;
-    QUERN_UNROLL
-    for (size_t half = 0; half < 2; ++half) {
-      even[half] = load_bits(at + 16 * half);
-      odd[half] = load_bits(at + 32 + 16 * half);
-    }
+  QUERN_INLINE void prefetch_step(size_t, size_t) const {}
+  QUERN_INLINE __m256i even(size_t block, size_t step, size_t half) const {
+    return load_bits(pairs + (block * 8 + step) * 64 + 16 * half);
+  }
+  QUERN_INLINE __m256i odd(size_t block, size_t step, size_t half) const {
+    return load_bits(pairs + (block * 8 + step) * 64 + 32 + 16 * half);
   }
   QUERN_INLINE __m256 scales(size_t block, size_t half) const {
     return _mm256_loadu_ps(d + block * kKvBlockKeys + 8 * half);
@@ -186,28 +208,35 @@ QUERN_INLINE __m256i broadcast_pair(const int16_t* codes) {
   return _mm256_set1_epi32(bits);
 }
 
+// Adds two codes of 16 keys times two of each row's. q: row stride head_dim.
+template <size_t kRows>
+QUERN_INLINE void add_pairs(__m256i low, __m256i high, const int16_t* q, size_t head_dim,
+                            __m256i sum[kRows][2]) {
+  pin(low, high);
+  QUERN_UNROLL
+  for (size_t r = 0; r < kRows; ++r) {
+    const __m256i query = broadcast_pair(q + r * head_dim);
+    sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(low, query));
+    sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(high, query));
+    pin(sum[r][0], sum[r][1]);
+  }
+}
+
+// Scores of 16 keys of Q8_0 for kRows rows.
 template <class Keys, size_t kRows>
 QUERN_KERNEL void score_codes(const Keys& keys_in, const int16_t* q, const float* q_scales, size_t head_dim,
                               float* scores) {
   const Keys keys = keys_in;
   const size_t n_blocks = head_dim / kKvGroup;
-  for (size_t block = 0; block < n_blocks; ++block) {
+  for (size_t block = 0; block < n_blocks; ++block, q += kKvGroup) {
     __m256i sum[kRows][2];
     QUERN_UNROLL
     for (size_t r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-    const int16_t* codes = q + block * kKvGroup;
-    for (size_t step = 0; step < 8; ++step, codes += 4) {
-      __m256i even[2], odd[2];
-      keys.pairs(block, step, even, odd);
-      QUERN_UNROLL
-      for (size_t r = 0; r < kRows; ++r) {
-        const __m256i first = broadcast_pair(codes + r * head_dim);
-        sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(even[0], first));
-        sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(even[1], first));
-        const __m256i second = broadcast_pair(codes + r * head_dim + 2);
-        sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(odd[0], second));
-        sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(odd[1], second));
-      }
+    QUERN_UNROLL
+    for (size_t step = 0; step < 8; ++step) {
+      keys.prefetch_step(block, step);
+      add_pairs<kRows>(keys.even(block, step, 0), keys.even(block, step, 1), q + 4 * step, head_dim, sum);
+      add_pairs<kRows>(keys.odd(block, step, 0), keys.odd(block, step, 1), q + 4 * step + 2, head_dim, sum);
     }
     QUERN_UNROLL
     for (size_t half = 0; half < 2; ++half) {
@@ -321,16 +350,12 @@ QUERN_KERNEL void weigh(const Values& values_in, const uint8_t* ahead, size_t n_
   Values values = values_in;
   __m256 a[kRows][kVectors];
   QUERN_UNROLL
-  for (size_t r = 0; r < kRows; ++r) QUERN_UNROLL
-  for (size_t i = 0; i < kVectors; ++i)
-    a[r][i] = _mm256_mul_ps(_mm256_loadu_ps(acc + r * head_dim + i * 8), _mm256_set1_ps(alpha[r]));
-  constexpr size_t kAhead = kVectors * 8 * Values::kElementBytes;
-  for (size_t j = 0; j < n_keys; ++j) {
-    if (kPrefetch) {
-      QUERN_UNROLL
-      for (size_t line = 0; line < kAhead; line += kCacheLine) prefetch(ahead + line);
-      ahead += kAhead;
-    }
+  for (size_t r = 0; r < kRows; ++r) {
+    QUERN_UNROLL
+    for (size_t i = 0; i < kVectors; ++i)
+      a[r][i] = _mm256_mul_ps(_mm256_loadu_ps(acc + r * head_dim + i * 8), _mm256_set1_ps(alpha[r]));
+  }
+  const auto add_key = [&](size_t j) QUERN_INLINED {
     __m256 v[kVectors];
     QUERN_UNROLL
     for (size_t i = 0; i < kVectors; ++i) v[i] = values.load(i);
@@ -341,17 +366,34 @@ QUERN_KERNEL void weigh(const Values& values_in, const uint8_t* ahead, size_t n_
       QUERN_UNROLL
       for (size_t i = 0; i < kVectors; ++i) a[r][i] = _mm256_fmadd_ps(weight, v[i], a[r][i]);
     }
+  };
+  constexpr size_t kKeyBytes = kVectors * 8 * Values::kElementBytes;
+  constexpr size_t kLineKeys = kKeyBytes < kCacheLine ? kCacheLine / kKeyBytes : 1;
+  size_t j = 0;
+  for (; j + kLineKeys <= n_keys; j += kLineKeys) {
+    if (kPrefetch) {
+      QUERN_UNROLL
+      for (size_t line = 0; line < kLineKeys * kKeyBytes; line += kCacheLine) prefetch(ahead + line);
+      ahead += kLineKeys * kKeyBytes;
+    }
+    QUERN_UNROLL
+    for (size_t i = 0; i < kLineKeys; ++i) add_key(j + i);
   }
+  for (; j < n_keys; ++j) add_key(j);
   QUERN_UNROLL
-  for (size_t r = 0; r < kRows; ++r) QUERN_UNROLL
-  for (size_t i = 0; i < kVectors; ++i) _mm256_storeu_ps(acc + r * head_dim + i * 8, a[r][i]);
+  for (size_t r = 0; r < kRows; ++r) {
+    QUERN_UNROLL
+    for (size_t i = 0; i < kVectors; ++i) _mm256_storeu_ps(acc + r * head_dim + i * 8, a[r][i]);
+  }
 }
 
-// The same for kRows rows that see different keys: what all see together, what only some see row by row, in
-// each row's ascending order.
+// The same for a tile and kRows rows that may see different keys (full: all see all): what all see together,
+// what only some see row by row, in each row's ascending order.
 template <class Values, size_t kRows, size_t kVectors, bool kPrefetch>
-void weigh_ranges(const Values& values, const uint8_t* ahead, const Range* ranges, const float* p,
+void weigh_ranges(const Values& values, const uint8_t* ahead, bool full, const Range* ranges, const float* p,
                   const float* alpha, size_t head_dim, float* acc) {
+  if (full)
+    return weigh<Values, kRows, kVectors, kPrefetch>(values, ahead, kAttentionTile, p, alpha, head_dim, acc);
   Range common = ranges[0];
   bool same = true;
   for (size_t r = 1; r < kRows; ++r) {
@@ -431,7 +473,7 @@ QUERN_INLINE void for_row_groups(size_t n_rows, F&& f) {
 struct Tile {
   const uint8_t* k;
   const uint8_t* v;
-  const uint8_t* next_k;  // the next tile's keys, or any address
+  const uint8_t* next_k;  // the keys that are probably wanted next; any address
   size_t begin, end;      // keys that some row sees
   bool full;              // every row sees all
 };
@@ -562,9 +604,10 @@ void weigh_direct(const Tile& tile, const State& state) {
   for_row_groups<kDirectGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
     constexpr size_t kVectors = 8 / kRows;  // 8, 4, 2, 2
     const auto some = [&]<size_t kSome>(size_t d) {
-      weigh_ranges<Values, kRows, kSome, true>(
-          values.at(0, d), tile.next_k + d * kAttentionTile * Values::kElementBytes, state.ranges + row,
-          state.p + row * kAttentionTile, state.alpha + row, head_dim, state.acc + row * head_dim + d);
+      weigh_ranges<Values, kRows, kSome, true>(values.at(0, d),
+                                               tile.next_k + d * kAttentionTile * Values::kElementBytes,
+                                               tile.full, state.ranges + row, state.p + row * kAttentionTile,
+                                               state.alpha + row, head_dim, state.acc + row * head_dim + d);
     };
     size_t d = 0;
     for (; d + 8 * kVectors <= head_dim; d += 8 * kVectors) some.template operator()<kVectors>(d);
@@ -587,8 +630,8 @@ void weigh_dense(const Tile& tile, const State& state) {
     }
     for_row_groups<kDenseGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
       weigh_ranges<FloatValues<F32>, kRows, kVectors, false>(
-          slab, nullptr, state.ranges + row, state.p + row * kAttentionTile, state.alpha + row, head_dim,
-          state.acc + row * head_dim + d);
+          slab, nullptr, tile.full, state.ranges + row, state.p + row * kAttentionTile, state.alpha + row,
+          head_dim, state.acc + row * head_dim + d);
     });
   };
   size_t d = 0;
@@ -725,7 +768,8 @@ void attend_segment_as(const AttentionArgs& args, size_t segment, float* part) {
     Tile tile;
     tile.k = kv_keys(args.cache, args.type, args.head_dim, first);
     tile.v = kv_values(args.cache, args.type, args.head_dim, first);
-    tile.next_k = tile.k + tile_bytes;
+    // Behind a segment's values lie the next head's keys.
+    tile.next_k = first + kAttentionTile < end ? tile.k + tile_bytes : tile.v + tile_bytes;
     tile.begin = larger(begin, first) - first;
     tile.end = smaller(end, first + kAttentionTile) - first;
     tile.full = args.position + 1 >= first + kAttentionTile && first_visible_key(last, args.window) <= first;
