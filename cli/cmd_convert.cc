@@ -18,6 +18,7 @@ namespace {
 
 struct Options {
   ConvertOptions convert;
+  std::string layout;
   bool verbose = false, json = false;
 };
 
@@ -25,16 +26,24 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   Arguments parser(
       "convert",
       "Turns a checkpoint folder (safetensors) or a GGUF into one quantized GGUF file, in one pass. "
-      "The target appears whole or not at all.",
+      "The target appears whole or not at all. --layout p16 stores the matrices as the kernels read them: "
+      "such "
+      "a file starts at once and is shared between processes, and only quern reads it; --layout standard "
+      "turns "
+      "it back, byte for byte.",
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
-      "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run");
+      "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run\n"
+      "  quern convert mistral.gguf -o mistral-p16.gguf --layout p16");
   std::vector<std::string> types;
   for (const Recipe& recipe : recipes()) types.emplace_back(recipe.name);
   ConvertOptions& convert = options->convert;
   parser.positional("SOURCE", "A Hugging Face or Mistral folder, or a GGUF file", &convert.source);
   parser.text("-o,--output", "FILE", "The GGUF file to write (required)", &convert.output);
-  parser.choice("--type", "Number format of the weights (default q4_0)", types, &convert.type);
+  parser.choice("--type", "Number format of the weights (default: q4_0; from a GGUF: as they are)", types,
+                &convert.type);
+  parser.choice("--layout", "Order of the bytes of matrices (default standard)", {"standard", "p16"},
+                &options->layout);
   parser.flag("--force", "Replace an existing target", &convert.force);
   parser.flag("--dry-run", "Show the plan, write nothing", &convert.dry_run);
   parser.flag("--strict", "Fail where a tensor cannot get the format of --type", &convert.strict);
@@ -44,17 +53,23 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.flag("--verbose", "One line per tensor", &options->verbose);
   parser.flag("--json", "Print the report as one object", &options->json);
   if (!parser.parse(arguments)) return false;
+  if (options->layout == to_string(TensorLayout::kPanels)) convert.layout = TensorLayout::kPanels;
   if (convert.output.empty()) fail(ErrorCode::kUsage, "--output is required (see quern convert --help)");
   return true;
 }
 
 std::string_view format_name(DType dtype) { return block_format(dtype).name; }
 
+// "Q4_0", "Q4_0 p16"
+std::string format_written(const ConvertedTensor& tensor) {
+  return fmt::format("{}{}", format_name(tensor.to), tensor.layout == TensorLayout::kPanels ? " p16" : "");
+}
+
 std::string tensor_line(const ConvertedTensor& tensor) {
   const std::string error =
       std::isnan(tensor.relative_rms_error) ? "" : fmt::format("  error {:.5f}", tensor.relative_rms_error);
-  return fmt::format("{:<32} {:<16} {:>5} -> {:<5} {:>12} bytes{}", tensor.name, to_string(tensor.shape),
-                     format_name(tensor.from), format_name(tensor.to), tensor.bytes_out, error);
+  return fmt::format("{:<32} {:<16} {:>5} -> {:<8} {:>12} bytes{}", tensor.name, to_string(tensor.shape),
+                     format_name(tensor.from), format_written(tensor), tensor.bytes_out, error);
 }
 
 double gigabytes_per_second(const ConvertReport& report) {
@@ -66,7 +81,8 @@ std::string report_json(const Options& options, const ConvertReport& report) {
   json.begin_object()
       .field("source", options.convert.source)
       .field("output", options.convert.output)
-      .field("type", options.convert.type)
+      .field("type", report.type)
+      .field("layout", to_string(options.convert.layout))
       .field("dry_run", options.convert.dry_run)
       .field("bytes_in", report.bytes_in)
       .field("tensor_bytes", report.tensor_bytes)
@@ -86,6 +102,7 @@ std::string report_json(const Options& options, const ConvertReport& report) {
         .field("from", format_name(tensor.from))
         .field("to", format_name(tensor.to))
         .field("wanted", format_name(tensor.wanted))
+        .field("layout", to_string(tensor.layout))
         .field("bytes_in", tensor.bytes_in)
         .field("bytes_out", tensor.bytes_out)
         .field("relative_rms_error", tensor.relative_rms_error)

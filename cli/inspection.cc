@@ -96,15 +96,16 @@ Inspection inspect_gguf(const std::string& path, const Notice& notice) {
   for (const GgufReader::KeyValue& entry : gguf.metadata()) out.metadata.push_back(describe_value(entry));
   for (const TensorView& tensor : gguf.tensors())
     out.tensors.push_back({tensor.name, tensor.shape, block_format(tensor.dtype).name, tensor.n_elements(),
-                           tensor.n_bytes, static_cast<uint64_t>(tensor.data - file.bytes().data()), ""});
+                           tensor.n_bytes, static_cast<uint64_t>(tensor.data - file.bytes().data()), "",
+                           tensor.layout});
   return out;
 }
 
 Inspection::Tensor describe_tensor(const SafetensorsTensor& tensor, std::string file) {
   uint64_t n_elements = 1;
   for (const uint64_t size : tensor.shape) n_elements *= size;  // checked by the reader
-  return {tensor.name,  tensor.shape,   tensor.type->name, n_elements, tensor.end - tensor.begin,
-          tensor.begin, std::move(file)};
+  return {tensor.name,  tensor.shape,    tensor.type->name,  n_elements, tensor.end - tensor.begin,
+          tensor.begin, std::move(file), TensorLayout::kRows};
 }
 
 Inspection inspect_safetensors(const std::string& path) {
@@ -162,7 +163,9 @@ void append_tensors(const Inspection& inspection, std::string* out) {
   if (with_files) columns.push_back({"file", Table::Align::kLeft});
   Table table(columns);
   for (const Inspection::Tensor& tensor : inspection.tensors) {
-    std::vector<std::string> row = {cell(tensor.name), to_string(tensor.shape), std::string(tensor.format),
+    const std::string format =
+        fmt::format("{}{}", tensor.format, tensor.layout == TensorLayout::kPanels ? " p16" : "");
+    std::vector<std::string> row = {cell(tensor.name), to_string(tensor.shape), format,
                                     std::to_string(tensor.bytes), fmt::format("{:#x}", tensor.offset)};
     if (with_files) row.push_back(cell(tensor.file));
     table.add_row(std::move(row));
@@ -253,6 +256,7 @@ std::string render_json(const Inspection& inspection) {
         .field("name", tensor.name)
         .field("shape", tensor.shape)
         .field("format", tensor.format)
+        .field("layout", to_string(tensor.layout))
         .field("bytes", tensor.bytes)
         .field("offset", tensor.offset);
     if (!tensor.file.empty()) json.field("file", tensor.file);

@@ -28,6 +28,7 @@ struct Inspection {
     uint64_t bytes = 0;
     uint64_t offset = 0;  // from the start of its file
     std::string file;     // checkpoint folders only
+    TensorLayout layout = TensorLayout::kRows;
   };
   struct FormatTotal {
     std::string_view format;

@@ -5,12 +5,14 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "convert/background_writer.h"
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
 #include "quant/gguf_writer.h"
+#include "quant/panel_layout.h"
 #include "quant/quantize.h"
 #include "quant/recipe.h"
 
@@ -19,6 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
+
+const std::string kDefaultType = "q4_0";  // of a checkpoint
 
 // Bytes of one piece, on the larger of its two sides. Large enough that starting the threads costs nothing
 // beside it; small enough that an interruption is noticed at once with the slowest encoder on one thread.
@@ -46,9 +50,12 @@ class Conversion {
   Conversion(const ConvertOptions& options, const ConvertCallbacks& callbacks)
       : options_(options),
         callbacks_(callbacks),
-        recipe_(require_recipe(options.type)),
+        recipe_(choose_recipe(options)),
         source_(open_source(options, recipe_, callbacks)) {
     QUERN_CHECK(options.n_threads >= 1);
+    report_.type = recipe_ != nullptr ? std::string(recipe_->name) : "kept";
+    if (recipe_ == nullptr && callbacks_.notice)
+      callbacks_.notice("formats: those of the source (override: --type)");
   }
 
   ConvertReport run() {
@@ -60,8 +67,12 @@ class Conversion {
   }
 
  private:
-  static const Recipe& require_recipe(const std::string& type) {
-    if (const Recipe* recipe = find_recipe(type)) return *recipe;
+  // Null: formats are kept.
+  static const Recipe* choose_recipe(const ConvertOptions& options) {
+    std::error_code ignored;
+    if (options.type.empty() && !fs::is_directory(options.source, ignored)) return nullptr;
+    const std::string& type = options.type.empty() ? kDefaultType : options.type;
+    if (const Recipe* recipe = find_recipe(type)) return recipe;
     std::string names;
     for (const Recipe& recipe : recipes())
       names += fmt::format("{}{}", names.empty() ? "" : ", ", recipe.name);
@@ -87,7 +98,9 @@ class Conversion {
   void choose_formats() {
     for (const SourceTensor& tensor : source_.tensors) {
       const TensorView& view = tensor.view;
-      const FormatChoice choice = choose_format(recipe_, tensor.gguf_name, view.shape, source_.tied);
+      const FormatChoice choice = recipe_ != nullptr
+                                      ? choose_format(*recipe_, tensor.gguf_name, view.shape, source_.tied)
+                                      : FormatChoice{view.dtype, view.dtype};
       ConvertedTensor converted;
       converted.name = tensor.gguf_name;
       converted.source_name = view.name;
@@ -95,10 +108,12 @@ class Conversion {
       converted.from = view.dtype;
       converted.to = choice.dtype;
       converted.wanted = choice.wanted;
+      converted.layout =
+          choose_layout(options_.layout, tensor.gguf_name, choice.dtype, view.shape, source_.tied);
       converted.bytes_in = view.n_bytes;
       converted.relative_rms_error = std::numeric_limits<double>::quiet_NaN();
       if (choice.dtype != choice.wanted) tell_fallback(converted);
-      if (block_format(view.dtype).decode == nullptr) {
+      if (recipe_ != nullptr && block_format(view.dtype).decode == nullptr) {
         fail(ErrorCode::kMalformed, "{}: tensor '{}' is {}, which cannot be read as a source",
              options_.source, printable(view.name), block_format(view.dtype).name);
       }
@@ -121,7 +136,7 @@ class Conversion {
   GgufPlan make_plan() {
     std::vector<GgufTensorInfo> infos;
     for (const ConvertedTensor& tensor : report_.tensors)
-      infos.push_back({tensor.name, tensor.to, tensor.shape});
+      infos.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
     GgufPlan plan(source_.metadata, std::move(infos), source_.alignment);
     for (size_t i = 0; i < plan.sizes.size(); ++i) {
       report_.tensors[i].bytes_out = plan.sizes[i];
@@ -135,13 +150,15 @@ class Conversion {
     return plan;
   }
 
-  // Whole heads where rows move within heads, so that a piece's rows come from the same range of the source.
+  // Whole panels. Whole heads where rows move within heads, so that a piece's rows come from the same range
+  // of the source.
   std::vector<Piece> cut_into_pieces() const {
     std::vector<Piece> pieces;
     for (size_t i = 0; i < source_.tensors.size(); ++i) {
       const SourceTensor& tensor = source_.tensors[i];
       const uint64_t n_rows = tensor.view.rows();
-      const uint64_t grain = tensor.permuted_heads == 0 ? 1 : n_rows / tensor.permuted_heads;
+      const uint64_t grain =
+          std::lcm(kPanelRows, tensor.permuted_heads == 0 ? 1 : n_rows / tensor.permuted_heads);
       const uint64_t row_bytes = std::max(source_row_bytes(tensor.view), target_row_bytes(i));
       const uint64_t rows = std::max<uint64_t>(kPieceBytes / row_bytes / grain, 1) * grain;
       for (uint64_t row = 0; row < n_rows; row += rows)
@@ -204,7 +221,7 @@ class Conversion {
 
     const std::span<uint8_t> out = background.buffer(target_bytes(piece));
     const QuantizeResult result =
-        quantize_rows(tensor.view, converted.to, piece.row_begin, piece.row_end,
+        quantize_rows(tensor.view, {converted.to, converted.layout}, piece.row_begin, piece.row_end,
                       row_map_.empty() ? nullptr : row_map_.data(), options_.n_threads, out);
     if (result.bad_element >= 0)
       refuse_element(tensor, converted.to, static_cast<uint64_t>(result.bad_element));
@@ -239,7 +256,9 @@ class Conversion {
     const BlockFormat& format = block_format(view.dtype);
     const uint64_t row = element / view.columns(), column = element % view.columns();
     std::vector<float> values(view.columns());
-    format.decode(view.data + row * source_row_bytes(view), view.columns() / format.block_weights,
+    std::vector<uint8_t> scratch(kPanelRows * source_row_bytes(view));
+    const uint8_t* group = rows_of_group(view, row / kPanelRows * kPanelRows, scratch.data());
+    format.decode(group + row % kPanelRows * source_row_bytes(view), view.columns() / format.block_weights,
                   values.data());
     const float value = values[column];
     fail(ErrorCode::kIntegrity, "{}: tensor '{}': element {} (row {}, column {}) is {}{}",
@@ -250,7 +269,7 @@ class Conversion {
 
   const ConvertOptions& options_;
   const ConvertCallbacks& callbacks_;
-  const Recipe& recipe_;
+  const Recipe* const recipe_;
   ConversionSource source_;
   ConvertReport report_;
 

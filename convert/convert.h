@@ -1,4 +1,6 @@
-// SOURCE (a checkpoint folder or a GGUF) -> one quantized GGUF file, in one streaming pass.
+// SOURCE (a checkpoint folder or a GGUF) -> one quantized GGUF file, in one streaming pass. Or a GGUF into
+// the other layout, its numbers untouched: standard -> panels -> standard gives back the same bytes, for a
+// file of version 3 that is padded with zeros as the specification asks.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +17,13 @@ namespace quern {
 struct ConvertOptions {
   std::string source;
   std::string output;
-  std::string type = "q4_0";  // a recipe's name (quant/recipe.h)
-  bool force = false;         // replace an existing target
-  bool dry_run = false;       // plan, write nothing
-  bool strict = false;        // a fallback format is an error
+  // A recipe's name (quant/recipe.h). Empty: a checkpoint becomes q4_0; a GGUF keeps its formats, metadata
+  // and order of tensors, and only the layout changes.
+  std::string type;
+  TensorLayout layout = TensorLayout::kRows;  // panels: of the matrices that are multiplied
+  bool force = false;                         // replace an existing target
+  bool dry_run = false;                       // plan, write nothing
+  bool strict = false;                        // a fallback format is an error
   bool no_tokenizer = false;
   int n_threads = 0;  // 0: automatic by the caller; must be >= 1 here
 };
@@ -28,6 +33,7 @@ struct ConvertedTensor {
   std::string source_name;
   Shape shape;
   DType from, to, wanted;
+  TensorLayout layout = TensorLayout::kRows;  // in the file written
   uint64_t bytes_in = 0, bytes_out = 0;
   double relative_rms_error = 0;  // NaN in a dry run
 };
@@ -38,6 +44,7 @@ struct ConvertProgress {
 };
 
 struct ConvertReport {
+  std::string type;  // what options.type was or became: a recipe's name, or "kept"
   std::vector<ConvertedTensor> tensors;
   uint64_t bytes_in = 0, tensor_bytes = 0, file_bytes = 0, n_params = 0;
   double bits_per_weight = 0;

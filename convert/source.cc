@@ -71,7 +71,7 @@ ConversionSource open_checkpoint_source(const ConvertOptions& options, const Rec
 }
 
 // Tensors and metadata of a GGUF stay what they are: Q and K are in GGUF's order already.
-ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe& recipe,
+ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe* recipe,
                                   const ConvertCallbacks& callbacks) {
   ConversionSource source;
   source.files.emplace_back(options.source);
@@ -89,14 +89,15 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe& r
     source.metadata.set_value(pair.key, pair.value);
   }
   if (options.no_tokenizer) set_no_vocabulary(&source.metadata);
-  // At the end, as llama-quantize leaves them.
-  for (const char* key : {"general.quantization_version", "general.file_type"}) source.metadata.erase(key);
-  source.metadata.set_u32("general.quantization_version", kQuantizationVersion);
-  source.metadata.set_u32("general.file_type", recipe.file_type);
-
   source.alignment = gguf.alignment();
   source.tied = gguf.find_tensor("output.weight") == nullptr;
   for (const TensorView& tensor : gguf.tensors()) source.tensors.push_back({tensor.name, tensor, 0, 0});
+  if (recipe == nullptr) return source;
+
+  // At the end, as llama-quantize leaves them.
+  for (const char* key : {"general.quantization_version", "general.file_type"}) source.metadata.erase(key);
+  source.metadata.set_u32("general.quantization_version", kQuantizationVersion);
+  source.metadata.set_u32("general.file_type", recipe->file_type);
   std::sort(source.tensors.begin(), source.tensors.end(), [](const SourceTensor& a, const SourceTensor& b) {
     return gguf_tensor_less(a.gguf_name, b.gguf_name);
   });
@@ -105,10 +106,13 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe& r
 
 }  // namespace
 
-ConversionSource open_source(const ConvertOptions& options, const Recipe& recipe,
+ConversionSource open_source(const ConvertOptions& options, const Recipe* recipe,
                              const ConvertCallbacks& callbacks) {
   std::error_code error;
-  if (fs::is_directory(options.source, error)) return open_checkpoint_source(options, recipe, callbacks);
+  if (fs::is_directory(options.source, error)) {
+    QUERN_CHECK(recipe != nullptr);
+    return open_checkpoint_source(options, *recipe, callbacks);
+  }
   if (error && error != std::errc::no_such_file_or_directory) {
     fail(ErrorCode::kIo, "{}: {}", options.source, error.message());
   }

@@ -29,8 +29,9 @@ struct ConversionSource {
   bool tied = false;                  // there is no output.weight
 };
 
-// Opens options.source: a folder is a checkpoint, a file must be a GGUF. Throws Error.
-ConversionSource open_source(const ConvertOptions& options, const Recipe& recipe,
+// Opens options.source: a folder is a checkpoint, a file must be a GGUF. recipe: null when a GGUF keeps its
+// formats; a checkpoint needs one. Throws Error.
+ConversionSource open_source(const ConvertOptions& options, const Recipe* recipe,
                              const ConvertCallbacks& callbacks);
 
 }  // namespace quern

@@ -8,7 +8,9 @@
 // the number of threads.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,7 +66,11 @@ struct KvShape {
   size_t capacity;  // positions
   KvType type;
 
-  // Bytes that a cache of this shape takes (capacity rounded up to whole tiles).
+  // Positions of one segment (kernel_set.h KvHead): kAttentionSegment, or, when capacity is less, that
+  // rounded up to whole tiles.
+  uint64_t segment_keys() const;
+  // Bytes that a cache of this shape takes: capacity rounded up to whole segments. Memory is taken from the
+  // system when a segment is first written.
   uint64_t bytes() const;
 };
 
@@ -74,6 +80,32 @@ struct AttentionShape {
   size_t window;  // a query at p sees keys max(0, p - window + 1)..p; 0: all
 };
 
+// What attention has cost a device since it was made.
+struct DeviceTimes {
+  double attention_seconds = 0;
+  uint64_t attention_kv_bytes = 0;  // keys and values that calls had to see, each once a call
+  uint64_t attention_macs = 0;      // multiply-adds of both products
+
+  // Counts a call's bytes and multiply-adds: queries at positions [position, position + n).
+  void count_attention(const AttentionShape& shape, KvType type, size_t position, size_t n) noexcept;
+};
+
+// Adds the time from its making to its end to `times`.
+class AttentionClock {
+ public:
+  explicit AttentionClock(DeviceTimes* times) : times_(times), start_(std::chrono::steady_clock::now()) {}
+  ~AttentionClock() {
+    times_->attention_seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  AttentionClock(const AttentionClock&) = delete;
+  AttentionClock& operator=(const AttentionClock&) = delete;
+
+ private:
+  DeviceTimes* times_;
+  std::chrono::steady_clock::time_point start_;
+};
+
 // How a matrix will be used, which decides what is kept of it.
 enum class MatrixUse : uint8_t {
   kProduct,  // multiplied
@@ -81,23 +113,38 @@ enum class MatrixUse : uint8_t {
   kBoth,     // a tied embedding
 };
 
+// Memory of a loaded matrix.
+struct MatrixMemory {
+  uint64_t allocated;  // bytes beyond the source's own
+  bool keeps_source;   // the source's bytes are read as long as the matrix lives
+};
+
+// Told, from any thread, that `n_bytes` of a tensor from `begin` on will not be read again.
+using SourceDone = std::function<void(const uint8_t* begin, uint64_t n_bytes)>;
+
 class Device {
  public:
   virtual ~Device() = default;
 
   virtual std::string name() const = 0;  // "CPU (avx2, 2 threads)"
+  virtual DeviceTimes times() const = 0;
 
   // --- memory ---
-  // Bytes beyond the source's own (mapped) bytes that load_matrix will allocate; throws kMalformed when the
-  // device has no kernel for the format (message names tensor and format).
-  virtual uint64_t matrix_memory(const TensorView& tensor, MatrixUse use) const = 0;
-  // May keep pointing at the view's data, which must then outlive the matrix. 2-D; columns obey the format's
-  // block.
-  virtual std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use) = 0;
+  // What load_matrix will take; throws kMalformed when the device has no kernel for the format (message names
+  // tensor and format).
+  virtual MatrixMemory matrix_memory(const TensorView& tensor, MatrixUse use) const = 0;
+  // A tensor of either layout, 2-D; columns obey the format's block. Where matrix_memory says keeps_source,
+  // the view's data must outlive the matrix; else `done` is told, piece by piece, what has been taken over.
+  virtual std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use,
+                                                    const SourceDone& done = {}) = 0;
   // A vector of floats on the device: decoded exactly from any float format. As a buffer of one row.
   virtual std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) = 0;
   virtual std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) = 0;
   virtual std::unique_ptr<DeviceKvCache> allocate_kv(const KvShape& shape) = 0;
+
+  // Calls pass(), which holds a series of operations; a device may keep its threads ready from one to the
+  // next. What pass throws comes out of run_pass.
+  virtual void run_pass(const std::function<void()>& pass) = 0;
 
   // --- operations; the first `n` rows of buffers unless said ---
   // x[t] = decoded row ids[t] of table. ids are in range.

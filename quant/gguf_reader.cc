@@ -8,6 +8,7 @@
 
 #include "quant/checked_math.h"
 #include "quant/download_check.h"
+#include "quant/panel_layout.h"
 #include "quant/utf8.h"
 
 namespace quern {
@@ -224,15 +225,27 @@ Shape read_shape(Cursor& in, const std::string& name) {
 void read_format(Cursor& in, TensorView* tensor) {
   const uint64_t begin = in.position();
   const auto type = in.number<uint32_t>("tensor type");
-  const BlockFormat* format = find_block_format(static_cast<DType>(type));
-  if (format == nullptr) {
+  const bool panels = is_panel_type_id(type);
+  if (panels && (type >> 8 & 255) != kPanelVersion) {
+    in.refuse(begin,
+              "tensor '{}' has panels of version {}, this program reads version {}; convert the original "
+              "again (--layout p16)",
+              printable(tensor->name), type >> 8 & 255, kPanelVersion);
+  }
+  const BlockFormat* format = find_block_format(static_cast<DType>(panels ? type & 255 : type));
+  if (format == nullptr || (panels && !has_panel_layout(format->dtype))) {
     in.refuse(begin, "tensor type {} of '{}' is unknown or not supported", type, printable(tensor->name));
   }
   if (tensor->columns() % format->block_weights != 0) {
     in.refuse(begin, "row of tensor '{}' has {} elements, not a multiple of {}'s block size {}",
               printable(tensor->name), tensor->columns(), format->name, format->block_weights);
   }
+  if (panels && !can_be_panels(format->dtype, tensor->shape)) {
+    in.refuse(begin, "tensor '{}' with shape {} cannot be panels: expected 2 dimensions and at least {} rows",
+              printable(tensor->name), to_string(tensor->shape), kPanelRows);
+  }
   tensor->dtype = format->dtype;
+  tensor->layout = panels ? TensorLayout::kPanels : TensorLayout::kRows;
   // Divided first: elements times bytes may wrap where blocks times bytes do not.
   if (!checked_mul(tensor->n_elements() / format->block_weights, format->block_bytes, &tensor->n_bytes)) {
     in.refuse(begin, "size overflow: tensor '{}' with shape {}", printable(tensor->name),

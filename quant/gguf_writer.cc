@@ -7,6 +7,7 @@
 #include "quant/checked_math.h"
 #include "quant/error.h"
 #include "quant/gguf_encode.h"
+#include "quant/panel_layout.h"
 
 namespace quern {
 namespace {
@@ -30,7 +31,11 @@ std::vector<uint8_t> encode_header(const GgufPlan& plan, const GgufMetadata& met
     append_string(&out, tensor.name);
     append_number(&out, static_cast<uint32_t>(tensor.shape.size()));
     for (auto dim = tensor.shape.rbegin(); dim != tensor.shape.rend(); ++dim) append_number(&out, *dim);
-    append_number(&out, tensor.dtype);
+    if (tensor.layout == TensorLayout::kPanels) {
+      append_number(&out, panel_type_id(tensor.dtype));
+    } else {
+      append_number(&out, tensor.dtype);
+    }
     append_number(&out, plan.offsets[i] - plan.data_offset);
   }
   return out;
@@ -50,6 +55,10 @@ uint64_t size_in_bytes(const GgufTensorInfo& tensor) {
   if (!fits || tensor.shape.back() % format.block_weights != 0 ||
       !checked_mul(n_elements / format.block_weights, format.block_bytes, &n_bytes)) {
     fail(ErrorCode::kMalformed, "tensor '{}' with shape {} cannot be written as {} in GGUF", name,
+         to_string(tensor.shape), format.name);
+  }
+  if (tensor.layout == TensorLayout::kPanels && !can_be_panels(tensor.dtype, tensor.shape)) {
+    fail(ErrorCode::kMalformed, "tensor '{}' with shape {} cannot be written as panels of {}", name,
          to_string(tensor.shape), format.name);
   }
   return n_bytes;

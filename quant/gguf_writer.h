@@ -16,6 +16,7 @@ struct GgufTensorInfo {
   std::string name;  // <= 63 bytes
   DType dtype = DType::F32;
   Shape shape;  // outermost first; written reversed
+  TensorLayout layout = TensorLayout::kRows;
 };
 
 // Where everything goes, known before the first byte is written. An alignment other than 32 must stand in the

@@ -17,12 +17,25 @@ struct QuantizeResult {
   int64_t bad_element = -1;
 };
 
-// Converts rows [row_begin, row_end) of `source` to `target` format; out: their bytes in the target format,
-// (row_end - row_begin) * row_bytes. When source and target are the same format the bytes are copied (and
-// still checked). Columns must be a multiple of the target's block. `row_map`, if not null, gives for every
-// output row of the tensor the source row it comes from [rows]. Bytes do not depend on n_threads; the two
-// sums are accumulated in row order, so neither do they. The scratch memory is a few rows per thread.
-QuantizeResult quantize_rows(const TensorView& source, DType target, uint64_t row_begin, uint64_t row_end,
-                             const uint64_t* row_map, int n_threads, std::span<uint8_t> out);
+// What the rows become.
+struct QuantizeTarget {
+  DType dtype = DType::F32;
+  TensorLayout layout = TensorLayout::kRows;
+};
+
+// Converts rows [row_begin, row_end) of `source` to `target`; out: their bytes there, (row_end - row_begin) *
+// row_bytes. When source and target are the same format the bytes are copied (and still checked; the sums
+// are 0). Columns must be a multiple of the target's block. Where either side is panels, row_begin is a
+// multiple of 16, and so is row_end unless it is the last row. `row_map`, if not null, gives for every output
+// row of the tensor the source row it comes from [rows]; the source is rows then. Bytes do not depend on
+// n_threads; the two sums are accumulated in row order, so neither do they. The scratch memory is 16 rows of
+// both formats per thread.
+QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& target, uint64_t row_begin,
+                             uint64_t row_end, const uint64_t* row_map, int n_threads,
+                             std::span<uint8_t> out);
+
+// Index, in GGUF's order of blocks, of the first block of a tensor in either layout with a scale, minimum or
+// float that is NaN or infinite; the number of blocks when there is none. The format must have decode.
+uint64_t first_non_finite_block(const TensorView& tensor, int n_threads);
 
 }  // namespace quern

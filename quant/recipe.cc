@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "quant/panel_layout.h"
+
 namespace quern {
 namespace {
 
@@ -45,6 +47,14 @@ FormatChoice choose_format(const Recipe& recipe, std::string_view tensor_name, c
   DType dtype = wanted;
   while (shape.back() % block_format(dtype).block_weights != 0) dtype = narrower(dtype);
   return {dtype, wanted};
+}
+
+TensorLayout choose_layout(TensorLayout wanted, std::string_view tensor_name, DType dtype, const Shape& shape,
+                           bool tied) {
+  const bool multiplied =
+      is_weight_matrix(tensor_name, shape) && (tied || tensor_name != "token_embd.weight");
+  const bool panels = wanted == TensorLayout::kPanels && multiplied && can_be_panels(dtype, shape);
+  return panels ? TensorLayout::kPanels : TensorLayout::kRows;
 }
 
 }  // namespace quern

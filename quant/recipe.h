@@ -30,4 +30,9 @@ struct FormatChoice {
 // `tied`: the model has no output.weight. Tensors that are not quantized (vectors, *_norm.weight) get F32.
 FormatChoice choose_format(const Recipe& recipe, std::string_view tensor_name, const Shape& shape, bool tied);
 
+// The layout of a tensor in a file whose layout is `wanted`. Panels are the matrices that are multiplied:
+// token_embd is one only when it serves as the output too (rows are gathered from panels then).
+TensorLayout choose_layout(TensorLayout wanted, std::string_view tensor_name, DType dtype, const Shape& shape,
+                           bool tied);
+
 }  // namespace quern

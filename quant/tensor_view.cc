@@ -7,4 +7,8 @@ namespace quern {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+std::string_view to_string(TensorLayout layout) {
+  return layout == TensorLayout::kPanels ? "p16" : "standard";
+}
+
 }  // namespace quern

@@ -9,7 +9,7 @@
 #include "kernels/cpu_device.h"
 #include "kernels/cpu_features.h"
 #include "kernels/dispatch.h"
-#include "quant/parallel.h"
+#include "quant/quantize.h"
 #include "runtime/architecture.h"
 #include "runtime/memory_plan.h"
 #include "runtime/session.h"
@@ -55,6 +55,7 @@ class ModelLoader {
 
   void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
   MatrixUse use_of(const TensorDeclaration& declaration) const;
+  void read_ahead(const std::string& name_prefix) const;
   std::unique_ptr<DeviceMatrix> take_matrix(const std::string& name, MatrixUse use);
   std::unique_ptr<DeviceBuffer> take_vector(const std::string& name);
 
@@ -158,18 +159,24 @@ void ModelLoader::choose_context() {
                      trained));
   }
   model_->kv_ = options_.kv;
+  if (const uint32_t head_dim = model_->hparams_.head_dim;
+      model_->kv_ == KvType::kQ8_0 && head_dim % kKvGroup != 0)
+    fail(ErrorCode::kUsage,
+         "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
+         kKvGroup, head_dim);
 }
 
 void ModelLoader::choose_device() {
   model_->kernels_ = &select_kernel_set(options_.isa);
-  note(fmt::format("kernels: {} (override: --isa)", model_->kernels_->name));
+  const std::string reason = explain_kernel_set(*model_->kernels_, cpu_features());
+  note(fmt::format("kernels: {} ({}{}override: --isa)", model_->kernels_->name, reason,
+                   reason.empty() ? "" : "; "));
   const CpuCount cpus = count_cpus();
   if (options_.n_threads > 0) {
     model_->n_threads_ = options_.n_threads;
   } else {
     model_->n_threads_ = cpus.usable;
-    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable,
-                     cpus.usable < cpus.physical_cores ? "the cgroup's CPU quota" : "physical cores"));
+    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable, reason_of_usable(cpus)));
   }
   model_->device_ = make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
 }
@@ -185,10 +192,10 @@ void ModelLoader::plan_memory() {
     const auto found = tensors_.find(declaration.name);
     if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
     const MatrixUse use = use_of(declaration);
-    const uint64_t allocated = model_->device_->matrix_memory(found->second, use);
+    const MatrixMemory memory = model_->device_->matrix_memory(found->second, use);
     // A file that was copied into memory is there already.
-    const bool used_in_place = model_->file_->is_mapped() && (use != MatrixUse::kProduct || allocated == 0);
-    plan.weights += allocated + (used_in_place ? found->second.n_bytes : 0);
+    const bool used_in_place = model_->file_->is_mapped() && memory.keeps_source;
+    plan.weights += memory.allocated + (used_in_place ? found->second.n_bytes : 0);
   }
   const auto session = [&](uint64_t context) {
     const HParams& h = model_->hparams_;
@@ -208,17 +215,8 @@ void ModelLoader::check_tensors() {
   if (!options_.check_tensors.value_or(gguf().file_size() < kAlwaysBelow)) return;
   for (const TensorView& tensor : gguf().tensors()) {
     const BlockFormat& format = block_format(tensor.dtype);
-    const size_t n_blocks = tensor.n_bytes / format.block_bytes;
-    std::vector<size_t> first(static_cast<size_t>(model_->n_threads_), n_blocks);
-    parallel_region(model_->n_threads_, [&](int thread) noexcept {
-      const IndexRange part = split_range(n_blocks, 1, thread, model_->n_threads_);
-      if (part.empty()) return;
-      const size_t bad =
-          format.first_non_finite(tensor.data + part.begin * format.block_bytes, part.end - part.begin);
-      if (bad < part.end - part.begin) first[static_cast<size_t>(thread)] = part.begin + bad;
-    });
-    const size_t bad = *std::min_element(first.begin(), first.end());
-    if (bad < n_blocks)
+    const uint64_t bad = first_non_finite_block(tensor, model_->n_threads_);
+    if (bad < tensor.n_bytes / format.block_bytes)
       fail(ErrorCode::kIntegrity,
            "{}: tensor {}: NaN or infinity in block {} (weights {} to {}); the file is damaged, convert or "
            "download it again",
@@ -227,15 +225,22 @@ void ModelLoader::check_tensors() {
   }
 }
 
+// Asks the disk for the tensors whose names begin so: it reads them while others are repacked, or while the
+// first token is computed from a file that needs no repacking.
+void ModelLoader::read_ahead(const std::string& name_prefix) const {
+  for (const TensorView& tensor : gguf().tensors())
+    if (tensor.name.starts_with(name_prefix))
+      model_->file_->will_need(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
+                               tensor.n_bytes);
+}
+
 std::unique_ptr<DeviceMatrix> ModelLoader::take_matrix(const std::string& name, MatrixUse use) {
-  const TensorView& tensor = tensors_.at(name);
-  const bool copied = use == MatrixUse::kProduct && model_->device_->matrix_memory(tensor, use) > 0;
-  auto matrix = model_->device_->load_matrix(tensor, use);
-  // The device has its own copy now: let the source's pages go, so that a model is not in memory twice.
-  if (copied)
-    model_->file_->done_with(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
-                             tensor.n_bytes);
-  return matrix;
+  // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
+  // in memory twice.
+  const MappedFile& file = *model_->file_;
+  return model_->device_->load_matrix(tensors_.at(name), use, [&](const uint8_t* begin, uint64_t n_bytes) {
+    file.done_with(static_cast<uint64_t>(begin - file.bytes().data()), n_bytes);
+  });
 }
 
 std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) {
@@ -244,12 +249,15 @@ std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) 
 
 void ModelLoader::load_weights() {
   Model& m = *model_;
+  read_ahead("output");
+  read_ahead("blk.0.");
   const bool tied = !tensors_.contains("output.weight");
   m.token_embd = take_matrix("token_embd.weight", tied ? MatrixUse::kBoth : MatrixUse::kGather);
   m.output_norm = take_vector("output_norm.weight");
   if (!tied) m.output = take_matrix("output.weight", MatrixUse::kProduct);
   for (uint32_t i = 0; i < m.hparams_.n_layers; ++i) {
     const std::string block = fmt::format("blk.{}.", i);
+    read_ahead(fmt::format("blk.{}.", i + 1));
     const auto matrix = [&](const char* name) {
       return take_matrix(block + name + ".weight", MatrixUse::kProduct);
     };
@@ -283,13 +291,29 @@ const Tokenizer& Model::tokenizer() const {
   return *tokenizer_;
 }
 
-uint64_t Model::bytes_per_token() const {
-  uint64_t bytes = output_matrix().bytes();
+namespace {
+
+// Sum over the layers' matrices.
+template <class Count>
+uint64_t sum_of_matrices(const std::vector<LayerWeights>& layers, Count&& count) {
+  uint64_t sum = 0;
   for (const LayerWeights& w : layers)
     for (const DeviceMatrix* matrix :
          {w.wq.get(), w.wk.get(), w.wv.get(), w.wo.get(), w.w_gate.get(), w.w_up.get(), w.w_down.get()})
-      bytes += matrix->bytes();
-  return bytes;
+      sum += count(*matrix);
+  return sum;
+}
+
+}  // namespace
+
+uint64_t Model::bytes_per_token() const {
+  return output_matrix().bytes() +
+         sum_of_matrices(layers, [](const DeviceMatrix& matrix) { return matrix.bytes(); });
+}
+
+uint64_t Model::macs_per_token() const {
+  return sum_of_matrices(
+      layers, [](const DeviceMatrix& matrix) { return uint64_t{matrix.rows()} * matrix.columns(); });
 }
 
 }  // namespace quern

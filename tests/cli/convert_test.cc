@@ -68,6 +68,76 @@ TEST_P(ConvertType, GivesTheSameModelFromAFloatFile) {
   EXPECT_EQ(run(direct), run(requantized));
 }
 
+TEST_P(ConvertType, SaysTheSameFromPanels) {
+  const TempFolder folder;
+  const std::string standard = converted(folder, "stories260k", GetParam());
+  const std::string panels = folder.file("panels.gguf"), back = folder.file("back.gguf");
+  for (const auto& [source, target, layout] :
+       {std::tuple(standard, panels, "p16"), std::tuple(panels, back, "standard")}) {
+    const ProcessResult result = quern({"convert", source, "-o", target, "--layout", layout});
+    ASSERT_EQ(result.exit_code, 0) << describe(result);
+  }
+  EXPECT_TRUE(read_file(back) == read_file(standard));
+  EXPECT_FALSE(read_file(panels) == read_file(standard));
+  for (const char* isa : {"", "scalar"}) {
+    const auto says = [&](std::vector<std::string> arguments) {
+      if (*isa != '\0') arguments.insert(arguments.end(), {"--isa", isa});
+      const ProcessResult result = quern(arguments);
+      EXPECT_EQ(result.exit_code, 0) << describe(result);
+      return result.out;
+    };
+    std::vector<std::string> texts, perplexities, answers;
+    for (const std::string& model : {standard, panels}) {
+      texts.push_back(says({"run", model, "-p", "Once upon", "-n", "12", "--seed", "3", "--check-tensors"}));
+      answers.push_back(says(
+          {"chat", model, "--once", "-p", "Hello", "-n", "8", "--seed", "3", "--chat-format", "mistral-v1"}));
+      perplexities.push_back(says(
+          {"perplexity", model, "-f", test_data("tiny-mistral/test.txt"), "--chunks", "1", "--ctx", "64"}));
+    }
+    EXPECT_EQ(texts[0], texts[1]);
+    EXPECT_NE(texts[0], "");
+    EXPECT_EQ(answers[0], answers[1]);
+    EXPECT_EQ(perplexities[0], perplexities[1]);
+  }
+}
+
+TEST(ConvertLayout, IsToldInTheReport) {
+  const TempFolder folder;
+  const ProcessResult result = quern({"convert", test_data("tiny-mistral"), "-o", folder.file("a.gguf"),
+                                      "--layout", "p16", "--type", "q8_0", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const auto report = nlohmann::json::parse(result.out);
+  EXPECT_EQ(report["type"], "q8_0");
+  EXPECT_EQ(report["layout"], "p16");
+  for (const auto& tensor : report["tensors"]) {
+    const std::string name = tensor["name"];
+    const bool rows = name == "token_embd.weight" || name.ends_with("_norm.weight");
+    EXPECT_EQ(tensor["layout"], rows ? "standard" : "p16") << name;
+  }
+  const ProcessResult kept = quern({"convert", folder.file("a.gguf"), "-o", folder.file("b.gguf"), "--json"});
+  ASSERT_EQ(kept.exit_code, 0) << describe(kept);
+  EXPECT_EQ(nlohmann::json::parse(kept.out)["type"], "kept");
+  EXPECT_NE(kept.err.find("formats: those of the source (override: --type)"), std::string::npos);
+  const ProcessResult unknown =
+      quern({"convert", folder.file("a.gguf"), "-o", folder.file("c.gguf"), "--layout", "p8"});
+  EXPECT_EQ(unknown.exit_code, 1) << describe(unknown);
+}
+
+TEST(ConvertLayout, BenchCountsTheSameBytes) {
+  const TempFolder folder;
+  const std::string standard = converted(folder, "tiny-mistral", "q4_0");
+  const std::string panels = folder.file("panels.gguf");
+  ASSERT_EQ(quern({"convert", standard, "-o", panels, "--layout", "p16"}).exit_code, 0);
+  std::vector<nlohmann::json> sizes;
+  for (const std::string& model : {standard, panels}) {
+    const ProcessResult result = quern({"bench", model, "-p", "8", "-n", "2", "-r", "1", "-o", "json"});
+    ASSERT_EQ(result.exit_code, 0) << describe(result);
+    sizes.push_back(nlohmann::json::parse(result.out)[0]["model_size"]);
+  }
+  EXPECT_EQ(sizes[0], sizes[1]);
+  EXPECT_GT(sizes[0], 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, ConvertType, testing::ValuesIn(kTypes),
                          [](const auto& tested) { return tested.param; });
 

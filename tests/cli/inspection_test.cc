@@ -42,6 +42,23 @@ TEST(Inspection, CountsWeightsAndBytesByFormat) {
   EXPECT_EQ(bits_per_weight({}), 0);
 }
 
+TEST(Inspection, NamesThePanelsOfAFile) {
+  const test::TempFolder folder;
+  const GgufPlan plan({},
+                      {{"a", DType::Q8_0, {17, 32}, TensorLayout::kPanels}, {"b", DType::Q8_0, {17, 32}}});
+  const std::string path = folder.file("model.gguf");
+  const GgufMetadata metadata;
+  GgufWriter(path, plan, metadata, false).finish();
+  const Inspection inspection = inspect(path, {});
+  ASSERT_EQ(inspection.totals().size(), 1u);
+  EXPECT_DOUBLE_EQ(bits_per_weight(inspection.total()), 8.5);
+  EXPECT_NE(render_text(inspection).find("Q8_0 p16"), std::string::npos);
+  const auto parsed = nlohmann::json::parse(render_json(inspection));
+  EXPECT_EQ(parsed["tensors"][0]["layout"], "p16");
+  EXPECT_EQ(parsed["tensors"][0]["format"], "Q8_0");
+  EXPECT_EQ(parsed["tensors"][1]["layout"], "standard");
+}
+
 TEST(Inspection, JsonHoldsMetadataWithItsTypes) {
   const test::TempFolder folder;
   const auto parsed = nlohmann::json::parse(render_json(inspect(write_model(folder), {})));

@@ -555,5 +555,100 @@ TEST(Convert, SourceThatIsNeitherFolderNorGgufIsRefused) {
   EXPECT_EQ(error_code, ErrorCode::kMalformed);
 }
 
+// --- panels
+
+ConvertReport relayout(const std::string& source, const std::string& output, TensorLayout layout,
+                       const std::string& type = "", int n_threads = 2) {
+  ConvertOptions options;
+  options.source = source;
+  options.output = output;
+  options.type = type;
+  options.layout = layout;
+  options.n_threads = n_threads;
+  return convert(options, {});
+}
+
+// stories260k: 172 rows of gate and up are no whole number of panels.
+class Layouts : public testing::TestWithParam<Recipe> {
+ protected:
+  const std::string kSource = kData + "/stories260k";
+  std::string type() const { return std::string(GetParam().name); }
+  TempFolder folder_;
+};
+INSTANTIATE_TEST_SUITE_P(Recipes, Layouts, testing::ValuesIn(recipes().begin(), recipes().end()), name_of);
+
+TEST_P(Layouts, RoundTripGivesBackTheSameFile) {
+  const std::string standard = folder_.file("a.gguf"), panels = folder_.file("p.gguf"),
+                    back = folder_.file("b.gguf");
+  run(kSource, standard, type());
+  const ConvertReport report = relayout(standard, panels, TensorLayout::kPanels);
+  EXPECT_EQ(report.file_bytes, fs::file_size(standard));
+  const Gguf a(standard), p(panels);
+  for (size_t i = 0; i < a.reader.tensors().size(); ++i) {
+    const TensorView &rows = a.reader.tensors()[i], &turned = p.reader.tensors()[i];
+    EXPECT_EQ(turned.name, rows.name);
+    EXPECT_EQ(turned.shape, rows.shape);
+    EXPECT_EQ(turned.dtype, rows.dtype);
+    EXPECT_EQ(turned.data - p.file.bytes().data(), rows.data - a.file.bytes().data()) << "keeps its place";
+    const bool multiplied = rows.name.starts_with("blk.") && !rows.name.ends_with("_norm.weight");
+    EXPECT_EQ(turned.layout == TensorLayout::kPanels, multiplied || rows.name == "output.weight")
+        << rows.name;
+    EXPECT_EQ(report.tensors[i].layout, turned.layout);
+  }
+  relayout(panels, back, TensorLayout::kRows, "", 3);
+  EXPECT_TRUE(test::read_file(back) == test::read_file(standard));
+}
+
+TEST_P(Layouts, PanelsAreTheSameFromEverySource) {
+  // From the checkpoint at once, from a file of rows, from a file of panels, and requantized from panels of
+  // floats.
+  run(kSource, folder_.file("rows.gguf"), type());
+  relayout(folder_.file("rows.gguf"), folder_.file("a.gguf"), TensorLayout::kPanels);
+  relayout(kSource, folder_.file("b.gguf"), TensorLayout::kPanels, type(), 1);
+  relayout(folder_.file("a.gguf"), folder_.file("c.gguf"), TensorLayout::kPanels);
+  const std::string expected = test::read_file(folder_.file("a.gguf"));
+  for (const char* name : {"b.gguf", "c.gguf"})
+    EXPECT_TRUE(test::read_file(folder_.file(name)) == expected) << name;
+
+  relayout(kSource, folder_.file("floats.gguf"), TensorLayout::kPanels, "f32");
+  relayout(folder_.file("floats.gguf"), folder_.file("d.gguf"), TensorLayout::kPanels, type());
+  const Gguf a(folder_.file("a.gguf")), d(folder_.file("d.gguf"));
+  for (const TensorView& tensor : a.reader.tensors())
+    EXPECT_TRUE(d.bytes_of(tensor.name) == a.bytes_of(tensor.name)) << tensor.name;
+}
+
+TEST_F(Twins, TiedEmbeddingIsPanels) {
+  const TempFolder folder;
+  relayout(tied(), folder.file("a.gguf"), TensorLayout::kPanels, "q4_0");
+  EXPECT_EQ(Gguf(folder.file("a.gguf")).reader.find_tensor("token_embd.weight")->layout,
+            TensorLayout::kPanels);
+  relayout(folder.file("a.gguf"), folder.file("b.gguf"), TensorLayout::kRows);
+  run(tied(), folder.file("c.gguf"), "q4_0");
+  EXPECT_TRUE(test::read_file(folder.file("b.gguf")) == test::read_file(folder.file("c.gguf")));
+}
+
+TEST(Convert, KeepsFormatsThatItCannotReadWhenOnlyTheLayoutChanges) {
+  const TempFolder folder;
+  GgufMetadata metadata;
+  metadata.set_string("general.architecture", "llama");
+  metadata.set_string("quern.mine", "kept");
+  const GgufPlan plan(metadata, {{"b.weight", DType::IQ1_S, {16, 256}}, {"a.weight", DType::Q4_0, {33, 64}}});
+  {
+    GgufWriter writer(folder.file("a.gguf"), plan, metadata, false);
+    for (size_t i = 0; i < plan.sizes.size(); ++i) {
+      std::vector<uint8_t> bytes(plan.sizes[i]);
+      for (size_t k = 0; k < bytes.size(); ++k) bytes[k] = static_cast<uint8_t>(k * 7 % 113);
+      writer.write_tensor(i, 0, bytes);
+    }
+    writer.finish();
+  }
+  relayout(folder.file("a.gguf"), folder.file("p.gguf"), TensorLayout::kPanels);
+  const Gguf p(folder.file("p.gguf"));
+  EXPECT_EQ(p.reader.tensors()[0].layout, TensorLayout::kRows);
+  EXPECT_EQ(p.reader.tensors()[1].layout, TensorLayout::kPanels);
+  relayout(folder.file("p.gguf"), folder.file("b.gguf"), TensorLayout::kRows);
+  EXPECT_TRUE(test::read_file(folder.file("b.gguf")) == test::read_file(folder.file("a.gguf")));
+}
+
 }  // namespace
 }  // namespace quern

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <numeric>
 
+#include "quant/panel_layout.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace quern {
@@ -40,6 +42,16 @@ Tensor make_tensor(const BlockFormat& format, Shape shape, uint32_t seed, std::s
   return tensor;
 }
 
+// The same matrix as a file of panels has it: whole panels, then the rest as rows.
+void turn_into_panels(Tensor& tensor) {
+  const DType dtype = tensor.view.dtype;
+  const std::vector<uint8_t> rows = tensor.bytes;
+  const size_t columns = tensor.view.columns(), row_bytes = block_format(dtype).row_bytes(columns);
+  for (size_t row = 0; row + kPanelRows <= tensor.view.rows(); row += kPanelRows)
+    pack_panel(dtype, &rows[row * row_bytes], kPanelRows, columns, &tensor.bytes[row * row_bytes]);
+  tensor.view.layout = TensorLayout::kPanels;
+}
+
 // One layer's weights.
 struct Weights {
   explicit Weights(const BlockFormat& format)
@@ -52,6 +64,9 @@ struct Weights {
         up(make_tensor(format, {kHidden, kDim}, 7)),
         down(make_tensor(format, {kDim, kHidden}, 8)),
         norm(make_tensor(block_format(DType::F32), {kDim}, 9)) {}
+  void turn_all_into_panels() {
+    for (Tensor* tensor : {&embedding, &q, &k, &v, &o, &gate, &up, &down}) turn_into_panels(*tensor);
+  }
   Tensor embedding, q, k, v, o, gate, up, down, norm;
 };
 
@@ -157,7 +172,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(writable_format
 
 TEST_P(EveryFormat, HasTheSameBitsForAnySetThreadsAndChunks) {
   const Weights weights(block_format(GetParam()));
-  for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+  for (const KvType kv : {KvType::kF16, KvType::kF32, KvType::kQ8_0}) {
     const std::vector<float> expected = run(weights, test::reference_set(), 1, kv, {kTokens});
     ASSERT_EQ(expected.size(), kTokens * kVocab);
     for (const float z : expected) ASSERT_TRUE(std::isfinite(z));
@@ -169,6 +184,37 @@ TEST_P(EveryFormat, HasTheSameBitsForAnySetThreadsAndChunks) {
       for (const auto& way : ways)
         EXPECT_TRUE(same_bits(run(weights, *set, way.n_threads, kv, way.chunks), expected))
             << set->name << ", " << way.n_threads << " threads, " << way.chunks.size() << " chunks";
+  }
+}
+
+TEST_P(EveryFormat, HasTheSameBitsFromPanelsOfAFile) {
+  if (!has_panel_layout(GetParam())) GTEST_SKIP() << "no panels";
+  Weights weights(block_format(GetParam()));
+  const std::vector<float> expected = run(weights, test::reference_set(), 1, KvType::kF16, {kTokens});
+  weights.turn_all_into_panels();
+  for (const KernelSet* set : test::supported_sets())
+    for (const auto& [n_threads, chunks] : {std::pair(1, std::vector<size_t>{kTokens}), {3, {3, 17}}})
+      EXPECT_TRUE(same_bits(run(weights, *set, n_threads, KvType::kF16, chunks), expected))
+          << set->name << ", " << n_threads << " threads";
+}
+
+TEST(CpuDevice, LetsGoOfAllThatItHasCopiedAndNothingElse) {
+  for (const bool panels : {false, true}) {
+    Tensor table = make_tensor(block_format(DType::Q8_0), {kVocab, kDim}, 1);
+    if (panels) turn_into_panels(table);
+    for (const KernelSet* set : test::supported_sets()) {
+      for (const MatrixUse use : {MatrixUse::kProduct, MatrixUse::kGather, MatrixUse::kBoth}) {
+        const auto device = make_cpu_device(*set, 3);
+        std::mutex mutex;
+        std::vector<int> times(table.bytes.size());
+        const auto matrix = device->load_matrix(table.view, use, [&](const uint8_t* begin, uint64_t n) {
+          const std::lock_guard lock(mutex);
+          for (uint64_t i = 0; i < n; ++i) ++times.at(static_cast<size_t>(begin - table.bytes.data()) + i);
+        });
+        const int expected = device->matrix_memory(table.view, use).keeps_source ? 0 : 1;
+        EXPECT_EQ(std::count(times.begin(), times.end(), expected), std::ssize(times)) << set->name;
+      }
+    }
   }
 }
 
@@ -217,9 +263,15 @@ TEST(CpuDevice, GathersRowsAsTheFormatDecodesThem) {
   for (const DType dtype : writable_formats()) {
     const BlockFormat& format = block_format(dtype);
     const Tensor table = make_tensor(format, {kVocab, kDim}, 1);
-    for (const MatrixUse use : {MatrixUse::kGather, MatrixUse::kBoth}) {
+    Tensor panels = table;  // views the bytes of its own copy
+    panels.view.data = panels.bytes.data();
+    if (has_panel_layout(dtype)) turn_into_panels(panels);
+    for (const auto& [view, use] : {std::pair(table.view, MatrixUse::kGather),
+                                    {table.view, MatrixUse::kBoth},
+                                    {panels.view, MatrixUse::kGather},
+                                    {panels.view, MatrixUse::kBoth}}) {
       const auto device = make_cpu_device(select_kernel_set(), 2);
-      const auto matrix = device->load_matrix(table.view, use);
+      const auto matrix = device->load_matrix(view, use);
       const auto x = device->allocate(3, kDim);
       const std::vector<int32_t> ids = {69, 0, 33};
       device->embed(*matrix, ids, *x);
@@ -238,13 +290,23 @@ TEST(CpuDevice, AccountsForTheMemoryOfRepackedMatrices) {
   const Tensor table = make_tensor(block_format(DType::Q8_0), {kVocab, kDim}, 1);
   for (const KernelSet* set : test::supported_sets()) {
     const auto device = make_cpu_device(*set, 1);
-    const bool panels = set->find_matmul(DType::Q8_0)->layout == WeightLayout::kPanels;
-    const uint64_t expected = panels ? 80 * kDim / 32 * 34 : 0;  // rows rounded up to 16
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kProduct), expected) << set->name;
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kBoth), expected) << set->name;
-    EXPECT_EQ(device->matrix_memory(table.view, MatrixUse::kGather), 0u) << set->name;
-    EXPECT_EQ(device->load_matrix(table.view, MatrixUse::kProduct)->bytes(),
-              panels ? expected : table.view.n_bytes);
+    const bool wants_panels = set->find_matmul(DType::Q8_0)->layout == WeightLayout::kPanels;
+    const uint64_t row_bytes = kDim / 32 * 34;
+    for (const bool has_panels : {false, true}) {
+      TensorView view = table.view;
+      if (has_panels) view.layout = TensorLayout::kPanels;
+      uint64_t expected = 0;
+      if (wants_panels && has_panels) expected = 16 * row_bytes;   // the last rows' panel
+      if (wants_panels && !has_panels) expected = 80 * row_bytes;  // rows rounded up to 16
+      if (!wants_panels && has_panels) expected = kVocab * row_bytes;
+      for (const MatrixUse use : {MatrixUse::kProduct, MatrixUse::kBoth}) {
+        EXPECT_EQ(device->matrix_memory(view, use).allocated, expected) << set->name;
+        EXPECT_EQ(device->matrix_memory(view, use).keeps_source, wants_panels == has_panels) << set->name;
+      }
+      EXPECT_EQ(device->matrix_memory(view, MatrixUse::kGather).allocated, 0u) << set->name;
+      EXPECT_TRUE(device->matrix_memory(view, MatrixUse::kGather).keeps_source) << set->name;
+    }
+    EXPECT_EQ(device->load_matrix(table.view, MatrixUse::kProduct)->bytes(), table.view.n_bytes);
   }
 }
 
@@ -340,10 +402,27 @@ TEST(CpuDevice, AllocationsThatCannotBeMadeAreResourceErrors) {
   }
 }
 
-TEST(KvShape, CountsWholeTiles) {
-  EXPECT_EQ((KvShape{2, 3, 8, 1, KvType::kF16}).bytes(), 2u * 3 * 8 * 64 * 2 * 2);
-  EXPECT_EQ((KvShape{2, 3, 8, 64, KvType::kF32}).bytes(), 2u * 3 * 8 * 64 * 2 * 4);
-  EXPECT_EQ((KvShape{2, 3, 8, 65, KvType::kF16}).bytes(), 2u * 3 * 8 * 128 * 2 * 2);
+TEST(DeviceTimes, CountKeysOnceACallAndPairsPerHead) {
+  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 8, .rotary_dim = 8, .window = 0};
+  constexpr uint64_t kKeyBytes = 2 * 2 * 8 * 2;  // K and V of two heads of 8 numbers of f16
+  DeviceTimes times;
+  times.count_attention(shape, KvType::kF16, 10, 0);
+  EXPECT_EQ(times.attention_kv_bytes, 0u);
+  times.count_attention(shape, KvType::kF16, 10, 1);
+  EXPECT_EQ(times.attention_kv_bytes, 11 * kKeyBytes);
+  EXPECT_EQ(times.attention_macs, 11u * 4 * 2 * 8);
+  times = {};
+  times.count_attention(shape, KvType::kF32, 10, 3);  // 11, 12 and 13 keys
+  EXPECT_EQ(times.attention_kv_bytes, 13 * 2 * kKeyBytes);
+  EXPECT_EQ(times.attention_macs, 36u * 4 * 2 * 8);
+}
+
+TEST(DeviceTimes, CountNoKeyBeforeTheWindow) {
+  const AttentionShape shape{.n_heads = 1, .n_kv_heads = 1, .head_dim = 2, .rotary_dim = 2, .window = 4};
+  DeviceTimes times;
+  times.count_attention(shape, KvType::kF16, 2, 3);  // keys 0-2, 0-3, 1-4
+  EXPECT_EQ(times.attention_kv_bytes, 5u * 2 * 2 * 2);
+  EXPECT_EQ(times.attention_macs, (3u + 4 + 4) * 2 * 2);
 }
 
 }  // namespace

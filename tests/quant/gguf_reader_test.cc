@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/checked_math.h"
+#include "quant/panel_layout.h"
 #include "tests/quant/gguf_bytes.h"
 
 namespace quern {
@@ -389,6 +390,49 @@ TEST(GgufReader, AcceptsExactlyTheTypesOfTheTable) {
   for (const uint32_t type : {0x7FFFFFFFu, 0x80000000u, UINT32_MAX}) {
     expect_refused(with_tensors(1, FileBytes().tensor("x", {256}, type, 0), 64), "tensor type");
   }
+}
+
+// --- panels (panel_layout.h)
+
+FileBytes with_panels(const std::vector<uint64_t>& ne, uint32_t type) {
+  return with_tensors(1, FileBytes().tensor("x", ne, type, 0), 1 << 16);
+}
+
+TEST(GgufReader, ReadsPanelsAsTensorsOfTheirFormat) {
+  for (const BlockFormat& format : block_formats()) {
+    const std::vector<uint64_t> ne = {format.block_weights, 19};
+    if (!has_panel_layout(format.dtype)) {
+      expect_refused(with_panels(ne, panel_type_id(format.dtype)), "tensor type 1343619");
+      continue;
+    }
+    const FileBytes file = with_panels(ne, panel_type_id(format.dtype));
+    const GgufReader gguf = read(file);
+    const TensorView& tensor = gguf.tensors()[0];
+    EXPECT_EQ(tensor.dtype, format.dtype);
+    EXPECT_EQ(tensor.layout, TensorLayout::kPanels);
+    EXPECT_EQ(tensor.n_bytes, 19 * format.block_bytes);
+  }
+  const FileBytes standard = with_panels({32, 19}, kTypeQ4_0);
+  EXPECT_EQ(read(standard).tensors()[0].layout, TensorLayout::kRows);
+}
+
+TEST(GgufReader, RefusesPanelsOfAnotherVersion) {
+  for (const uint32_t version : {0u, 2u, 255u})
+    expect_refused(with_panels({32, 16}, kPanelTypeBase + 256 * version + kTypeQ4_0),
+                   fmt::format("tensor 'x' has panels of version {}, this program reads version 1", version));
+}
+
+TEST(GgufReader, RefusesPanelsOfFormatsThatHaveNone) {
+  for (const uint32_t type : {4u, 5u, 9u, 200u, 255u})  // no formats at all
+    expect_refused(with_panels({256, 16}, kPanelTypeBase + 256 * kPanelVersion + type), "unknown or not");
+}
+
+TEST(GgufReader, RefusesPanelsOfShapesThatHaveNone) {
+  const uint32_t q4_0 = panel_type_id(DType::Q4_0);
+  for (const std::vector<uint64_t>& ne :
+       {std::vector<uint64_t>{512}, {32, 15}, {32, 1}, {32, 16, 1}, {32, 4, 4}})
+    expect_refused(with_panels(ne, q4_0), "cannot be panels");
+  expect_refused(with_panels({33, 16}, q4_0), "not a multiple of Q4_0's block size 32");
 }
 
 TEST(GgufReader, RefusesRowsThatAreNotWholeBlocks) {

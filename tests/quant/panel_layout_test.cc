@@ -73,6 +73,44 @@ TEST_P(PanelLayout, PlacesEveryBitOnce) {
   }
 }
 
+TEST_P(PanelLayout, GivesBackSingleRowsInPieces) {
+  const size_t n_blocks = 5, columns = n_blocks * format().block_weights;
+  const size_t row_bytes = format().row_bytes(columns), block_bytes = format().block_bytes;
+  const Bytes rows = random_bytes(kPanelRows * row_bytes, 3);
+  const Bytes panel = pack(GetParam(), rows, kPanelRows, columns);
+  for (size_t row = 0; row < kPanelRows; ++row) {
+    for (const size_t cut : {size_t{0}, size_t{2}, n_blocks}) {
+      Bytes back(row_bytes, 0xee);
+      unpack_row_blocks(GetParam(), panel.data(), row, 0, cut, back.data());
+      unpack_row_blocks(GetParam(), panel.data(), row, cut, n_blocks, back.data() + cut * block_bytes);
+      EXPECT_TRUE(std::equal(back.begin(), back.end(), rows.begin() + row * row_bytes)) << row;
+    }
+  }
+}
+
+TEST_P(PanelLayout, GroupsOfATensorAreItsRowsInEitherLayout) {
+  const size_t n_rows = 37, columns = 3 * format().block_weights, row_bytes = format().row_bytes(columns);
+  const Bytes rows = random_bytes(n_rows * row_bytes, 4);
+  Bytes stored = rows;  // as a file has it: two panels, then five rows
+  for (size_t row : {0, 16})
+    pack_panel(GetParam(), rows.data() + row * row_bytes, kPanelRows, columns,
+               stored.data() + row * row_bytes);
+  for (const TensorLayout layout : {TensorLayout::kRows, TensorLayout::kPanels}) {
+    TensorView tensor;
+    tensor.dtype = GetParam();
+    tensor.shape = {n_rows, columns};
+    tensor.layout = layout;
+    tensor.data = layout == TensorLayout::kRows ? rows.data() : stored.data();
+    tensor.n_bytes = rows.size();
+    Bytes scratch(kPanelRows * row_bytes);
+    for (size_t row = 0; row < n_rows; row += kPanelRows) {
+      const uint8_t* group = rows_of_group(tensor, row, scratch.data());
+      const size_t n = std::min(kPanelRows, n_rows - row);
+      EXPECT_EQ(std::memcmp(group, rows.data() + row * row_bytes, n * row_bytes), 0) << row;
+    }
+  }
+}
+
 TEST_P(PanelLayout, PadsMissingRowsWithZeroBytes) {
   const size_t columns = 3 * format().block_weights;
   const size_t row_bytes = format().row_bytes(columns);
@@ -176,6 +214,27 @@ TEST(PanelLayoutFifthBits, FollowTheWeightsOfAStep) {
 TEST(PanelLayoutTable, HasNoPanelsForFormatsWithoutKernels) {
   EXPECT_FALSE(has_panel_layout(DType::IQ1_S));
   EXPECT_FALSE(has_panel_layout(DType::I32));
+}
+
+TEST(PanelLayoutTable, TakesMatricesWithAWholePanel) {
+  EXPECT_TRUE(can_be_panels(DType::Q4_0, {16, 32}));
+  EXPECT_TRUE(can_be_panels(DType::Q4_0, {17, 32}));
+  EXPECT_FALSE(can_be_panels(DType::Q4_0, {15, 32}));
+  EXPECT_FALSE(can_be_panels(DType::Q4_0, {512}));
+  EXPECT_FALSE(can_be_panels(DType::Q4_0, {2, 16, 32}));
+  EXPECT_FALSE(can_be_panels(DType::IQ1_S, {16, 256}));
+}
+
+// Ids that are in files must never mean something else.
+TEST(PanelLayoutTable, TypeIdsAreThoseOfVersion1) {
+  EXPECT_EQ(panel_type_id(DType::F32), 0x50160100u);
+  EXPECT_EQ(panel_type_id(DType::Q4_0), 0x50160102u);
+  EXPECT_EQ(panel_type_id(DType::BF16), 0x5016011Eu);
+  for (const BlockFormat& format : block_formats()) {
+    EXPECT_FALSE(is_panel_type_id(static_cast<uint32_t>(format.dtype))) << format.name;
+    EXPECT_TRUE(is_panel_type_id(panel_type_id(format.dtype))) << format.name;
+    EXPECT_LT(static_cast<uint32_t>(format.dtype), 256u) << format.name;
+  }
 }
 
 }  // namespace

@@ -13,15 +13,17 @@ const std::vector<std::string>& bundled_models() {
   return names;
 }
 
-std::string converted(const std::string& model, const std::string& type) {
+std::string converted(const std::string& model, const std::string& type, TensorLayout layout) {
   static const TempFolder folder;
   static std::map<std::string, std::string> done;
-  std::string& path = done[model + "-" + type];
+  const std::string name = fmt::format("{}-{}-{}", model, type, to_string(layout));
+  std::string& path = done[name];
   if (path.empty()) {
     ConvertOptions options;
     options.source = std::string(QUERN_TEST_DATA) + "/" + model;
-    options.output = folder.file(model + "-" + type + ".gguf");
+    options.output = folder.file(name + ".gguf");
     options.type = type;
+    options.layout = layout;
     options.n_threads = 2;
     options.no_tokenizer = !std::filesystem::exists(options.source + "/tokenizer.model");
     convert(options, {});

@@ -15,7 +15,8 @@ namespace quern::test {
 const std::vector<std::string>& bundled_models();
 
 // Path of the bundled checkpoint `model` converted to `type`; made once per process.
-std::string converted(const std::string& model, const std::string& type);
+std::string converted(const std::string& model, const std::string& type,
+                      TensorLayout layout = TensorLayout::kRows);
 
 // Loads without notices.
 std::unique_ptr<Model> open_model(const std::string& path, const ModelOptions& options);
