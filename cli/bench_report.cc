@@ -31,6 +31,14 @@ double sample_stddev(const std::vector<T>& samples) {
   return std::sqrt(squares / static_cast<double>(samples.size() - 1));
 }
 
+// 0 for no values.
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
 // llama.cpp's names of general.file_type.
 std::string_view file_type_name(uint32_t file_type) {
   static constexpr struct {
@@ -96,6 +104,35 @@ struct Column {
   std::string cell;
 };
 
+// "34.6 GB/s", "198.2 GMAC/s": what a test did in a second.
+std::string rate_cell(const BenchResult& result, double rate) {
+  if (rate <= 0) return "";
+  return fmt::format("{:.1f} {}", rate * 1e-9, result.is_prompt() ? "GMAC/s" : "GB/s");
+}
+
+// "91 % (88-93)": median, lowest and highest.
+std::string share_cell(const BenchResult& result) {
+  const std::vector<double> shares = result.shares();
+  if (shares.empty()) return "";
+  const auto [low, high] = std::minmax_element(shares.begin(), shares.end());
+  return fmt::format("{:.0f} % ({:.0f}-{:.0f})", 100 * median(shares), 100 * *low, 100 * *high);
+}
+
+double attention_rate(const BenchResult& result, uint64_t work) {
+  return result.attention.attention_seconds > 0
+             ? static_cast<double>(work) / result.attention.attention_seconds
+             : 0;
+}
+
+// "3.1 %, 25.1 GB/s": of the time, and the keys and values that it read in a second.
+std::string attention_cell(const BenchResult& result) {
+  const DeviceTimes& times = result.attention;
+  if (times.attention_seconds <= 0) return "";
+  const uint64_t work = result.is_prompt() ? times.attention_macs : times.attention_kv_bytes;
+  return fmt::format("{:.1f} %, {}", 100 * result.attention_share(),
+                     rate_cell(result, attention_rate(result, work)));
+}
+
 std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult& result) {
   std::vector<Column> columns = {{"model", -30, model.description},
                                  {"size", 10, size_cell(model.size)},
@@ -109,6 +146,11 @@ std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult&
   if (!model.use_mmap) columns.push_back({"mmap", 4, "0"});
   columns.push_back({"test", 13, test_name(result)});
   columns.push_back({"t/s", 20, fmt::format("{:.2f} ± {:.2f}", result.average_ts(), result.stddev_ts())});
+  if (model.probed) {
+    columns.push_back({"work", 13, rate_cell(result, result.work_rate())});
+    columns.push_back({"of the peak", 14, share_cell(result)});
+    columns.push_back({"attention", 20, attention_cell(result)});
+  }
   return columns;
 }
 
@@ -133,8 +175,37 @@ std::string markdown_row(const BenchModel& model, const BenchResult& result) {
   return row + "|\n";
 }
 
-std::string markdown_footer() {
-  return fmt::format("\nbuild: {} ({})\n", QUERN_VERSION, QUERN_VERSION_NUMBER);
+// What the columns behind llama-bench's mean, and what is true of a whole run.
+std::string markdown_notes(const BenchModel& model, std::span<const BenchResult> results) {
+  std::string notes;
+  for (size_t begin = 0, end; begin < results.size(); begin = end) {
+    const int n_threads = results[begin].n_threads;
+    for (end = begin; end < results.size() && results[end].n_threads == n_threads;) ++end;
+    std::vector<double> reads, multiplies;
+    for (const BenchResult& result : results.subspan(begin, end - begin)) {
+      std::vector<double>& peaks = result.is_prompt() ? multiplies : reads;
+      peaks.insert(peaks.end(), result.limit.peaks.begin(), result.limit.peaks.end());
+    }
+    std::string peaks;
+    if (!reads.empty()) peaks += fmt::format("; plain read {:.1f} GB/s", median(reads) * 1e-9);
+    if (!multiplies.empty())
+      peaks += fmt::format("; {} {:.1f} GMAC/s", model.multiply_instruction, median(multiplies) * 1e-9);
+    if (!peaks.empty())
+      notes += fmt::format("peak: {} thread{}{}\n", n_threads, n_threads == 1 ? "" : "s", peaks);
+  }
+  if (results.empty() || results.front().first_token_ns == 0) return notes;
+  const BenchResult& first = results.front();
+  notes += fmt::format("start: load {:.2f} s, first token of {} after {:.2f} s; peak memory {}\n",
+                       static_cast<double>(first.load_ns) * 1e-9, test_name(first),
+                       static_cast<double>(first.first_token_ns) * 1e-9,
+                       size_cell(results.back().peak_memory_bytes));
+  return notes;
+}
+
+std::string markdown_footer(const BenchModel& model, std::span<const BenchResult> results) {
+  const std::string notes = model.probed ? markdown_notes(model, results) : "";
+  return fmt::format("{}{}\nbuild: {} ({})\n", notes.empty() ? "" : "\n", notes, QUERN_VERSION,
+                     QUERN_VERSION_NUMBER);
 }
 
 // A field of the csv and json documents: `text` is bare for numbers and truth values.
@@ -194,6 +265,40 @@ std::vector<Field> fields(const BenchModel& model, const BenchResult& result) {
           real("stddev_ts", result.stddev_ts())};
 }
 
+// What is not known is empty in csv, null in json.
+std::vector<Field> more_fields(const BenchResult& result) {
+  const auto number = [](std::string_view name, double value) {
+    return Field{name, value > 0 ? json_number(value) : "", false};
+  };
+  const auto count = [](std::string_view name, uint64_t value) {
+    return Field{name, value > 0 ? fmt::format("{}", value) : "", false};
+  };
+  const std::vector<double> shares = result.shares();
+  const auto extreme = [&](auto&& of) { return shares.empty() ? 0 : *of(shares.begin(), shares.end()); };
+  const double share = median(shares);
+  const double low = extreme([](auto a, auto b) { return std::min_element(a, b); });
+  const double high = extreme([](auto a, auto b) { return std::max_element(a, b); });
+  const auto if_prompt = [&](double value) { return result.is_prompt() ? value : 0; };
+  const auto if_generation = [&](double value) { return result.is_generation() ? value : 0; };
+  const DeviceTimes& times = result.attention;
+  return {count("load_ns", result.load_ns),
+          count("first_token_ns", result.first_token_ns),
+          count("peak_memory_bytes", result.peak_memory_bytes),
+          number("weight_bytes_per_second", if_generation(result.work_rate())),
+          number("read_bytes_per_second", if_generation(result.peak_rate())),
+          number("read_share", if_generation(share)),
+          number("read_share_min", if_generation(low)),
+          number("read_share_max", if_generation(high)),
+          number("layer_macs_per_second", if_prompt(result.work_rate())),
+          number("multiply_macs_per_second", if_prompt(result.peak_rate())),
+          number("multiply_share", if_prompt(share)),
+          number("multiply_share_min", if_prompt(low)),
+          number("multiply_share_max", if_prompt(high)),
+          number("attention_share", result.attention_share()),
+          number("attention_kv_bytes_per_second", attention_rate(result, times.attention_kv_bytes)),
+          number("attention_macs_per_second", attention_rate(result, times.attention_macs))};
+}
+
 std::string csv_quote(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
@@ -207,6 +312,7 @@ std::string csv_header(const BenchModel& model) {
   std::string line;
   for (const Field& field : fields(model, {}))
     line += fmt::format("{}{}", line.empty() ? "" : ",", field.name);
+  for (const Field& field : more_fields({})) line += fmt::format(",{}", field.name);
   return line + "\n";
 }
 
@@ -216,13 +322,17 @@ std::string csv_row(const BenchModel& model, const BenchResult& result) {
     if (!line.empty()) line += ',';
     line += csv_quote(field.text);
   }
+  for (const Field& field : more_fields(result)) {
+    line += ',';
+    line += csv_quote(field.text);
+  }
   return line + "\n";
 }
 
-std::string no_footer() { return ""; }
+std::string no_footer(const BenchModel&, std::span<const BenchResult>) { return ""; }
 
 std::string json_header(const BenchModel&) { return "[\n"; }
-std::string json_footer() { return "\n]\n"; }
+std::string json_footer(const BenchModel&, std::span<const BenchResult>) { return "\n]\n"; }
 
 std::string json_object(const BenchModel& model, const BenchResult& result) {
   std::string object = "  {\n";
@@ -230,7 +340,10 @@ std::string json_object(const BenchModel& model, const BenchResult& result) {
     object +=
         fmt::format("    \"{}\": {},\n", field.name, field.quoted ? json_quote(field.text) : field.text);
   object += fmt::format("    \"samples_ns\": [ {} ],\n", fmt::join(result.samples_ns, ", "));
-  object += fmt::format("    \"samples_ts\": [ {:.6f} ]\n", fmt::join(result.samples_ts(), ", "));
+  object += fmt::format("    \"samples_ts\": [ {:.6f} ]", fmt::join(result.samples_ts(), ", "));
+  for (const Field& field : more_fields(result))
+    object += fmt::format(",\n    \"{}\": {}", field.name, field.text.empty() ? "null" : field.text);
+  object += fmt::format(",\n    \"samples_share\": [ {:.6f} ]\n", fmt::join(result.shares(), ", "));
   return object + "  }";
 }
 
@@ -249,6 +362,29 @@ std::vector<double> BenchResult::samples_ts() const {
 
 double BenchResult::average_ts() const { return mean(samples_ts()); }
 double BenchResult::stddev_ts() const { return sample_stddev(samples_ts()); }
+
+std::vector<double> BenchResult::shares() const {
+  std::vector<double> shares;
+  for (size_t i = 0; i < limit.peaks.size() && i < samples_ns.size(); ++i)
+    shares.push_back(1e9 * static_cast<double>(limit.work) /
+                     static_cast<double>(std::max<uint64_t>(samples_ns[i], 1)) / limit.peaks[i]);
+  return shares;
+}
+
+double BenchResult::work_rate() const {
+  std::vector<double> rates;
+  for (const uint64_t ns : samples_ns)
+    rates.push_back(1e9 * static_cast<double>(limit.work) / static_cast<double>(std::max<uint64_t>(ns, 1)));
+  return median(rates);
+}
+
+double BenchResult::peak_rate() const { return median(limit.peaks); }
+
+double BenchResult::attention_share() const {
+  double total_ns = 0;
+  for (const uint64_t ns : samples_ns) total_ns += static_cast<double>(ns);
+  return total_ns > 0 ? attention.attention_seconds * 1e9 / total_ns : 0;
+}
 
 std::string describe_model(const HParams& hparams) {
   return fmt::format("{} {} {}", hparams.architecture, size_class(hparams),

@@ -1,4 +1,5 @@
-// The results of `bench` as llama-bench prints them (conventions.md 4.1).
+// The results of `bench` as llama-bench prints them (conventions.md 4.1), and behind these what it does not
+// say: how close to the machine's limits they are.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "kernels/device.h"
 
 namespace quern {
 
@@ -22,6 +25,15 @@ struct BenchModel {
   uint64_t n_params = 0;
   std::string kv_type;  // "f16"
   bool use_mmap = true;
+  bool probed = false;               // the machine's limits were measured: the table has columns for them
+  std::string multiply_instruction;  // "vpmaddubsw"
+};
+
+// How close the repetitions of a test came to a limit of the machine. Bytes of weights and read bandwidth for
+// generation; int8 multiply-adds of the layers and multiply rate for prompts.
+struct BenchLimit {
+  uint64_t work = 0;          // of one repetition
+  std::vector<double> peaks;  // work per second that the machine gave right before and after each repetition
 };
 
 struct BenchResult {
@@ -29,6 +41,21 @@ struct BenchResult {
   uint64_t n_prompt = 0, n_gen = 0, n_depth = 0;
   std::string test_time;             // start, RFC 3339 UTC
   std::vector<uint64_t> samples_ns;  // of each repetition, at least one
+
+  // Beyond llama-bench; zeros: not known.
+  BenchLimit limit;       // without peaks where they were not measured
+  DeviceTimes attention;  // of all repetitions together
+  uint64_t load_ns = 0;   // of the model
+  uint64_t first_token_ns =
+      0;  // from the start of the load, but for earlier tests, to this test's first logits
+  uint64_t peak_memory_bytes = 0;  // of the process so far, without the memory of the probe
+
+  bool is_prompt() const { return n_gen == 0; }
+  bool is_generation() const { return n_prompt == 0; }
+  std::vector<double> shares() const;  // of each repetition: work per second / peak
+  double work_rate() const;            // median of the repetitions; 0: not known
+  double peak_rate() const;            // likewise
+  double attention_share() const;      // of the repetitions' time
 
   double average_ns() const;
   double stddev_ns() const;
@@ -49,7 +76,7 @@ struct BenchFormat {
   std::string (*header)(const BenchModel& model);
   std::string (*result)(const BenchModel& model, const BenchResult& result);
   std::string_view separator;
-  std::string (*footer)();
+  std::string (*footer)(const BenchModel& model, std::span<const BenchResult> results);
 };
 
 std::span<const BenchFormat> bench_formats() noexcept;

@@ -1,40 +1,60 @@
-// quern bench: prompt and generation speed by llama-bench's protocol (conventions.md 4.1).
+// quern bench: prompt and generation speed by llama-bench's protocol (conventions.md 4.1), and how much of
+// what the machine can give that is.
 #include <fmt/chrono.h>
 
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <optional>
 #include <random>
 
 #include "cli/arguments.h"
 #include "cli/bench_report.h"
 #include "cli/command.h"
+#include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
 #include "cli/stop_signal.h"
 #include "convert/convert.h"
 #include "kernels/cpu_features.h"
+#include "kernels/machine_probe.h"
+#include "runtime/memory_plan.h"
 #include "runtime/session.h"
 
 namespace quern {
 namespace {
 
+constexpr int64_t kMaxTokens = 1 << 23;
+
 struct Options {
   std::string model, format = "md";
   std::vector<int64_t> n_prompt = {512}, n_gen = {128}, n_depth = {0}, n_threads = {0};
+  std::vector<std::string> prompt_and_gen;  // "512,128"
   int64_t repetitions = 5;
+  bool no_probe = false;
   SessionArguments session;
 };
 
+// llama-bench's -pg has two letters behind one dash, which the parser takes for -p with the value "g".
+std::vector<std::string> with_long_options(std::span<const std::string> arguments) {
+  std::vector<std::string> out(arguments.begin(), arguments.end());
+  for (std::string& argument : out)
+    if (argument == "-pg") argument = "--pg";
+  return out;
+}
+
 bool parse(std::span<const std::string> arguments, Options* options) {
-  constexpr int64_t kMaxTokens = 1 << 23;
   Arguments parser(
       "bench",
       "Measures tokens per second of prompts (pp) and of generation (tg), as llama-bench does: random "
-      "tokens, a warm-up, then -r repetitions.",
+      "tokens, a warm-up, then -r repetitions. Beside them: the bytes of weights (tg) or the multiply-adds "
+      "of "
+      "the layers (pp) per second, their share of what plain loops reach on this machine right before and "
+      "after each repetition (median, lowest and highest), and attention's share of the time.",
       "  quern bench model.gguf\n"
       "  quern bench model.gguf -p 128,512 -n 32 -r 3 -t 1,2\n"
-      "  quern bench model.gguf -p 0 -n 64 -d 1024 -o json");
+      "  quern bench model.gguf -p 0 -n 64 -d 1024 -o json\n"
+      "  quern bench model.gguf -p 0 -n 0 -pg 512,128");
   std::vector<std::string> formats;
   for (const BenchFormat& format : bench_formats()) formats.emplace_back(format.name);
   parser.positional("MODEL", "A GGUF file", &options->model);
@@ -42,6 +62,9 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                   &options->n_prompt);
   parser.integers("-n,--n-gen", "Generated tokens; 0: no such test (default 128)", 0, kMaxTokens,
                   &options->n_gen);
+  parser.texts("--pg", "P,G",
+               "(also -pg) P prompt tokens and then G generated ones, timed together; may be repeated",
+               &options->prompt_and_gen);
   parser.integers("-d,--n-depth", "Tokens in the context before the test (default 0)", 0, kMaxTokens,
                   &options->n_depth);
   parser.integer<int64_t>("-r,--repetitions", "Repetitions of each test (default 5)", 1, 10000,
@@ -50,7 +73,8 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                   1024, &options->n_threads);
   options->session.declare_device(parser);
   parser.choice("-o,--output", "Form of the table (default md)", formats, &options->format);
-  return parser.parse(arguments);
+  parser.flag("--no-probe", "Do not measure the machine's limits (the read takes 1 GiB)", &options->no_probe);
+  return parser.parse(with_long_options(arguments));
 }
 
 // Tokens in a row for one session; random ones, as their values make no difference to the time.
@@ -74,13 +98,59 @@ class TokenSource {
   std::uniform_int_distribution<int32_t> any_id_;
 };
 
+using Clock = std::chrono::steady_clock;
+
+uint64_t nanoseconds_since(Clock::time_point start) {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
+}
+
+// What the machine gives at most, measured in short runs between the repetitions.
+class Probes {
+ public:
+  explicit Probes(bool wanted) : wanted_(wanted) {}
+
+  // Takes the probe's memory, where it is wanted and there is room. Call when the model has been loaded and
+  // run: what that took is then known.
+  void prepare(int n_threads) {
+    if (!wanted_ || read_ || refused_) return;
+    peak_before_ = peak_memory();
+    constexpr uint64_t kSpare = uint64_t{256} << 20;
+    if (available_memory() < ReadProbe::kBytes + kSpare) {
+      refused_ = true;
+      print_notice("no read bandwidth: its measurement needs {} (hide this line: --no-probe)",
+                   format_size(ReadProbe::kBytes + kSpare));
+      return;
+    }
+    read_.emplace(n_threads);
+  }
+
+  // The peak that limits a test; 0: not measured.
+  double peak(const Model& model, const BenchResult& result, double seconds) {
+    if (!wanted_) return 0;
+    if (result.is_prompt()) return multiply_rate(model.kernels(), model.n_threads(), seconds);
+    return result.is_generation() && read_ ? read_->rate(model.kernels(), model.n_threads(), seconds) : 0;
+  }
+
+  // Of the process, without the probe.
+  uint64_t peak_bytes() const {
+    const uint64_t all = peak_memory();
+    return read_ ? std::max(peak_before_, all - std::min(all, read_->bytes())) : all;
+  }
+
+ private:
+  bool wanted_, refused_ = false;
+  std::optional<ReadProbe> read_;
+  uint64_t peak_before_ = 0;
+};
+
 // One test: a session of its own, its depth filled once and kept.
 class Test {
  public:
   Test(const Model& model, BenchResult* result, const StopScope& stop)
       : session_(model, kBenchMicroBatch), tokens_(model), result_(*result), stop_(stop) {}
 
-  void run(int64_t repetitions) {
+  void warm_up() {
     result_.test_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)));
     evaluate_prompt(result_.n_depth);
     if (result_.n_prompt > 0) {
@@ -88,18 +158,39 @@ class Test {
     } else {
       generate(1);
     }
+  }
+
+  void run(int64_t repetitions, Probes* probes) {
+    const Model& model = session_.model();
+    if (result_.is_prompt()) result_.limit.work = model.macs_per_token() * result_.n_prompt;
+    if (result_.is_generation()) result_.limit.work = model.bytes_per_token() * result_.n_gen;
+    double before = probes->peak(model, result_, kProbeSeconds);
     for (int64_t i = 0; i < repetitions; ++i) {
       session_.truncate(result_.n_depth);
-      const auto start = std::chrono::steady_clock::now();
+      const DeviceTimes earlier = model.device().times();
+      const auto start = Clock::now();
       evaluate_prompt(result_.n_prompt);
       generate(result_.n_gen);
-      const auto elapsed = std::chrono::steady_clock::now() - start;
-      result_.samples_ns.push_back(
-          static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count()));
+      result_.samples_ns.push_back(nanoseconds_since(start));
+      count_attention(earlier, model.device().times());
+      // Longer beside a longer repetition: what else runs on the machine comes and goes.
+      const double seconds = 0.02e-9 * static_cast<double>(result_.samples_ns.back());
+      const double after = probes->peak(model, result_, std::clamp(seconds, kProbeSeconds, kMaxProbeSeconds));
+      if (before > 0 && after > 0) result_.limit.peaks.push_back((before + after) / 2);
+      before = after;
     }
+    result_.peak_memory_bytes = probes->peak_bytes();
   }
 
  private:
+  static constexpr double kProbeSeconds = 0.03, kMaxProbeSeconds = 0.3;
+
+  void count_attention(const DeviceTimes& begin, const DeviceTimes& end) {
+    result_.attention.attention_seconds += end.attention_seconds - begin.attention_seconds;
+    result_.attention.attention_kv_bytes += end.attention_kv_bytes - begin.attention_kv_bytes;
+    result_.attention.attention_macs += end.attention_macs - begin.attention_macs;
+  }
+
   // Logits are wanted of the last token of each batch alone.
   void evaluate(const std::vector<int32_t>& ids) {
     for (size_t begin = 0; begin < ids.size(); begin += kBenchBatch) {
@@ -135,6 +226,12 @@ std::vector<BenchResult> planned_tests(const Options& options, int n_threads) {
     };
     for (const int64_t n : options.n_prompt) add(n, 0);
     for (const int64_t n : options.n_gen) add(0, n);
+    for (const std::string& pair : options.prompt_and_gen) {
+      const std::vector<int64_t> counts = parse_integers("-pg", pair, 0, kMaxTokens);
+      if (counts.size() != 2)
+        fail(ErrorCode::kUsage, "-pg: expected two numbers, found '{}'", printable(pair));
+      add(counts[0], counts[1]);
+    }
   }
   return tests;
 }
@@ -155,6 +252,8 @@ BenchModel describe(const Options& options, const Model& model) {
   out.n_params = model.n_params();
   out.kv_type = options.session.kv;
   out.use_mmap = !options.session.no_mmap;
+  out.probed = !options.no_probe;
+  out.multiply_instruction = model.kernels().probe->multiply_name;
   return out;
 }
 
@@ -172,31 +271,38 @@ int run_bench(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
   if (planned_tests(options, 1).empty())
-    fail(ErrorCode::kUsage, "nothing to measure: --n-prompt and --n-gen are both 0");
+    fail(ErrorCode::kUsage, "nothing to measure: --n-prompt and --n-gen are both 0, and there is no -pg");
   const BenchFormat& format = find_format(options.format);
-  bool first = true;
+  Probes probes(!options.no_probe);
+  BenchModel description;
+  std::vector<BenchResult> results;
 
   for (const int64_t n_threads : options.n_threads) {
     ModelOptions model_options = options.session.options();
     std::vector<BenchResult> tests = planned_tests(options, static_cast<int>(n_threads));
     model_options.n_threads = static_cast<int>(n_threads);
     model_options.context = needed_context(tests);
+    const auto load_start = Clock::now();
     const auto model = Model::load(options.model, model_options, notice);
-    const BenchModel description = describe(options, *model);
+    const uint64_t load_ns = nanoseconds_since(load_start);
+    description = describe(options, *model);
     const StopScope stop;
-    for (BenchResult& test : tests) {
-      test.n_threads = model->n_threads();
-      Test(*model, &test, stop).run(options.repetitions);
-      if (first)
-        write_out(format.header(description));
-      else
-        write_out(format.separator);
-      first = false;
-      write_out(format.result(description, test));
+    for (BenchResult& result : tests) {
+      result.n_threads = model->n_threads();
+      result.load_ns = load_ns;
+      const auto start = Clock::now();
+      Test test(*model, &result, stop);
+      test.warm_up();
+      result.first_token_ns = load_ns + nanoseconds_since(start);
+      probes.prepare(model->n_threads());
+      test.run(options.repetitions, &probes);
+      write_out(results.empty() ? format.header(description) : std::string(format.separator));
+      write_out(format.result(description, result));
       flush_out();
+      results.push_back(std::move(result));
     }
   }
-  write_out(format.footer());
+  write_out(format.footer(description, results));
   return 0;
 }
 

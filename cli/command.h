@@ -22,5 +22,6 @@ int run_chat(std::span<const std::string> arguments);
 int run_perplexity(std::span<const std::string> arguments);
 int run_bench(std::span<const std::string> arguments);
 int run_tokenize(std::span<const std::string> arguments);
+int run_doctor(std::span<const std::string> arguments);
 
 }  // namespace quern

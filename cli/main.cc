@@ -27,6 +27,7 @@ constexpr Command kCommands[] = {
     {"perplexity", "measure how well a model predicts a text", run_perplexity},
     {"bench", "measure prompt and generation speed", run_bench},
     {"tokenize", "show the token ids of a text or a conversation", run_tokenize},
+    {"doctor", "show what this machine has and gives, and what quern chooses on it", run_doctor},
 };
 
 constexpr int kInternalError = 70;  // EX_SOFTWARE: a bug of ours, none of the codes that users act on

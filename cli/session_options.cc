@@ -43,20 +43,28 @@ std::string chat_format_names() {
 
 }  // namespace
 
+void declare_threads(Arguments& arguments, int* n_threads) {
+  arguments.integer<int>("-t,--threads", "Threads (default: physical cores within affinity and cgroup quota)",
+                         1, kMaxThreads, n_threads);
+}
+
+void declare_isa(Arguments& arguments, std::string* isa) {
+  std::vector<std::string> kernel_set_names;
+  for (const KernelSetRow& row : kernel_sets()) kernel_set_names.emplace_back(row.set->name);
+  arguments.choice("--isa", "Instruction set (default: the best that the CPU has; also QUERN_ISA)",
+                   kernel_set_names, isa);
+}
+
 void SessionArguments::declare(Arguments& arguments, const std::string& context_help) {
   arguments.integer<uint64_t>("-c,--ctx", "Positions of the context (default " + context_help + ")", 1,
                               kMaxContext, &model.context);
-  arguments.integer<int>("-t,--threads", "Threads (default: physical cores within affinity and cgroup quota)",
-                         1, kMaxThreads, &model.n_threads);
+  declare_threads(arguments, &model.n_threads);
   declare_device(arguments);
 }
 
 void SessionArguments::declare_device(Arguments& arguments) {
-  std::vector<std::string> kernel_set_names;
-  for (const KernelSetRow& row : kernel_sets()) kernel_set_names.emplace_back(row.set->name);
-  arguments.choice("--isa", "Instruction set (default: the best that the CPU has; also QUERN_ISA)",
-                   kernel_set_names, &model.isa);
-  arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32"}, &kv);
+  declare_isa(arguments, &model.isa);
+  arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32", "q8_0"}, &kv);
   arguments.yes_no("--check-tensors", "--no-check-tensors",
                    "Check at load that weights are finite (default: files below 64 MiB)",
                    &model.check_tensors);
@@ -65,7 +73,7 @@ void SessionArguments::declare_device(Arguments& arguments) {
 
 ModelOptions SessionArguments::options() const {
   ModelOptions options = model;
-  options.kv = kv == "f32" ? KvType::kF32 : KvType::kF16;
+  options.kv = kv == "f32" ? KvType::kF32 : kv == "q8_0" ? KvType::kQ8_0 : KvType::kF16;
   options.allow_mmap = !no_mmap;
   return options;
 }

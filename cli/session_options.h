@@ -14,6 +14,10 @@
 
 namespace quern {
 
+// The options that doctor shares with commands that have a model.
+void declare_threads(Arguments& arguments, int* n_threads);
+void declare_isa(Arguments& arguments, std::string* isa);
+
 // --ctx --threads --isa --kv --check-tensors --no-mmap. `context_help` describes the default of --ctx.
 struct SessionArguments {
   ModelOptions model;  // the defaults, before declare()

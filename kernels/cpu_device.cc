@@ -1,11 +1,11 @@
 #include "kernels/cpu_device.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "kernels/cpu_attention.h"
+#include "kernels/cpu_features.h"
 #include "kernels/cpu_matrix.h"
 #include "kernels/dispatch.h"
 #include "kernels/host_memory.h"
@@ -15,8 +15,10 @@ namespace quern {
 
 namespace {
 
-constexpr size_t kActivationGroup = 32;  // values that share one activation scale
-constexpr double kLog2e = 0x1.71547652b82fep0;
+constexpr size_t kActivationGroup = 32;                     // values that share one activation scale
+constexpr uint64_t kUnknownCacheBytes = uint64_t{8} << 20;  // a small laptop's, where the system tells none
+constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two microseconds each
+constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
 
 class CpuBuffer final : public DeviceBuffer {
  public:
@@ -30,58 +32,26 @@ class CpuBuffer final : public DeviceBuffer {
   HostMemory memory_;
 };
 
-class CpuKvCache final : public DeviceKvCache {
- public:
-  explicit CpuKvCache(const KvShape& shape) : shape_(shape), memory_(shape.bytes(), "the KV cache") {
-    // Per layer and head: K, then V.
-    half_bytes_ =
-        shape.n_layers * shape.n_kv_heads == 0 ? 0 : shape.bytes() / (2 * shape.n_layers * shape.n_kv_heads);
-  }
-  const KvShape& shape() const { return shape_; }
-  KvHead head(size_t layer, size_t kv_head) const {
-    uint8_t* const k = memory_.data() + (layer * shape_.n_kv_heads + kv_head) * 2 * half_bytes_;
-    return {k, k + half_bytes_};
-  }
-
- private:
-  KvShape shape_;
-  HostMemory memory_;
-  uint64_t half_bytes_;
-};
-
 // Every object that a CpuDevice is given was made by one.
 CpuBuffer& cpu(DeviceBuffer& buffer) { return static_cast<CpuBuffer&>(buffer); }
 const CpuBuffer& cpu(const DeviceBuffer& buffer) { return static_cast<const CpuBuffer&>(buffer); }
 const CpuMatrix& cpu(const DeviceMatrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
-CpuKvCache& cpu(DeviceKvCache& cache) { return static_cast<CpuKvCache&>(cache); }
 const CpuKvCache& cpu(const DeviceKvCache& cache) { return static_cast<const CpuKvCache&>(cache); }
-
-// Memory that is reused from call to call and grows when a call needs more.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(const char* what) : what_(what) {}
-  T* at_least(size_t n) {
-    if (memory_.size() < n * sizeof(T)) {
-      memory_ = HostMemory();  // first give back: both need not fit
-      memory_ = HostMemory(uint64_t{n} * sizeof(T), what_);
-    }
-    return memory_.template as<T>();
-  }
-
- private:
-  const char* what_;
-  HostMemory memory_;
-};
 
 class CpuDevice final : public Device {
  public:
   CpuDevice(const KernelSet& kernels, int n_threads, Notice notice)
-      : kernels_(kernels), n_threads_(n_threads), notice_(std::move(notice)) {}
+      : kernels_(kernels),
+        n_threads_(n_threads),
+        team_(n_threads),
+        notice_(std::move(notice)),
+        attention_(kernels, team_) {}
 
   std::string name() const override {
     return fmt::format("CPU ({}, {} thread{})", kernels_.name, n_threads_, n_threads_ == 1 ? "" : "s");
   }
+
+  DeviceTimes times() const override { return times_; }
 
   MatrixMemory matrix_memory(const TensorView& tensor, MatrixUse use) const override;
   std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use,
@@ -94,15 +64,23 @@ class CpuDevice final : public Device {
     return std::make_unique<CpuKvCache>(shape);
   }
 
+  void run_pass(const std::function<void()>& pass) override { team_.assemble(pass); }
   void embed(const DeviceMatrix& table, std::span<const int32_t> ids, DeviceBuffer& x) override;
   void rms_norm(const DeviceBuffer& x, size_t row_begin, size_t n, const DeviceBuffer& weight, float eps,
                 DeviceBuffer& y) override;
   void matmul(const DeviceBuffer& x, size_t n, std::span<const Product> products, bool add) override;
   size_t rope_and_store(const AttentionShape& shape, size_t layer, size_t position, size_t n,
                         std::span<const float> cos_sin, DeviceBuffer& q, DeviceBuffer& k,
-                        const DeviceBuffer& v, DeviceKvCache& cache) override;
+                        const DeviceBuffer& v, DeviceKvCache& cache) override {
+    return attention_.rope_and_store(shape, layer, position, n, cos_sin, cpu(q).row(0), cpu(k).row(0),
+                                     cpu(v).row(0), cpu(cache));
+  }
   void attention(const AttentionShape& shape, size_t layer, size_t position, size_t n, const DeviceBuffer& q,
-                 const DeviceKvCache& cache, DeviceBuffer& out) override;
+                 const DeviceKvCache& cache, DeviceBuffer& out) override {
+    const AttentionClock clock(&times_);
+    times_.count_attention(shape, cpu(cache).shape().type, position, n);
+    attention_.attend(shape, layer, position, n, cpu(q).row(0), cpu(cache), cpu(out).row(0));
+  }
   void swiglu(DeviceBuffer& gate, const DeviceBuffer& up, size_t n) override;
   void read(const DeviceBuffer& x, size_t row, std::span<float> out) override;
 
@@ -111,17 +89,25 @@ class CpuDevice final : public Device {
   void tell_about_fallback(DType dtype);
   QuantizedRows quantize(const CpuBuffer& x, size_t n);
   const uint8_t* pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n, size_t k);
-  void run_products(const MatmulArgs& shared, std::span<const Product> products, IndexRange panels) const;
+  void run_products(const MatmulArgs& block, size_t first_token, std::span<const Product> products,
+                    IndexRange panels) const;
+  size_t tokens_of_block(size_t n, uint64_t bytes_per_token) const;
+  size_t panels_of_chunk(size_t n_panels, uint64_t weight_bytes, size_t n_tokens) const;
+  size_t elementwise_grain(size_t n_values) const;
 
   const KernelSet& kernels_;
   const int n_threads_;
+  ThreadTeam team_;
+  const uint64_t last_level_cache_ =
+      cache_sizes().last_level() != 0 ? cache_sizes().last_level() : kUnknownCacheBytes;
   const Notice notice_;
   std::vector<DType> told_;  // formats whose fallback the notice has named
   Scratch<int8_t> codes_{"quantized activations"};
   Scratch<float> scales_{"quantized activations"};
   Scratch<int16_t> sums_{"quantized activations"};
   Scratch<uint8_t> tiles_{"quantized activations"};
-  Scratch<float> attention_{"attention scratch"};
+  CpuAttention attention_;
+  DeviceTimes times_;
 };
 
 // Null when the matrix is only gathered.
@@ -170,41 +156,45 @@ std::unique_ptr<DeviceBuffer> CpuDevice::load_vector(const TensorView& tensor) {
 
 void CpuDevice::embed(const DeviceMatrix& table, std::span<const int32_t> ids, DeviceBuffer& x) {
   const CpuMatrix& matrix = cpu(table);
-  parallel_for(n_threads_, ids.size(), 1, [&](size_t begin, size_t end) noexcept {
+  team_.share(ids.size(), kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
     for (size_t t = begin; t < end; ++t) matrix.decode_row(static_cast<size_t>(ids[t]), cpu(x).row(t));
   });
 }
 
 void CpuDevice::rms_norm(const DeviceBuffer& x, size_t row_begin, size_t n, const DeviceBuffer& weight,
                          float eps, DeviceBuffer& y) {
-  parallel_for(n > 1 ? n_threads_ : 1, n, 1, [&](size_t begin, size_t end) noexcept {
+  team_.share(n, kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
     for (size_t t = begin; t < end; ++t)
       kernels_.rms_norm(cpu(x).row(row_begin + t), cpu(weight).row(0), x.width(), eps, cpu(y).row(t));
   });
 }
 
+// Rows follow one another, so that threads may cut them anywhere between two groups.
 QuantizedRows CpuDevice::quantize(const CpuBuffer& x, size_t n) {
   const size_t k = x.width(), groups = k / kActivationGroup;
   const QuantizedRows all{codes_.at_least(n * k), scales_.at_least(n * groups),
                           sums_.at_least(n * groups * 4)};
-  parallel_for(n > 1 ? n_threads_ : 1, n, 1, [&](size_t begin, size_t end) noexcept {
-    const QuantizedRows part{all.codes + begin * k, all.scales + begin * groups,
-                             all.sums + begin * groups * 4};
-    kernels_.quantize_activations(x.row(begin), end - begin, k, part);
-  });
+  const float* const values = x.row(0);
+  team_.share(n * groups, elementwise_grain(n * k) / kActivationGroup,
+              [&](int, size_t begin, size_t end) noexcept {
+                const size_t at = begin * kActivationGroup;
+                kernels_.quantize_activations(values + at, 1, (end - begin) * kActivationGroup,
+                                              {all.codes + at, all.scales + begin, all.sums + begin * 4});
+              });
   return all;
 }
 
 const uint8_t* CpuDevice::pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n,
                                      size_t k) {
   uint8_t* const out = tiles_.at_least(tiles.bytes(n, k));
-  parallel_for(n > tiles.tokens ? n_threads_ : 1, n, tiles.tokens,
-               [&](size_t begin, size_t end) noexcept { tiles.pack(a, n, k, begin, end, out); });
+  team_.share(n, tiles.tokens,
+              [&](int, size_t begin, size_t end) noexcept { tiles.pack(a, n, k, begin, end, out); });
   return out;
 }
 
-// Computes the part [panels.begin, panels.end) of all products' panels, laid one after the other.
-void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> products,
+// Computes the part [panels.begin, panels.end) of all products' panels, laid one after the other, for the
+// tokens of `block`.
+void CpuDevice::run_products(const MatmulArgs& block, size_t first_token, std::span<const Product> products,
                              IndexRange panels) const {
   size_t first = 0;  // this product's first panel
   for (const Product& product : products) {
@@ -212,7 +202,7 @@ void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> 
     const size_t n_panels = count_panels(weight.rows());
     const size_t begin = std::max(panels.begin, first), end = std::min(panels.end, first + n_panels);
     if (begin < end) {
-      MatmulArgs args = shared;
+      MatmulArgs args = block;
       args.y_stride = product.y->width();
       // Many tokens: panel by panel, so that each is brought in once and used for all of them. Few: kernels
       // keep several panels going at once.
@@ -223,7 +213,7 @@ void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> 
         const size_t row = panel * kPanelRows;
         args.row_begin = 0;
         args.row_end = std::min(weight.rows(), panel_end * kPanelRows) - row;
-        args.y = cpu(*product.y).row(0) + row;
+        args.y = cpu(*product.y).row(first_token) + row;
         weight.kernel().run(args);
         panel = panel_end;
       }
@@ -232,99 +222,86 @@ void CpuDevice::run_products(const MatmulArgs& shared, std::span<const Product> 
   }
 }
 
+// Tokens whose activations fit beside other things in the last-level cache, so that every panel finds them
+// there. Panels are read again for each block, which costs little from some hundred tokens on.
+size_t CpuDevice::tokens_of_block(size_t n, uint64_t bytes_per_token) const {
+  const size_t fit = static_cast<size_t>(last_level_cache_ / 2 / std::max<uint64_t>(bytes_per_token, 1));
+  const size_t most = std::max(fit / kBlockTokens, size_t{1}) * kBlockTokens;
+  if (n <= most) return n;
+  const size_t n_blocks = (n + most - 1) / most;
+  return ((n + n_blocks - 1) / n_blocks + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+}
+
+// Small enough that a thread which is held up delays the others little, and that the last chunks end
+// together; large enough that memory is read in long runs: tens of microseconds each.
+size_t CpuDevice::panels_of_chunk(size_t n_panels, uint64_t weight_bytes, size_t n_tokens) const {
+  constexpr uint64_t kChunkBytes = 128 << 10;
+  constexpr size_t kChunksOfThread = 8;
+  const uint64_t panel_bytes = std::max<uint64_t>(weight_bytes / n_panels, 1);
+  const size_t by_bytes = n_tokens < 16 ? kChunkBytes / panel_bytes : 1;
+  const size_t by_threads = n_panels / (static_cast<size_t>(n_threads_) * kChunksOfThread);
+  const size_t panels = std::max(std::min(by_bytes, by_threads), size_t{1});
+  return panels > 1 ? panels / 2 * 2 : panels;  // kernels for few tokens like pairs of panels
+}
+
+// A chunk takes some microseconds, a whole number of activation groups and of cache lines.
+size_t CpuDevice::elementwise_grain(size_t n_values) const {
+  constexpr size_t kLeast = 4096;
+  const size_t even = n_values / (static_cast<size_t>(n_threads_) * 4);
+  return std::max(even, kLeast) / kLeast * kLeast;
+}
+
 void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product> products, bool add) {
   if (n == 0) return;
   size_t n_panels = 0;
+  uint64_t weight_bytes = 0;
   bool quantized = false;
   const ActivationTiles* tiles = nullptr;
   for (const Product& product : products) {
     const CpuMatrix& weight = cpu(*product.weight);
     QUERN_CHECK(weight.columns() == x.width() && weight.rows() == product.y->width());
     n_panels += count_panels(weight.rows());
+    weight_bytes += weight.bytes();
     quantized = quantized || !weight.format().is_float();
     if (weight.kernel().tiles != nullptr) tiles = weight.kernel().tiles;  // a set has one form
   }
   MatmulArgs shared{};
   shared.k = x.width();
-  shared.n_tokens = n;
-  shared.x = cpu(x).row(0);
   shared.add = add;
   if (quantized) shared.a = quantize(cpu(x), n);
   if (tiles != nullptr) shared.tiles = pack_tiles(*tiles, shared.a, n, shared.k);
-  parallel_for(n_threads_, n_panels, 1, [&](size_t begin, size_t end) noexcept {
-    run_products(shared, products, {begin, end});
-  });
-}
 
-size_t CpuDevice::rope_and_store(const AttentionShape& shape, size_t layer, size_t position, size_t n,
-                                 std::span<const float> cos_sin, DeviceBuffer& q, DeviceBuffer& k,
-                                 const DeviceBuffer& v, DeviceKvCache& cache) {
-  const CpuKvCache& kv = cpu(cache);
-  QUERN_CHECK(position + n <= kv.shape().capacity && cos_sin.size() >= n * shape.rotary_dim);
-  std::atomic<size_t> first_bad{n};
-  parallel_for(n > 1 ? n_threads_ : 1, n, 1, [&](size_t begin, size_t end) noexcept {
-    for (size_t t = begin; t < end; ++t) {
-      const float* angles = cos_sin.data() + t * shape.rotary_dim;
-      kernels_.rope(cpu(q).row(t), shape.n_heads, shape.head_dim, shape.rotary_dim, angles);
-      kernels_.rope(cpu(k).row(t), shape.n_kv_heads, shape.head_dim, shape.rotary_dim, angles);
-      bool good = true;
-      for (size_t h = 0; h < shape.n_kv_heads; ++h) {
-        const size_t at = h * shape.head_dim;
-        good &= kernels_.store_kv({cpu(k).row(t) + at, cpu(v).row(t) + at, shape.head_dim, position + t,
-                                   kv.shape().type, kv.head(layer, h)});
-      }
-      if (good) continue;
-      // The smallest t wins, whatever the order of the threads.
-      size_t seen = first_bad.load();
-      while (t < seen && !first_bad.compare_exchange_weak(seen, t)) {
-      }
-      break;
-    }
-  });
-  return first_bad.load();
-}
-
-void CpuDevice::attention(const AttentionShape& shape, size_t layer, size_t position, size_t n,
-                          const DeviceBuffer& q, const DeviceKvCache& cache, DeviceBuffer& out) {
-  const CpuKvCache& kv = cpu(cache);
-  QUERN_CHECK(position + n <= kv.shape().capacity && shape.n_heads % shape.n_kv_heads == 0);
-  const size_t group_heads = shape.n_heads / shape.n_kv_heads;
-  const size_t scratch_floats = attention_scratch_floats(group_heads, shape.head_dim);
-  float* const scratch = attention_.at_least(scratch_floats * static_cast<size_t>(n_threads_));
-  const float kappa = static_cast<float>(kLog2e / std::sqrt(static_cast<double>(shape.head_dim)));
-
-  // Items are (KV head, token), tokens fastest, so that a thread stays with one head's cache. Later tokens
-  // take longer, so threads draw small runs of items as they get free.
-  const size_t n_items = shape.n_kv_heads * n;
-  const size_t run = n == 1 ? 1 : 4;
-  std::atomic<size_t> next{0};
-  parallel_region(n_threads_, [&](int thread) noexcept {
-    AttentionArgs args{};
-    args.n_heads = group_heads;
-    args.head_dim = shape.head_dim;
-    args.type = kv.shape().type;
-    args.kappa = kappa;
-    args.scratch = scratch + scratch_floats * static_cast<size_t>(thread);
-    for (size_t begin; (begin = next.fetch_add(run)) < n_items;) {
-      for (size_t item = begin; item < std::min(begin + run, n_items); ++item) {
-        const size_t head = item / n, t = item % n;
-        args.cache = kv.head(layer, head);
-        args.position = position + t;
-        const bool windowed = shape.window != 0 && args.position >= shape.window;
-        args.first_key = windowed ? args.position - shape.window + 1 : 0;
-        args.q = cpu(q).row(t) + head * group_heads * shape.head_dim;
-        args.out = cpu(out).row(t) + head * group_heads * shape.head_dim;
-        kernels_.attend(args);
-      }
-    }
-  });
+  const size_t k = shared.k, groups = k / kActivationGroup;
+  const uint64_t token_bytes = tiles != nullptr ? tiles->bytes(kBlockTokens, k) / kBlockTokens
+                               : quantized      ? k + groups * 12
+                                                : k * sizeof(float);
+  const size_t block_tokens = tokens_of_block(n, token_bytes);
+  const size_t n_blocks = (n + block_tokens - 1) / block_tokens;
+  const size_t grain = panels_of_chunk(n_panels, weight_bytes, n);
+  const size_t n_chunks = (n_panels + grain - 1) / grain;
+  const auto run_chunk = [&](size_t item) noexcept {
+    const size_t token = item / n_chunks * block_tokens, panel = item % n_chunks * grain;
+    MatmulArgs block = shared;
+    block.n_tokens = std::min(block_tokens, n - token);
+    block.x = cpu(x).row(token);
+    if (quantized)
+      block.a = {shared.a.codes + token * k, shared.a.scales + token * groups,
+                 shared.a.sums + token * groups * 4};
+    if (tiles != nullptr) block.tiles = shared.tiles + tiles->bytes(token, k);
+    run_products(block, token, products, {panel, std::min(panel + grain, n_panels)});
+  };
+  // Block by block: all threads then read the same activations.
+  for (size_t b = 0; b < n_blocks; ++b)
+    team_.share(n_chunks, 1, [&](int, size_t begin, size_t end) noexcept {
+      for (size_t chunk = begin; chunk < end; ++chunk) run_chunk(b * n_chunks + chunk);
+    });
 }
 
 void CpuDevice::swiglu(DeviceBuffer& gate, const DeviceBuffer& up, size_t n) {
-  parallel_for(n > 1 ? n_threads_ : 1, n, 1, [&](size_t begin, size_t end) noexcept {
-    // Rows follow one another: one call for all of a thread's.
-    float* const g = cpu(gate).row(begin);
-    kernels_.swiglu(g, cpu(up).row(begin), (end - begin) * gate.width(), g);
+  const size_t n_values = n * gate.width();  // rows follow one another
+  team_.share(n_values, elementwise_grain(n_values), [&](int, size_t begin, size_t end) noexcept {
+    float* const g = cpu(gate).row(0) + begin;
+    kernels_.swiglu(g, cpu(up).row(0) + begin, end - begin, g);
   });
 }
 

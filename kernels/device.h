@@ -8,6 +8,7 @@
 // the number of threads.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -65,7 +66,11 @@ struct KvShape {
   size_t capacity;  // positions
   KvType type;
 
-  // Bytes that a cache of this shape takes (capacity rounded up to whole tiles).
+  // Positions of one segment (kernel_set.h KvHead): kAttentionSegment, or, when capacity is less, that
+  // rounded up to whole tiles.
+  uint64_t segment_keys() const;
+  // Bytes that a cache of this shape takes: capacity rounded up to whole segments. Memory is taken from the
+  // system when a segment is first written.
   uint64_t bytes() const;
 };
 
@@ -73,6 +78,32 @@ struct AttentionShape {
   size_t n_heads, n_kv_heads, head_dim;
   size_t rotary_dim;
   size_t window;  // a query at p sees keys max(0, p - window + 1)..p; 0: all
+};
+
+// What attention has cost a device since it was made.
+struct DeviceTimes {
+  double attention_seconds = 0;
+  uint64_t attention_kv_bytes = 0;  // keys and values that calls had to see, each once a call
+  uint64_t attention_macs = 0;      // multiply-adds of both products
+
+  // Counts a call's bytes and multiply-adds: queries at positions [position, position + n).
+  void count_attention(const AttentionShape& shape, KvType type, size_t position, size_t n) noexcept;
+};
+
+// Adds the time from its making to its end to `times`.
+class AttentionClock {
+ public:
+  explicit AttentionClock(DeviceTimes* times) : times_(times), start_(std::chrono::steady_clock::now()) {}
+  ~AttentionClock() {
+    times_->attention_seconds +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+  AttentionClock(const AttentionClock&) = delete;
+  AttentionClock& operator=(const AttentionClock&) = delete;
+
+ private:
+  DeviceTimes* times_;
+  std::chrono::steady_clock::time_point start_;
 };
 
 // How a matrix will be used, which decides what is kept of it.
@@ -96,6 +127,7 @@ class Device {
   virtual ~Device() = default;
 
   virtual std::string name() const = 0;  // "CPU (avx2, 2 threads)"
+  virtual DeviceTimes times() const = 0;
 
   // --- memory ---
   // What load_matrix will take; throws kMalformed when the device has no kernel for the format (message names
@@ -109,6 +141,10 @@ class Device {
   virtual std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) = 0;
   virtual std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) = 0;
   virtual std::unique_ptr<DeviceKvCache> allocate_kv(const KvShape& shape) = 0;
+
+  // Calls pass(), which holds a series of operations; a device may keep its threads ready from one to the
+  // next. What pass throws comes out of run_pass.
+  virtual void run_pass(const std::function<void()>& pass) = 0;
 
   // --- operations; the first `n` rows of buffers unless said ---
   // x[t] = decoded row ids[t] of table. ids are in range.

@@ -7,6 +7,7 @@
 #if defined(__x86_64__)
 #include "kernels/avx2/avx2_ops.h"
 #include "kernels/avx512/avx512_kernels.h"
+#include "kernels/avxvnni/avxvnni_kernels.h"
 #endif
 
 namespace quern {
@@ -18,6 +19,9 @@ constexpr KernelSetRow kRows[] = {
 #if defined(__x86_64__)
     {&avx2::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
+    {&avxvnni::kKernelSet,
+     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx_vnni; },
+     "AVX2, FMA, F16C and AVX-VNNI"},
     {&avx512::kKernelSet,
      [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
      "AVX-512 (F, BW, DQ, VL) with VNNI"},
@@ -49,6 +53,22 @@ const KernelSet& named_set(std::string_view name, const char* origin, const CpuF
 }  // namespace
 
 std::span<const KernelSetRow> kernel_sets() noexcept { return kRows; }
+
+std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& features) {
+  std::string hidden, lacking;
+  bool better = false;  // the rows behind the chosen one
+  for (const KernelSetRow& row : kRows) {
+    if (better && row.supported(features))
+      hidden += fmt::format("{}{}", hidden.empty() ? "" : ", ", row.set->name);
+    if (better && !row.supported(features))
+      lacking += fmt::format("{}{} needs {}", lacking.empty() ? "" : ", ", row.set->name, row.needs);
+    better = better || row.set == &chosen;
+  }
+  std::string text;
+  if (!hidden.empty()) text = fmt::format("asked for; this CPU could also run {}", hidden);
+  if (!lacking.empty()) text += fmt::format("{}{}, which this CPU lacks", text.empty() ? "" : "; ", lacking);
+  return text;
+}
 
 const KernelSet& select_kernel_set(std::string_view forced) {
   const CpuFeatures& features = cpu_features();

@@ -24,4 +24,8 @@ std::span<const KernelSetRow> kernel_sets() noexcept;
 // that would work.
 const KernelSet& select_kernel_set(std::string_view forced = {});
 
+// Why `chosen` runs on a CPU of these features and no better set does: "avx512 needs AVX-512 (F, BW, DQ, VL)
+// with VNNI, which this CPU lacks"; empty when it is the best there is.
+std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& features);
+
 }  // namespace quern

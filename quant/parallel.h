@@ -1,11 +1,16 @@
-// Threads: the only OpenMP pragma of the project.
+// Threads: the only OpenMP pragmas of the project are here and in parallel.cc.
 //
 // Nothing may throw inside a parallel region: bodies are noexcept and report failures through what they
 // write. Which thread computes what never changes a result (arithmetic.md), so callers split as they like.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <type_traits>
 
 namespace quern {
 
@@ -45,5 +50,74 @@ void parallel_for(int n_threads, size_t n, size_t grain, Body&& body) {
     if (!r.empty()) body(r.begin, r.end);
   });
 }
+
+// Threads that stay together for many short jobs: a forward pass has some two hundred, most of them shorter
+// than a millisecond, so that starting a parallel region for each would cost more than small models take.
+//
+// Chunks of a job are taken, not assigned: each thread begins with its own contiguous part, in ascending
+// order, and then takes what others have left. A thread that is late because another process holds its core
+// delays a job by one chunk, and one that has not woken up yet delays it by nothing. Waiting threads spin
+// for a moment, then sleep, so that more threads than cores cost little. Between two calls of assemble() the
+// threads are OpenMP's, which sleep after a few milliseconds.
+//
+// One thread at a time uses a team. Not copyable.
+class ThreadTeam {
+ public:
+  explicit ThreadTeam(int n_threads);  // n_threads >= 1
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls body() on this thread while the others wait for its share() calls. What body throws is thrown on,
+  // after the others have gone. Within assemble(): just calls body().
+  void assemble(const std::function<void()>& body);
+
+  // Calls body(thread, begin, end), noexcept, for chunks of at most `grain` items that together are [0, n);
+  // begin is a multiple of grain. thread: 0..size()-1, at most one call for a thread at a time. Returns when
+  // all are done. May be called outside assemble(), which then assembles for this job alone.
+  template <class Body>
+  void share(size_t n, size_t grain, Body&& body) {
+    if (n == 0) return;
+    if (size_ == 1 || n <= grain) {
+      for (size_t begin = 0; begin < n; begin += grain) body(0, begin, std::min(n, begin + grain));
+      return;
+    }
+    run_job({[](void* context, int thread, size_t begin, size_t end) {
+               (*static_cast<std::remove_reference_t<Body>*>(context))(thread, begin, end);
+             },
+             &body, n, grain});
+  }
+
+ private:
+  struct Job {
+    void (*run)(void* context, int thread, size_t begin, size_t end);
+    void* context;
+    size_t n, grain;
+  };
+  // What is left of a thread's part. A line of its own: its owner writes it for each chunk.
+  struct alignas(64) Part {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+
+  void run_job(const Job& job);
+  // The life of a waiting thread. seen: news_ when the team assembled; a thread may arrive when all is over.
+  void serve(int thread, uint32_t seen);
+  void work(int thread);                     // takes chunks of job_ until none is left
+  uint32_t await_news(uint32_t seen) const;  // returns what news_ is once it is not `seen`
+
+  const int size_;
+  const int spins_;  // before a wait becomes a sleep
+  bool assembled_ = false;
+  std::unique_ptr<Part[]> parts_;  // [size_]
+  Job job_{};
+  // Odd while a job is open, that is, may have chunks left. A thread that wants to work says so in active_
+  // first and then looks again whether the job is still open; the caller closes the job first and then waits
+  // until nobody is active. So no thread touches a job that has returned.
+  std::atomic<uint32_t> news_{0};
+  std::atomic<uint32_t> active_{0};
+  std::atomic<bool> dismissed_{false};
+};
 
 }  // namespace quern

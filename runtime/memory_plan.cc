@@ -97,6 +97,9 @@ uint64_t available_memory() {
   return std::min({system, room_in_cgroups(), room_in_address_space()});
 }
 
+uint64_t total_memory() { return read_field("/proc/meminfo", "MemTotal").value_or(0); }
+uint64_t peak_memory() { return read_field("/proc/self/status", "VmHWM").value_or(0); }
+
 void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context,
                     const std::function<uint64_t(uint64_t context)>& session_bytes) {
   if (plan.total() <= available) return;

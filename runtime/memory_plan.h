@@ -14,6 +14,11 @@ namespace quern {
 // nothing can be read.
 uint64_t available_memory();
 
+// Bytes of memory that the machine has, and the most that this process has had in memory so far; 0: not
+// known.
+uint64_t total_memory();
+uint64_t peak_memory();
+
 struct MemoryPlan {
   uint64_t weights = 0;  // mapped bytes that are used in place, and repacked copies
   uint64_t kv = 0;

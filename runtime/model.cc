@@ -159,18 +159,24 @@ void ModelLoader::choose_context() {
                      trained));
   }
   model_->kv_ = options_.kv;
+  if (const uint32_t head_dim = model_->hparams_.head_dim;
+      model_->kv_ == KvType::kQ8_0 && head_dim % kKvGroup != 0)
+    fail(ErrorCode::kUsage,
+         "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
+         kKvGroup, head_dim);
 }
 
 void ModelLoader::choose_device() {
   model_->kernels_ = &select_kernel_set(options_.isa);
-  note(fmt::format("kernels: {} (override: --isa)", model_->kernels_->name));
+  const std::string reason = explain_kernel_set(*model_->kernels_, cpu_features());
+  note(fmt::format("kernels: {} ({}{}override: --isa)", model_->kernels_->name, reason,
+                   reason.empty() ? "" : "; "));
   const CpuCount cpus = count_cpus();
   if (options_.n_threads > 0) {
     model_->n_threads_ = options_.n_threads;
   } else {
     model_->n_threads_ = cpus.usable;
-    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable,
-                     cpus.usable < cpus.physical_cores ? "the cgroup's CPU quota" : "physical cores"));
+    note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable, reason_of_usable(cpus)));
   }
   model_->device_ = make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
 }
@@ -285,13 +291,29 @@ const Tokenizer& Model::tokenizer() const {
   return *tokenizer_;
 }
 
-uint64_t Model::bytes_per_token() const {
-  uint64_t bytes = output_matrix().bytes();
+namespace {
+
+// Sum over the layers' matrices.
+template <class Count>
+uint64_t sum_of_matrices(const std::vector<LayerWeights>& layers, Count&& count) {
+  uint64_t sum = 0;
   for (const LayerWeights& w : layers)
     for (const DeviceMatrix* matrix :
          {w.wq.get(), w.wk.get(), w.wv.get(), w.wo.get(), w.w_gate.get(), w.w_up.get(), w.w_down.get()})
-      bytes += matrix->bytes();
-  return bytes;
+      sum += count(*matrix);
+  return sum;
+}
+
+}  // namespace
+
+uint64_t Model::bytes_per_token() const {
+  return output_matrix().bytes() +
+         sum_of_matrices(layers, [](const DeviceMatrix& matrix) { return matrix.bytes(); });
+}
+
+uint64_t Model::macs_per_token() const {
+  return sum_of_matrices(
+      layers, [](const DeviceMatrix& matrix) { return uint64_t{matrix.rows()} * matrix.columns(); });
 }
 
 }  // namespace quern

@@ -62,6 +62,8 @@ class Model {
   uint64_t n_params() const { return n_params_; }
   // Bytes read per decoded token: every tensor that is multiplied, once.
   uint64_t bytes_per_token() const;
+  // Multiply-adds per prefilled token: the layers' matrices; neither attention nor the output matrix.
+  uint64_t macs_per_token() const;
 
   // Weights, for the architecture's forward pass.
   std::unique_ptr<DeviceMatrix> token_embd;  // [vocab_size, dim]

@@ -12,8 +12,10 @@ const KernelSet kKernelSet = {
     .rope = rope,
     .swiglu = swiglu,
     .store_kv = store_kv,
-    .attend = attend,
+    .attend_segment = attend_segment,
+    .merge_segment = merge_segment,
     .sum_exp = sum_exp,
+    .probe = &kProbeLoops,
 };
 
 }  // namespace quern::avx2

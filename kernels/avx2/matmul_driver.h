@@ -1,40 +1,21 @@
-// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a few instructions.
+// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a step of a product.
 //
-// Everything is anonymous: each file that is compiled for AVX2 has its own copy, so that the linker can never
-// pick an AVX2 copy for code that runs on any CPU. Included by kernels/avx2/matmul_*.cc only.
+// Everything is anonymous (see unpack.h). Included by kernels/avx2/matmul_*.cc only.
 #pragma once
-
-#include <immintrin.h>
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/avx2/activation_tiles.h"
+#include "kernels/avx2/unpack.h"
 #include "kernels/kernel_set.h"
-#include "quant/panel_layout.h"
-
-// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
-#if defined(__clang__)
-#define QUERN_UNROLL _Pragma("unroll")
-#else
-#define QUERN_UNROLL _Pragma("GCC unroll 16")
-#endif
-
-// Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
-#define QUERN_KERNEL __attribute__((noinline))
-#define QUERN_INLINE inline __attribute__((always_inline))
 
 namespace quern::avx2 {
 namespace {
 
-using Bits = __m256i;
-
-// Tokens that one pass of a tile loop takes: 16 rows x 4 tokens fill the 16 registers with int16 sums,
-// weights and broadcasts.
-constexpr size_t kTileTokens = 4;
-// Tokens that all panels see before the next ones come: 8 KB of accumulators on the stack, and activations of
-// 4096 columns are 512 KB, which stay in an L2 cache (512 tokens of Q4_0 on Zen 4: 64 30.2, 128 31.1,
-// 256 29.6 multiply-adds a cycle).
-constexpr size_t kSlabTokens = 128;
+// Tokens that all panels see before the next ones come: 32 KB of sums on the stack, a few lines of which are
+// in use at a time. A panel is taken apart once for them.
+constexpr size_t kSlabTokens = 512;
 
 // Activations of some tokens from some weight on.
 struct FloatActivations {
@@ -42,114 +23,132 @@ struct FloatActivations {
   size_t k;        // of a whole row
 
   static FloatActivations of(const MatmulArgs& args) { return {args.x, args.k}; }
-  FloatActivations at(size_t token, size_t weight) const { return {x + token * k + weight, k}; }
+  // The tile of `width` tokens that begins with `token`.
+  FloatActivations tile(size_t token, size_t, size_t weight) const { return {x + token * k + weight, k}; }
 };
 
 struct QuantizedActivations {
-  const int8_t* codes;  // token stride k
-  const float* scales;  // token stride groups
-  const int16_t* sums;  // token stride 4 * groups
-  size_t k, groups;     // of a whole row
+  const uint8_t* tiles;  // activation_tiles.h
+  size_t k;              // of a whole row
 
-  static QuantizedActivations of(const MatmulArgs& args) {
-    return {args.a.codes, args.a.scales, args.a.sums, args.k, args.k / 32};
-  }
-  // weight is a multiple of 32.
-  QuantizedActivations at(size_t token, size_t weight) const {
-    const size_t group = token * groups + weight / 32;
-    return {codes + token * k + weight, scales + group, sums + 4 * group, k, groups};
+  static QuantizedActivations of(const MatmulArgs& args) { return {args.tiles, args.k}; }
+  // token is a multiple of kTileTokens, weight one of 32.
+  TilePosition tile(size_t token, size_t width, size_t weight) const {
+    const size_t groups = k / 32, group = weight / 32;
+    const uint8_t* first = tiles + token * groups * kTokenGroupBytes;
+    return {first + width * group * kMainBytes, first + width * (groups * kMainBytes + group * kSideBytes)};
   }
 };
 
-// Tells the compiler that a register's value is used and changed here. g++ 12 otherwise hoists loads, runs
-// out of registers and spills in the middle of the tile.
-QUERN_INLINE void pin(Bits& a) { asm volatile("" : "+x"(a)); }
-QUERN_INLINE void pin(Bits& a, Bits& b) { asm volatile("" : "+x"(a), "+x"(b)); }
-QUERN_INLINE void pin(__m256& a, __m256& b) { asm volatile("" : "+x"(a), "+x"(b)); }
+// A 32-bit number that may stand anywhere.
+struct __attribute__((packed, may_alias)) Word {
+  uint32_t bits;
+};
 
-// The compiler keeps nothing of memory in registers across this point, and no register's value out of memory:
-// sums that live in memory stay there from block to block, and what is read again in every step is not
-// spilled instead.
-QUERN_INLINE void compiler_fence() { asm volatile("" ::: "memory"); }
-
-QUERN_INLINE Bits load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-QUERN_INLINE void store(void* p, Bits bits) { _mm256_storeu_si256(static_cast<__m256i*>(p), bits); }
-
-// 4 bytes from memory in all lanes: one load, no shuffle.
-QUERN_INLINE Bits broadcast4(const void* p) {
-  int32_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return _mm256_set1_epi32(bits);
+// One step of int16 sums: four unsigned codes in each lane of 16 rows, times the four signed activations at
+// `a`, which every lane gets: the broadcast is a load and takes no other unit. Written out because g++ 12
+// hoists the broadcasts of all steps and spills.
+QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
+  Bits t, p;
+  asm("vpbroadcastd %[a], %[t]\n\t"
+      "vpmaddubsw %[t], %[w0], %[p]\n\t"
+      "vpmaddubsw %[t], %[w1], %[t]\n\t"
+      "vpaddw %[p], %[s0], %[s0]\n\t"
+      "vpaddw %[t], %[s1], %[s1]"
+      : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t] "=&x"(t), [p] "=&x"(p)
+      : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
 }
 
-// 8 bytes from memory in all lanes.
-QUERN_INLINE Bits broadcast8(const void* p) {
-  int64_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return _mm256_set1_epi64x(bits);
+// How far ahead of the products packed weights are asked for, in bytes, for C tokens. A core of Zen 3 reads
+// at the memory's speed only so, and best when the requests are spread over the steps. Share of a plain read
+// by one thread beside busy neighbours: one panel of one token, none 0.74 (Q4_0) 0.76 (Q8_0), 4096 0.80 0.79,
+// 1152 0.86 0.83, 1152 spread 0.89 0.88; two panels, spread, 512 0.85 1.01, 768 0.93 1.08, 1280 0.91 1.01,
+// 2048 0.88 0.96; four tokens of Q8_0, 1152 spread 0.73, 1536 0.80.
+template <size_t C>
+constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
+
+// Step i's share of asking for a block of kBytes.
+template <size_t C, size_t kBytes>
+QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
+  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<C> + 64 * i);
 }
 
-// One step of an int16 sum: four unsigned codes in each lane of 16 rows, times four activations.
-QUERN_INLINE void add_products(const Bits codes[2], Bits a, Bits sum[2]) {
-  pin(a);
-  Bits products[2] = {_mm256_maddubs_epi16(codes[0], a), _mm256_maddubs_epi16(codes[1], a)};
-  pin(products[0], products[1]);
-  sum[0] = _mm256_add_epi16(sum[0], products[0]);
-  sum[1] = _mm256_add_epi16(sum[1], products[1]);
-  pin(sum[0], sum[1]);
+// Step i's share of asking for a tile's blocks ahead. Many tokens' activations come from the last-level
+// cache.
+template <class Tile>
+QUERN_INLINE void prefetch_activations(const uint8_t* a, size_t i) {
+  constexpr size_t kBlocksAhead = 4;
+  if (64 * i < Tile::kBytes) prefetch(a + kBlocksAhead * Tile::kBytes + 64 * i);
 }
 
-// Eight f16 numbers.
-QUERN_INLINE __m256 load_f16(const void* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
-}
+QUERN_INLINE __m256 broadcast_f32(const uint8_t* p) { return _mm256_castsi256_ps(broadcast4(p)); }
 
-// Asks for the lines of kBytes bytes that lie kAhead bytes further on; past the end of memory it does
-// nothing.
-template <size_t kBytes, size_t kAhead>
-QUERN_INLINE void prefetch(const uint8_t* p) {
-  QUERN_UNROLL
-  for (size_t line = 0; line < kBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
-}
-
-// Calls Kernel::tile<N> for all of n_tokens, four at a time. acc: [n_tokens, 16].
-template <class Kernel, class Activations>
-void for_each_tile(const uint8_t* weights, size_t n_blocks, const Activations& a, size_t n_tokens,
-                   float* acc) noexcept {
-  size_t t = 0;
-  for (; t + kTileTokens <= n_tokens; t += kTileTokens)
-    Kernel::template tile<4>(weights, n_blocks, a.at(t, 0), acc + t * kPanelRows);
-  const Activations rest = a.at(t, 0);
-  float* rest_acc = acc + t * kPanelRows;
-  if (n_tokens - t == 1) Kernel::template tile<1>(weights, n_blocks, rest, rest_acc);
-  if (n_tokens - t == 2) Kernel::template tile<2>(weights, n_blocks, rest, rest_acc);
-  if (n_tokens - t == 3) Kernel::template tile<3>(weights, n_blocks, rest, rest_acc);
+// sum += dot * p, 8 rows in memory.
+QUERN_INLINE void add_scaled(Bits dot, __m256 p, float* sum) {
+  _mm256_storeu_ps(sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), p, _mm256_loadu_ps(sum)));
 }
 
 // Writes the sums of 16 rows and n_tokens tokens to y, rows below args.row_end only.
 inline void store_panel(const MatmulArgs& args, size_t row, size_t token, size_t n_tokens,
                         const float* acc) noexcept {
-  const size_t n_rows = args.row_end - row < kPanelRows ? args.row_end - row : kPanelRows;
-  for (size_t t = 0; t < n_tokens; ++t) {
+  const size_t n_rows = args.row_end - row;
+  for (size_t t = 0; t < n_tokens; ++t, acc += kPanelRows) {
     float* y = args.y + (token + t) * args.y_stride + row;
-    for (size_t r = 0; r < n_rows; ++r) {
-      const float dot = acc[t * kPanelRows + r];
-      y[r] = args.add ? y[r] + dot : dot;
+    if (n_rows >= kPanelRows) {
+      for (size_t r = 0; r < kPanelRows; r += 8) {
+        const __m256 dot = _mm256_loadu_ps(acc + r);
+        _mm256_storeu_ps(y + r, args.add ? _mm256_add_ps(_mm256_loadu_ps(y + r), dot) : dot);
+      }
+    } else {
+      for (size_t r = 0; r < n_rows; ++r) y[r] = args.add ? y[r] + acc[r] : acc[r];
     }
   }
+}
+
+// Calls Kernel::tile<C, 1> for all of n_tokens, four at a time. acc: [n_tokens, 16].
+template <class Kernel, class Activations>
+void for_each_tile(const uint8_t* weights, size_t n_blocks, const Activations& a, size_t token,
+                   size_t n_tokens, size_t weight, float* acc) noexcept {
+  size_t t = 0;
+  for (; t + kTileTokens <= n_tokens; t += kTileTokens)
+    Kernel::template tile<4, 1>(weights, 0, n_blocks, a.tile(token + t, 4, weight), acc + t * kPanelRows);
+  const size_t rest = n_tokens - t;
+  if (rest == 0) return;
+  const auto tile = a.tile(token + t, rest, weight);
+  acc += t * kPanelRows;
+  if (rest == 1) Kernel::template tile<1, 1>(weights, 0, n_blocks, tile, acc);
+  if (rest == 2) Kernel::template tile<2, 1>(weights, 0, n_blocks, tile, acc);
+  if (rest == 3) Kernel::template tile<3, 1>(weights, 0, n_blocks, tile, acc);
+}
+
+// All k of kPanels panels side by side, for kTokens tokens in all; returns the first row that is left. A core
+// gets more from memory when it reads two places at once. Kernel::tile<C, P>(panel, panel_stride, n_blocks,
+// tile, acc) multiplies P panels that lie panel_stride bytes apart; acc: [P, C, 16].
+template <class Kernel, size_t kTokens, size_t kPanels>
+size_t walk_side_by_side(const MatmulArgs& args) noexcept {
+  const size_t n_blocks = args.k / Kernel::kBlockWeights, panel_bytes = n_blocks * Kernel::kBlockBytes;
+  const auto tile = Kernel::Activations::of(args).tile(0, kTokens, 0);
+  size_t row = args.row_begin;
+  for (; row + (kPanels - 1) * kPanelRows < args.row_end; row += kPanels * kPanelRows) {
+    alignas(64) float acc[kPanels * kTokens * kPanelRows] = {};
+    Kernel::template tile<kTokens, kPanels>(args.weights + row / kPanelRows * panel_bytes, panel_bytes,
+                                            n_blocks, tile, acc);
+    for (size_t p = 0; p < kPanels; ++p)
+      store_panel(args, row + p * kPanelRows, 0, kTokens, acc + p * kTokens * kPanelRows);
+  }
+  return row;
 }
 
 // The walk. A panel's k is cut into chunks that stay in the L1 cache while the tokens pass over them four at
 // a time, so that weights come from memory once; what a chunk adds is kept in `acc` between chunks, which
 // changes no bit. Kernel: Activations, kBlockWeights, kBlockBytes (of a panel block), kChunkBlocks, and
-//   accumulate(blocks, n_blocks, activations, n_tokens, acc)   acc: [n_tokens, 16]; n_blocks <= kChunkBlocks
+//   accumulate(blocks, n_blocks, activations, token, n_tokens, weight, acc)
+// for n_tokens from `token` on and n_blocks <= kChunkBlocks from `weight` on; acc: [n_tokens, 16].
 template <class Kernel>
 void walk_panels(const MatmulArgs& args) noexcept {
   alignas(64) float acc[kSlabTokens * kPanelRows];
   const size_t n_blocks = args.k / Kernel::kBlockWeights;
-  const auto all = Kernel::Activations::of(args);
+  const auto activations = Kernel::Activations::of(args);
   for (size_t token = 0; token < args.n_tokens; token += kSlabTokens) {
     const size_t n_tokens = args.n_tokens - token < kSlabTokens ? args.n_tokens - token : kSlabTokens;
     for (size_t row = args.row_begin; row < args.row_end; row += kPanelRows) {
@@ -158,12 +157,22 @@ void walk_panels(const MatmulArgs& args) noexcept {
       for (size_t block = 0; block < n_blocks; block += Kernel::kChunkBlocks) {
         const size_t left = n_blocks - block;
         Kernel::accumulate(panel + block * Kernel::kBlockBytes,
-                           left < Kernel::kChunkBlocks ? left : Kernel::kChunkBlocks,
-                           all.at(token, block * Kernel::kBlockWeights), n_tokens, acc);
+                           left < Kernel::kChunkBlocks ? left : Kernel::kChunkBlocks, activations, token,
+                           n_tokens, block * Kernel::kBlockWeights, acc);
       }
       store_panel(args, row, token, n_tokens, acc);
     }
   }
+}
+
+// One or two tokens: panels in pairs, straight from their packed codes; the last one, and more tokens, by the
+// walk. Few: like Kernel, for packed blocks.
+template <class Kernel, class Few = Kernel>
+void matmul(const MatmulArgs& args) noexcept {
+  MatmulArgs rest = args;
+  if (args.n_tokens == 1) rest.row_begin = walk_side_by_side<Few, 1, 2>(args);
+  if (args.n_tokens == 2) rest.row_begin = walk_side_by_side<Few, 2, 2>(args);
+  walk_panels<Kernel>(rest);
 }
 
 }  // namespace

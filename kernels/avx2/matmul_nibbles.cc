@@ -11,177 +11,80 @@
 // So the sums start at -offset * sum(a), may wrap on the way, and end at the right number. vpmaddubsw itself
 // never saturates: 2 * 31 * 127 < 2^15. Codes without an offset fit as they are when they have 4 bits
 // (16 * 15 * 127 = 30480); with 5 (Q5_1) the sum is centred at 16 too, and 16 * S is added back in int32.
+#include <type_traits>
+
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/matmul_driver.h"
 
 namespace quern::avx2 {
 namespace {
 
-// Four codes in each lane of 16 rows; [0] rows 0-7, [1] rows 8-15.
-struct Codes {
-  Bits rows[2];
-};
-
-// Step s of a block: the codes k = 4s .. 4s+3. Steps 0-3 are low nibbles, 4-7 the high nibbles of the same
-// bytes.
-QUERN_INLINE Codes nibbles(const uint8_t* steps, size_t s) {
-  const Bits mask = _mm256_set1_epi8(15);
-  const Bits x0 = load(steps + 64 * (s % 4)), x1 = load(steps + 64 * (s % 4) + 32);
-  if (s < 4) return {{_mm256_and_si256(x0, mask), _mm256_and_si256(x1, mask)}};
-  return {
-      {_mm256_and_si256(_mm256_srli_epi16(x0, 4), mask), _mm256_and_si256(_mm256_srli_epi16(x1, 4), mask)}};
-}
-
-// Step s's fifth bits of 8 rows, at bit 4 of each byte (panel_layout.cc, "turned").
-QUERN_INLINE Bits fifth_bits(const uint8_t* turned, size_t s) {
-  const int shift = static_cast<int>(s) - 4;
-  const Bits qh = load(turned);
-  const Bits moved = shift < 0 ? _mm256_slli_epi32(qh, -shift) : _mm256_srli_epi32(qh, shift);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(16));
-}
-
-QUERN_INLINE Codes five_bits(const uint8_t* turned, const uint8_t* steps, size_t s) {
-  compiler_fence();  // what other steps have loaded is loaded again: registers are scarcer than loads
-  const Codes low = nibbles(steps, s);
-  return {{_mm256_or_si256(low.rows[0], fifth_bits(turned, s)),
-           _mm256_or_si256(low.rows[1], fifth_bits(turned + 32, s))}};
-}
-
-// The formats' panel blocks: bytes, where minima (0: none), turned fifth bits (0: none) and steps stand
-// (panel_layout.cc; scales stand first), what the int16 sums subtract from each code, and what is added again
-// in int32.
-struct Q4_0 {
-  static constexpr size_t kBytes = 288, kMinimaAt = 0, kFifthBitsAt = 0, kStepsAt = 32;
-  static constexpr int16_t kCentre = 8, kAddBack = 0;
-};
-struct Q4_1 {
-  static constexpr size_t kBytes = 320, kMinimaAt = 32, kFifthBitsAt = 0, kStepsAt = 64;
-  static constexpr int16_t kCentre = 0, kAddBack = 0;
-};
-struct Q5_0 {
-  static constexpr size_t kBytes = 352, kMinimaAt = 0, kFifthBitsAt = 32, kStepsAt = 96;
-  static constexpr int16_t kCentre = 16, kAddBack = 0;
-};
-struct Q5_1 {
-  static constexpr size_t kBytes = 384, kMinimaAt = 32, kFifthBitsAt = 64, kStepsAt = 128;
-  static constexpr int16_t kCentre = 16, kAddBack = 16;
-};
-
-// What a tile loop reads of a block. r: 0 for rows 0-7, 1 for rows 8-15.
+// What the int16 sums subtract from each code, and what is added again in int32.
 template <class Format>
-struct PackedBlock {
-  static constexpr size_t kBytes = Format::kBytes;
-  static constexpr int16_t kCentre = Format::kCentre, kAddBack = Format::kAddBack;
-  static constexpr bool kHasMin = Format::kMinimaAt != 0;
-
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) {
-    return load_f16(block + Format::kMinimaAt + 16 * r);
-  }
-  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
-    const uint8_t* steps = block + Format::kStepsAt;
-    if constexpr (Format::kFifthBitsAt == 0) return nibbles(steps, s);
-    return five_bits(block + Format::kFifthBitsAt, steps, s);
-  }
-  // Where hardware prefetching is weak, one core reads at the memory's speed only so (Zen 3: 15-16 GB/s
-  // without, 18 with). 4 KB ahead costs one Zen 4 core up to 7 % of its speed, two of them nothing.
-  QUERN_INLINE static void prefetch_ahead(const uint8_t* block) { prefetch<kBytes, 4096>(block); }
-};
-
-// A block taken apart once for many tokens: 16 f32 scales, 16 f32 minima, then 8 steps of 16 rows x 4 codes
-// of one byte.
+constexpr int16_t kCentre = Format::kBits == 5 ? 16 : Format::kOffset;
 template <class Format>
-struct ByteBlock {
-  static constexpr size_t kBytes = 128 + 512;
-  static constexpr int16_t kCentre = Format::kCentre, kAddBack = Format::kAddBack;
-  static constexpr bool kHasMin = Format::kMinimaAt != 0;
+constexpr int16_t kAddBack = kCentre<Format> - Format::kOffset;
 
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
-    return _mm256_castsi256_ps(load(block + 32 * r));
-  }
-  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) {
-    return _mm256_castsi256_ps(load(block + 64 + 32 * r));
-  }
-  QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
-    const uint8_t* step = block + 128 + 64 * s;
-    return {{load(step), load(step + 32)}};
-  }
-  QUERN_INLINE static void prefetch_ahead(const uint8_t*) {}  // it is in L1
-};
-
-template <class Format>
-QUERN_KERNEL void unpack(const uint8_t* packed, size_t n_blocks, uint8_t* bytes) noexcept {
-  using Packed = PackedBlock<Format>;
-  for (; n_blocks != 0; --n_blocks, packed += Packed::kBytes, bytes += ByteBlock<Format>::kBytes) {
+// n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16], which lives in
+// L1: the registers are taken.
+template <class Block, size_t C, size_t P>
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                            const TilePosition& at, float* acc) noexcept {
+  using Format = typename Block::Format;
+  using Tile = TileBlock<C>;
+  using Side = TileSide<C>;
+  constexpr bool kPacked = std::is_same_v<Block, PackedBlock<Format>>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes, side += Side::kBytes) {
+    Bits sum[P * C][2];
     QUERN_UNROLL
-    for (size_t r = 0; r < 2; ++r) {
-      store(bytes + 32 * r, _mm256_castps_si256(Packed::scale(packed, r)));
-      if constexpr (Packed::kHasMin)
-        store(bytes + 64 + 32 * r, _mm256_castps_si256(Packed::minimum(packed, r)));
-    }
-    QUERN_UNROLL
-    for (size_t s = 0; s < 8; ++s) {
-      const Codes codes = Packed::codes(packed, s);
-      store(bytes + 128 + 64 * s, codes.rows[0]);
-      store(bytes + 128 + 64 * s + 32, codes.rows[1]);
-    }
-  }
-}
-
-// n_blocks blocks of 16 rows x N tokens, added to acc[N][16], which lives in L1: the registers are taken.
-template <class Block, int N>
-QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const QuantizedActivations& a,
-                            float* acc) noexcept {
-  const int8_t* codes = a.codes;
-  const float* scales = a.scales;
-  const int16_t* sums = a.sums;
-  const size_t k = a.k, groups = a.groups;
-  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, codes += 32, scales += 1, sums += 4) {
-    Block::prefetch_ahead(block);
-    Bits sum[N][2];
-    QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      if constexpr (Block::kCentre != 0) {
-        // The sums of both halves of the block, exchanged and added: int16 pairs for the whole in each lane.
-        const Bits halves = broadcast8(sums + 4 * groups * t);
-        const Bits pairs = _mm256_add_epi16(halves, _mm256_shuffle_epi32(halves, 0xb1));
-        sum[t][0] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-Block::kCentre));
-      } else {
-        sum[t][0] = _mm256_setzero_si256();
+    for (size_t i = 0; i < P * C; ++i) {
+      Bits bias = _mm256_setzero_si256();
+      if constexpr (kCentre<Format> != 0) {
+        static_assert(kCentre<Format> == 8 || kCentre<Format> == 16);
+        bias = broadcast4(a + Tile::kBias8 + 4 * (i % C));
+        if constexpr (kCentre<Format> == 16) bias = _mm256_add_epi16(bias, bias);
       }
-      sum[t][1] = sum[t][0];
-      pin(sum[t][0], sum[t][1]);
+      sum[i][0] = sum[i][1] = bias;
+      pin(sum[i][0], sum[i][1]);
     }
     QUERN_UNROLL
-    for (size_t i = 0; i < 8; ++i) {
-      const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
-      const Codes weights = Block::codes(block, s);
-      QUERN_UNROLL
-      for (size_t t = 0; t < N; ++t) add_products(weights.rows, broadcast4(codes + k * t + 4 * s), sum[t]);
-    }
-    __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
-    pin(d[0], d[1]);
-    const Bits ones = _mm256_set1_epi16(1);
-    QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      const __m256 da = _mm256_set1_ps(scales[groups * t]);
-      Bits total = _mm256_setzero_si256();  // S in every lane
-      if constexpr (Block::kHasMin) {
-        const Bits halves = _mm256_madd_epi16(broadcast8(sums + 4 * groups * t), ones);
-        total = _mm256_add_epi32(halves, _mm256_shuffle_epi32(halves, 0xb1));
+    for (size_t i = 0; i < 8 * P; ++i) {
+      const size_t j = i / (2 * P), p = i / 2 % P, high = i % 2;
+      const size_t s = j + 4 * high, nth = 2 * j + high;  // steps that share their bytes follow each other
+      const uint8_t* const panel_block = block + p * panel_stride;
+      if constexpr (kPacked) {
+        prefetch_weights<C, Block::kBytes>(panel_block, nth);
+      } else if constexpr (C == kTileTokens) {
+        prefetch_activations<Tile>(a, nth);
       }
+      const Codes w = Block::codes(panel_block, s);
       QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r) {
-        Bits dot = _mm256_madd_epi16(sum[t][r], ones);
-        if constexpr (Block::kAddBack != 0) {
-          static_assert(Block::kAddBack == 16 && Block::kHasMin);
-          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(total, 4));
+      for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[p * C + t]);
+    }
+    QUERN_UNROLL
+    for (size_t p = 0; p < P; ++p) {
+      const uint8_t* const panel_block = block + p * panel_stride;
+      __m256 d[2] = {Block::scale(panel_block, 0), Block::scale(panel_block, 1)};
+      pin(d[0], d[1]);
+      const Bits ones = _mm256_set1_epi16(1);
+      QUERN_UNROLL
+      for (size_t t = 0; t < C; ++t) {
+        const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
+        QUERN_UNROLL
+        for (size_t r = 0; r < 2; ++r) {
+          Bits dot = _mm256_madd_epi16(sum[p * C + t][r], ones);
+          if constexpr (kAddBack<Format> != 0) {
+            static_assert(kAddBack<Format> == 16);
+            dot = _mm256_add_epi32(dot, broadcast4(side + Side::kSums16 + 4 * t));
+          }
+          float* out = acc + kPanelRows * (p * C + t) + 8 * r;
+          __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
+          if constexpr (Block::kHasMin)
+            y = _mm256_fmadd_ps(Block::minimum(panel_block, r),
+                                broadcast_f32(side + Side::kScaledSums + 4 * t), y);
+          _mm256_storeu_ps(out, y);
         }
-        float* out = acc + kPanelRows * t + 8 * r;
-        __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
-        if constexpr (Block::kHasMin)
-          y = _mm256_fmadd_ps(Block::minimum(block, r), _mm256_mul_ps(da, _mm256_cvtepi32_ps(total)), y);
-        _mm256_storeu_ps(out, y);
       }
     }
     compiler_fence();
@@ -190,40 +93,44 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const Quantiz
 
 template <class Block>
 struct Tiles {
-  template <int N>
-  static void tile(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop<Block, N>(blocks, n_blocks, a, acc);
+    tile_loop<Block, C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
 };
 
-// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
-constexpr size_t kUnpackTokens = 32;
+// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes. Zen 3, cycles
+// of a block x 4 tokens: Q4_0 58 packed and 53 as bytes, 18 for taking it apart; Q4_1 62, 58, 20; Q5_0 72,
+// 54, 23; Q5_1 85, 62, 24. Multiply-adds a cycle, packed / as bytes: 16 tokens of Q4_0 34.9 / 32.8, 32 tokens
+// 34.5 / 34.4; 8 tokens of Q5_0 28.3 / 28.0, 16 tokens 28.3 / 32.
+template <class Format>
+constexpr size_t kUnpackTokens = Format::kBits == 5 ? 9 : 32;
 
 template <class Format>
-struct Kernel {
+struct Kernel : Tiles<PackedBlock<Format>> {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kChunkBlocks = 32;  // 20 KB as bytes
+  static constexpr size_t kChunkBlocks = 128;
 
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
-                         size_t n_tokens, float* acc) noexcept {
-    if (n_tokens < kUnpackTokens) {
-      for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, n_tokens, acc);
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    if (n_tokens < kUnpackTokens<Format>) {
+      for_each_tile<Kernel>(blocks, n_blocks, a, token, n_tokens, weight, acc);
       return;
     }
     alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Format>::kBytes];
-    unpack<Format>(blocks, n_blocks, bytes);
-    for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, n_tokens, acc);
+    unpack_blocks<Format>(blocks, n_blocks, bytes);
+    for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, token, n_tokens, weight, acc);
   }
 };
 
 }  // namespace
 
-void matmul_q4_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_0>>(args); }
-void matmul_q4_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_1>>(args); }
-void matmul_q5_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_0>>(args); }
-void matmul_q5_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_1>>(args); }
+void matmul_q4_0(const MatmulArgs& args) noexcept { matmul<Kernel<Q4_0>>(args); }
+void matmul_q4_1(const MatmulArgs& args) noexcept { matmul<Kernel<Q4_1>>(args); }
+void matmul_q5_0(const MatmulArgs& args) noexcept { matmul<Kernel<Q5_0>>(args); }
+void matmul_q5_1(const MatmulArgs& args) noexcept { matmul<Kernel<Q5_1>>(args); }
 
 }  // namespace quern::avx2

@@ -13,142 +13,163 @@
 namespace quern::avx2 {
 namespace {
 
-constexpr size_t kPanelBlockBytes = 3360;
-constexpr size_t kBlockGroups = 8;
-
-// A group taken apart: 16 f32 scales; twice 16 pairs of int16 (scale, scale), of the first and second 16
-// weights; 8 steps of 16 rows x 4 codes.
-constexpr size_t kScaleAt = 0, kSubScalesAt = 64, kCodesAt = 192, kGroupBytes = 192 + 512;
-
-// One step of one half: the codes of four groups, 8 rows.
-QUERN_INLINE void unpack_step(const uint8_t* step, uint8_t* groups) {
-  const Bits nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(48);
-  const Bits a = load(step), b = load(step + 64), qh = load(step + 128);
-  store(groups,
-        _mm256_or_si256(_mm256_and_si256(a, nibble), _mm256_and_si256(_mm256_slli_epi16(qh, 4), pair)));
-  store(groups + kGroupBytes,
-        _mm256_or_si256(_mm256_and_si256(b, nibble), _mm256_and_si256(_mm256_slli_epi16(qh, 2), pair)));
-  store(groups + 2 * kGroupBytes,
-        _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(a, 4), nibble), _mm256_and_si256(qh, pair)));
-  store(groups + 3 * kGroupBytes, _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(b, 4), nibble),
-                                                  _mm256_and_si256(_mm256_srli_epi16(qh, 2), pair)));
-}
-
-// groups: [8] groups of kGroupBytes.
-QUERN_INLINE void unpack_header(const uint8_t* block, uint8_t* groups) {
-  const __m256 d[2] = {load_f16(block), load_f16(block + 16)};
-  for (size_t g = 0; g < kBlockGroups; ++g, groups += kGroupBytes) {
-    QUERN_UNROLL
-    for (size_t r = 0; r < 2; ++r) store(groups + kScaleAt + 32 * r, _mm256_castps_si256(d[r]));
-    QUERN_UNROLL
-    for (size_t half = 0; half < 2; ++half) {
-      const uint8_t* scales = block + 32 + 16 * (2 * g + half);
-      const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-      uint8_t* pairs = groups + kSubScalesAt + 64 * half;
-      store(pairs, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, x)));
-      store(pairs + 32, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, x)));
-    }
-  }
-}
-
-QUERN_KERNEL void unpack(const uint8_t* block, size_t n_blocks, uint8_t* groups) noexcept {
-  for (; n_blocks != 0; --n_blocks, block += kPanelBlockBytes, groups += kBlockGroups * kGroupBytes) {
-    unpack_header(block, groups);
-    for (size_t half = 0; half < 2; ++half) {
-      for (size_t j = 0; j < 8; ++j) {
-        const uint8_t* step = block + 288 + 192 * (8 * half + j);
-        uint8_t* codes = groups + 4 * half * kGroupBytes + kCodesAt + 64 * j;
-        unpack_step(step, codes);
-        unpack_step(step + 32, codes + 32);
-      }
-    }
-  }
-}
-
-// dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x N tokens. groups: stride of sums.
-template <int N>
-QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const int8_t* codes, size_t k,
-                           const int16_t* sums, size_t groups, Bits dots[N][2]) {
-  Bits sum[N][2];
+// dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x C tokens.
+template <size_t C>
+QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, const uint8_t* side,
+                           Bits dots[C][2]) {
+  using Tile = TileBlock<C>;
+  Bits sum[C][2];
   QUERN_UNROLL
-  for (size_t t = 0; t < N; ++t) {
-    const Bits pairs = broadcast4(sums + 4 * groups * t + 2 * half);
-    sum[t][0] = sum[t][1] = _mm256_mullo_epi16(pairs, _mm256_set1_epi16(-32));
+  for (size_t t = 0; t < C; ++t) {
+    sum[t][0] = sum[t][1] = broadcast4(side + TileSide<C>::kBias32 + 4 * C * half + 4 * t);
     pin(sum[t][0], sum[t][1]);
   }
   QUERN_UNROLL
-  for (size_t j = 0; j < 4; ++j) {
-    const uint8_t* step = group + kCodesAt + 64 * (4 * half + j);
-    const Bits w[2] = {load(step), load(step + 32)};
+  for (size_t s = 4 * half; s < 4 * half + 4; ++s) {
+    const Codes w = Q6KGroup::codes(group, s);
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) add_products(w, broadcast4(codes + k * t + 16 * half + 4 * j), sum[t]);
+    for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[t]);
   }
-  const uint8_t* pairs = group + kSubScalesAt + 64 * half;
-  const Bits scale[2] = {load(pairs), load(pairs + 32)};
+  const Bits scale[2] = {Q6KGroup::sub_scales(group, half, 0), Q6KGroup::sub_scales(group, half, 1)};
   QUERN_UNROLL
-  for (size_t t = 0; t < N; ++t) {
+  for (size_t t = 0; t < C; ++t) {
     QUERN_UNROLL
     for (size_t r = 0; r < 2; ++r) dots[t][r] = _mm256_madd_epi16(sum[t][r], scale[r]);
   }
 }
 
-template <int N>
-QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const QuantizedActivations& a,
+// n_groups groups x C tokens, added to acc[C][16]. first: a place for the sums of the first halves [C][16],
+// which the registers have no room for while the second ones are summed.
+template <size_t C>
+QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const TilePosition& at, int32_t* first,
                             float* acc) noexcept {
-  const int8_t* codes = a.codes;
-  const float* scales = a.scales;
-  const int16_t* sums = a.sums;
-  const size_t k = a.k, groups = a.groups;
-  for (; n_groups != 0; --n_groups, group += kGroupBytes, codes += 32, scales += 1, sums += 4) {
-    Bits first[N][2];  // of four tokens: in memory while the second half is summed
-    sum_half<N>(group, 0, codes, k, sums, groups, first);
-    Bits second[N][2];
-    sum_half<N>(group, 1, codes, k, sums, groups, second);
-    const __m256 d[2] = {_mm256_castsi256_ps(load(group + kScaleAt)),
-                         _mm256_castsi256_ps(load(group + kScaleAt + 32))};
+  using Tile = TileBlock<C>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_groups != 0;
+       --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes, side += TileSide<C>::kBytes) {
+    Bits dots[C][2];
+    sum_half<C>(group, 0, a, side, dots);
     QUERN_UNROLL
-    for (size_t t = 0; t < N; ++t) {
-      const __m256 da = _mm256_set1_ps(scales[groups * t]);
+    for (size_t i = 0; i < 2 * C; ++i) store(first + 8 * i, dots[i / 2][i % 2]);
+    compiler_fence();
+    sum_half<C>(group, 1, a, side, dots);
+    const __m256 d[2] = {Q6KGroup::scale(group, 0), Q6KGroup::scale(group, 1)};
+    QUERN_UNROLL
+    for (size_t t = 0; t < C; ++t) {
+      const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
       for (size_t r = 0; r < 2; ++r) {
-        float* out = acc + kPanelRows * t + 8 * r;
-        const __m256 dot = _mm256_cvtepi32_ps(_mm256_add_epi32(first[t][r], second[t][r]));
-        _mm256_storeu_ps(out, _mm256_fmadd_ps(dot, _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out)));
+        const size_t i = kPanelRows * t + 8 * r;
+        add_scaled(_mm256_add_epi32(load(first + i), dots[t][r]), _mm256_mul_ps(d[r], da), acc + i);
       }
     }
     compiler_fence();
   }
 }
 
+// The same for P panels straight from their packed blocks, added to acc[P][C][16], where memory is the limit:
+// 8 rows and one token at a time, for which the sums of a half's four groups fit in registers, so that
+// reading never pauses.
+template <size_t C, size_t P>
+QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                                   const TilePosition& at, float* acc) noexcept {
+  using Tile = TileBlock<C>;
+  using Side = TileSide<C>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, a += Q6_K::kGroups * Tile::kBytes,
+                        side += Q6_K::kGroups * Side::kBytes) {
+    for (size_t i = 0; i < 2 * P * C * 2; ++i) {
+      const size_t half = i / (2 * P * C), p = i / (2 * C) % P, t = i / 2 % C, r = i % 2;
+      const uint8_t* const panel_block = block + p * panel_stride;
+      const uint8_t* const steps = q6_k_step(panel_block, half, 0) + 32 * r;
+      const uint8_t* const tile = a + 4 * half * Tile::kBytes + 4 * t;
+      const uint8_t* const biases = side + 4 * half * Side::kBytes + Side::kBias32 + 4 * t;
+      const uint8_t* const ahead = steps + kPrefetchAhead<C> + 768 * r;
+      Bits dot[4];
+      QUERN_UNROLL
+      for (size_t sub = 0; sub < 2; ++sub) {
+        Bits sum[4];
+        QUERN_UNROLL
+        for (size_t g = 0; g < 4; ++g) {
+          sum[g] = broadcast4(biases + g * Side::kBytes + 4 * C * sub);
+          pin(sum[g]);
+        }
+        QUERN_UNROLL
+        for (size_t s = 4 * sub; s < 4 * sub + 4; ++s) {
+          compiler_fence();
+          if (t == 0) {
+            prefetch(ahead + 96 * s);
+            if (s % 2 == 0) prefetch(ahead + 96 * s + 64);
+          }
+          QUERN_UNROLL
+          for (size_t g = 0; g < 4; ++g) {
+            Bits products = _mm256_maddubs_epi16(q6_k_codes(steps + Q6_K::kStepBytes * s, g),
+                                                 broadcast4(tile + g * Tile::kBytes + Tile::kStepBytes * s));
+            sum[g] = _mm256_add_epi16(sum[g], products);
+            pin(sum[g]);
+          }
+        }
+        QUERN_UNROLL
+        for (size_t g = 0; g < 4; ++g) {
+          const Bits scaled =
+              _mm256_madd_epi16(sum[g], q6_k_sub_scales(panel_block, 2 * (4 * half + g) + sub, r));
+          dot[g] = sub == 0 ? scaled : _mm256_add_epi32(dot[g], scaled);
+          pin(dot[g]);
+        }
+      }
+      const __m256 d = load_f16(panel_block + 16 * r);
+      float* const out = acc + kPanelRows * (p * C + t) + 8 * r;
+      QUERN_UNROLL
+      for (size_t g = 0; g < 4; ++g)
+        add_scaled(dot[g], _mm256_mul_ps(d, broadcast_f32(tile + g * Tile::kBytes + Tile::kScales)), out);
+    }
+  }
+}
+
+struct Packed {
+  using Activations = QuantizedActivations;
+  static constexpr size_t kBlockWeights = 256;
+  static constexpr size_t kBlockBytes = Q6_K::kBytes;
+
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
+                   float* acc) noexcept {
+    tile_loop_packed<C, P>(blocks, panel_stride, n_blocks, at, acc);
+  }
+};
+
 // Below this many tokens, memory sets the pace: blocks are taken apart one by one, so that reading never
-// pauses for long (one token, one Zen 4 core: 28 GB/s, four blocks at once 10). Above, fewer and longer
-// passes are faster.
+// pauses for long. Above, fewer and longer passes are faster.
 constexpr size_t kManyTokens = 5;
+// Taking a block apart and multiplying take turns, so its request is for most of the next block.
+constexpr size_t kUnpackAhead = 3072;
 
 struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 256;
-  static constexpr size_t kBlockBytes = kPanelBlockBytes;
+  static constexpr size_t kBlockBytes = Q6_K::kBytes;
   static constexpr size_t kChunkBlocks = 4;  // 22 KB taken apart
 
-  template <int N>
-  static void tile(const uint8_t* groups, size_t n_groups, const QuantizedActivations& a,
+  template <size_t C, size_t>
+  static void tile(const uint8_t* groups, size_t, size_t n_groups, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop<N>(groups, n_groups, a, acc);
+    alignas(32) int32_t first[C * kPanelRows];
+    tile_loop<C>(groups, n_groups, at, first, acc);
   }
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a,
-                         size_t n_tokens, float* acc) noexcept {
-    alignas(64) uint8_t groups[kChunkBlocks * kBlockGroups * kGroupBytes];
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    alignas(64) uint8_t groups[kChunkBlocks * Q6_K::kGroups * Q6KGroup::kBytes];
     const size_t at_once = n_tokens < kManyTokens ? 1 : n_blocks;
     for (size_t block = 0; block < n_blocks; block += at_once) {
-      unpack(blocks + block * kBlockBytes, at_once, groups);
-      for_each_tile<Kernel>(groups, at_once * kBlockGroups, a.at(0, block * kBlockWeights), n_tokens, acc);
+      unpack_q6_k<kUnpackAhead>(blocks + block * kBlockBytes, at_once, groups);
+      for_each_tile<Kernel>(groups, at_once * Q6_K::kGroups, a, token, n_tokens,
+                            weight + block * kBlockWeights, acc);
     }
   }
 };
 
 }  // namespace
 
-void matmul_q6_k(const MatmulArgs& args) noexcept { walk_panels<Kernel>(args); }
+void matmul_q6_k(const MatmulArgs& args) noexcept { matmul<Kernel, Packed>(args); }
 
 }  // namespace quern::avx2

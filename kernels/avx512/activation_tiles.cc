@@ -1,46 +1,8 @@
-// Lays quantized activations out in tiles (tile.h).
+// Lays quantized activations out in tiles (kernels/vnni_tiles.h).
 #include "kernels/avx512/avx512_kernels.h"
 #include "kernels/avx512/tile.h"
 
 namespace quern::avx512 {
-namespace {
-
-template <class T>
-QUERN_INLINE void put(uint8_t* p, T value) {
-  __builtin_memcpy(p, &value, sizeof value);
-}
-
-template <int C>
-void pack_tile(const QuantizedRows& a, size_t token, size_t n, size_t k, uint8_t* out) {
-  using Block = TileBlock<C>;
-  const size_t groups = k / 32;
-  for (size_t g = 0; g < groups; ++g, out += Block::kBytes) {
-    for (size_t c = 0; c < C; ++c) {
-      if (c >= n) {  // padding: zeros, whose results nobody keeps
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * c), _mm256_setzero_si256());
-        for (size_t row = Block::kScale; row < Block::kBytes; row += 4 * C) put(out + row + 4 * c, 0);
-        continue;
-      }
-      const size_t t = token + c;
-      const void* codes = a.codes + t * k + 32 * g;
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * c),
-                          _mm256_loadu_si256(static_cast<const __m256i*>(codes)));
-      const float da = a.scales[t * groups + g];
-      const int16_t* sums = a.sums + 4 * (t * groups + g);
-      const int32_t s0 = sums[0] + sums[1], s1 = sums[2] + sums[3], s = s0 + s1;
-      put(out + Block::kScale + 4 * c, da);
-      put(out + Block::kBias8 + 4 * c, -8 * s);
-      put(out + Block::kBias16 + 4 * c, -16 * s);
-      put(out + Block::kBias128 + 4 * c, -128 * s);
-      put(out + Block::kBias32Low + 4 * c, -32 * s0);
-      put(out + Block::kBias32High + 4 * c, -32 * s1);
-      put(out + Block::kScaledSum + 4 * c, da * static_cast<float>(s));
-    }
-  }
-}
-
-}  // namespace
-
 size_t tile_bytes(size_t n_tokens, size_t k) noexcept {
   const size_t full = n_tokens / kTileTokens * kTileTokens, rest = n_tokens - full;
   return (full + (rest == 0 ? 0 : tile_width(rest))) * (k / 32) * kTokenBlockBytes;

@@ -28,6 +28,7 @@ size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept;
 
+extern const ProbeLoops kProbeLoops;
 extern const KernelSet kKernelSet;
 
 }  // namespace quern::avx512

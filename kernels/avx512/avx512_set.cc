@@ -33,8 +33,10 @@ const KernelSet kKernelSet = {
     .rope = avx2::rope,
     .swiglu = avx2::swiglu,
     .store_kv = avx2::store_kv,
-    .attend = avx2::attend,
+    .attend_segment = avx2::attend_segment,
+    .merge_segment = avx2::merge_segment,
     .sum_exp = avx2::sum_exp,
+    .probe = &kProbeLoops,
 };
 
 }  // namespace quern::avx512

@@ -90,7 +90,7 @@ struct Q8_0 {
 };
 
 template <class Format, int C>
-QUERN_KERNEL void tile(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) {
+QUERN_KERNEL void tile(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) noexcept {
   using Block = TileBlock<C>;
   __m512 acc[C];
   QUERN_UNROLL
@@ -155,7 +155,8 @@ QUERN_INLINE Bits load_scales(const uint8_t* block, size_t sub_block) {
 }
 
 template <int C>
-QUERN_KERNEL void tile_q6_k(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) {
+QUERN_KERNEL void tile_q6_k(const uint8_t* panel, size_t groups, const uint8_t* a,
+                            const Output& out) noexcept {
   using Block = TileBlock<C>;
   __m512 acc[C];
   QUERN_UNROLL
@@ -195,7 +196,8 @@ QUERN_KERNEL void tile_q6_k(const uint8_t* panel, size_t groups, const uint8_t* 
 // The same for one or two tokens, where memory is the limit: a half's bytes are read once, line after line,
 // for its four groups together.
 template <int C>
-QUERN_KERNEL void tile_q6_k_narrow(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) {
+QUERN_KERNEL void tile_q6_k_narrow(const uint8_t* panel, size_t groups, const uint8_t* a,
+                                   const Output& out) noexcept {
   using Block = TileBlock<C>;
   __m512 acc[C];
   QUERN_UNROLL
@@ -248,7 +250,7 @@ QUERN_KERNEL void tile_q6_k_narrow(const uint8_t* panel, size_t groups, const ui
   for (int c = 0; c < C; ++c) out.store(static_cast<size_t>(c), acc[c]);
 }
 
-using TileFn = void (*)(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out);
+using TileFn = void (*)(const uint8_t* panel, size_t groups, const uint8_t* a, const Output& out) noexcept;
 
 // The kernels of one format by the number of tokens, 1 to 16 (tile_width).
 struct Tiles {

@@ -1,4 +1,5 @@
-// What the AVX-512 VNNI matmul kernels share: the layout of an activation tile and the tile loop.
+// What the AVX-512 VNNI matmul kernels share: the widths of activation tiles (kernels/vnni_tiles.h) and a few
+// instructions.
 //
 // Everything is anonymous: each file that is compiled for AVX-512 has its own copy, so that the linker can
 // never pick an AVX-512 copy for code that runs on any CPU. Included by kernels/avx512/*.cc only.
@@ -10,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/avx512/avx512_kernels.h"
+#include "kernels/vnni_tiles.h"
 #include "quant/panel_layout.h"
 
 // Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
@@ -25,20 +27,6 @@ namespace quern::avx512 {
 namespace {
 
 using Bits = __m512i;
-
-// Activations as the tiles read them: for a tile of C tokens and every group of 32 values one block of 60 * C
-// bytes,
-//   codes int8 [C][32] | da f32 [C] | -8 S | -16 S | -128 S | -32 S0 | -32 S1 (int32 [C] each) | da *
-//   float(S) f32 [C]
-// S = S0 + S1. A sum of offset codes starts from its bias, which costs nothing, so each offset in use has its
-// row; with C = 16 a row is one cache line, and lines that a format does not use are not touched.
-template <int C>
-struct TileBlock {
-  static constexpr size_t kScale = 32 * C, kBias8 = 36 * C, kBias16 = 40 * C, kBias128 = 44 * C,
-                          kBias32Low = 48 * C, kBias32High = 52 * C, kScaledSum = 56 * C, kBytes = 60 * C;
-};
-
-constexpr size_t kTokenBlockBytes = 60;  // per token and group, whatever the tile's width
 
 // Width of the tile that takes `n` tokens (1..16): the next one that there is a kernel for.
 constexpr size_t tile_width(size_t n) { return n <= 4 ? n : (n + 3) / 4 * 4; }

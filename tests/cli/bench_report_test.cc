@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -44,7 +45,7 @@ std::string document(const BenchFormat& form, const BenchModel& model,
     if (i > 0) text += form.separator;
     text += form.result(model, results[i]);
   }
-  return text + form.footer();
+  return text + form.footer(model, results);
 }
 
 TEST(BenchReport, AverageIsTheMeanOfTheRates) {
@@ -74,6 +75,66 @@ TEST(BenchReport, MarkdownIsLlamaBenchsToTheLetter) {
             "d512 |        96.00 ± 45.25 |\n");
 }
 
+// Half a second's and a second's work of 100 G at peaks of 400 G and 125 G: half and four fifths.
+BenchResult limited(BenchResult result) {
+  result.samples_ns = {500'000'000, 1'000'000'000};
+  result.limit = {100'000'000'000, {400e9, 125e9}};
+  result.attention = {0.15, 3'000'000'000, 6'000'000'000};
+  result.load_ns = 310'000'000;
+  result.first_token_ns = 1'020'000'000;
+  result.peak_memory_bytes = uint64_t{3} << 30;
+  return result;
+}
+
+TEST(BenchReport, SharesAreOfEachRepetitionsOwnPeak) {
+  const BenchResult result = limited(prompt_512());
+  EXPECT_EQ(result.shares(), (std::vector<double>{0.5, 0.8}));
+  EXPECT_DOUBLE_EQ(result.work_rate(), 150e9);
+  EXPECT_DOUBLE_EQ(result.peak_rate(), 262.5e9);
+  EXPECT_DOUBLE_EQ(result.attention_share(), 0.1);
+  EXPECT_TRUE(prompt_512().shares().empty());
+  EXPECT_EQ(prompt_512().peak_rate(), 0);
+}
+
+TEST(BenchReport, MarkdownAddsTheLimitsBehindLlamaBenchsColumns) {
+  BenchModel model = mistral();
+  model.probed = true;
+  model.multiply_instruction = "vpmaddubsw";
+  BenchResult generation = limited(prompt_512());
+  generation.n_prompt = 0;
+  generation.n_gen = 128;
+  const std::string text = document(format("md"), model, {limited(prompt_512()), generation});
+  const std::string plain = document(format("md"), mistral(), {});
+  EXPECT_TRUE(text.starts_with(plain.substr(0, plain.find('\n'))));
+  EXPECT_NE(text.find(" |  150.0 GMAC/s |   65 % (50-80) |  10.0 %, 40.0 GMAC/s |\n"), std::string::npos)
+      << text;
+  EXPECT_NE(text.find(" |    150.0 GB/s |   65 % (50-80) |    10.0 %, 20.0 GB/s |\n"), std::string::npos)
+      << text;
+  EXPECT_NE(
+      text.find("\n\npeak: 2 threads; plain read 262.5 GB/s; vpmaddubsw 262.5 GMAC/s\n"
+                "start: load 0.31 s, first token of pp512 after 1.02 s; peak memory 3.00 GiB\n\nbuild: "),
+      std::string::npos)
+      << text;
+}
+
+TEST(BenchReport, JsonHasNullForWhatWasNotMeasured) {
+  BenchResult both = limited(prompt_512());
+  both.n_gen = 16;
+  both.limit = {};
+  const nlohmann::json rows =
+      nlohmann::json::parse(document(format("json"), mistral(), {limited(prompt_512()), prompt_512(), both}));
+  EXPECT_EQ(rows[0]["multiply_share"], 0.65);
+  EXPECT_EQ(rows[0]["multiply_share_min"], 0.5);
+  EXPECT_EQ(rows[0]["multiply_share_max"], 0.8);
+  EXPECT_EQ(rows[0]["samples_share"], (std::vector<double>{0.5, 0.8}));
+  EXPECT_EQ(rows[0]["attention_kv_bytes_per_second"], 20e9);
+  EXPECT_TRUE(rows[0]["read_share"].is_null());
+  for (const char* key : {"multiply_share", "read_share", "load_ns", "attention_share"})
+    EXPECT_TRUE(rows[1][key].is_null()) << key;
+  for (const char* key : {"multiply_share", "read_share", "weight_bytes_per_second", "layer_macs_per_second"})
+    EXPECT_TRUE(rows[2][key].is_null()) << key;
+}
+
 TEST(BenchReport, MarkdownShowsWhatIsNotTheDefault) {
   BenchModel model = mistral();
   model.kv_type = "f32";
@@ -93,6 +154,8 @@ TEST(BenchReport, JsonHasLlamaBenchsFieldsInTheirOrder) {
   ASSERT_EQ(parsed.size(), 2u);
   std::vector<std::string> keys;
   for (const auto& item : parsed[0].items()) keys.push_back(item.key());
+  ASSERT_GT(keys.size(), expected.size());
+  keys.resize(expected.size());  // ours stand behind these
   EXPECT_EQ(keys, expected);
   EXPECT_EQ(parsed[0]["model_filename"], "mistral \"7B\".gguf");
   EXPECT_EQ(parsed[0]["cpu_strict"], false);
@@ -103,7 +166,11 @@ TEST(BenchReport, JsonHasLlamaBenchsFieldsInTheirOrder) {
 TEST(BenchReport, CsvQuotesEveryValue) {
   const std::string text = document(format("csv"), mistral(), {prompt_512()});
   EXPECT_TRUE(text.starts_with("build_commit,build_number,cpu_info,"));
-  EXPECT_TRUE(text.ends_with(",\"384.000000\",\"181.019336\"\n")) << text;
+  EXPECT_NE(text.find(",\"384.000000\",\"181.019336\",\"\","), std::string::npos) << text;
+  EXPECT_TRUE(text.ends_with(",\"\"\n")) << text;
+  const std::string header = text.substr(0, text.find('\n'));
+  EXPECT_NE(header.find(",avg_ts,stddev_ts,load_ns,"), std::string::npos) << header;
+  EXPECT_EQ(std::count(header.begin(), header.end(), ','), std::count(text.begin(), text.end(), ',') / 2);
   EXPECT_NE(text.find(",\"mistral \"\"7B\"\".gguf\","), std::string::npos);
 }
 

@@ -20,10 +20,28 @@ const std::vector<std::string> kFields = {
     "embeddings",   "n_prompt",     "n_gen",          "test_time",  "avg_ns",       "stddev_ns",
     "avg_ts",       "stddev_ts"};
 
+// What stands behind these.
+const std::vector<std::string> kMoreFields = {"load_ns",
+                                              "first_token_ns",
+                                              "peak_memory_bytes",
+                                              "weight_bytes_per_second",
+                                              "read_bytes_per_second",
+                                              "read_share",
+                                              "read_share_min",
+                                              "read_share_max",
+                                              "layer_macs_per_second",
+                                              "multiply_macs_per_second",
+                                              "multiply_share",
+                                              "multiply_share_min",
+                                              "multiply_share_max",
+                                              "attention_share",
+                                              "attention_kv_bytes_per_second",
+                                              "attention_macs_per_second"};
+
 class Bench : public testing::Test {
  protected:
   ProcessResult bench(const std::vector<std::string>& more) {
-    std::vector<std::string> arguments = {"bench", model_, "-p", "16", "-n", "4", "-r", "3"};
+    std::vector<std::string> arguments = {"bench", model_, "-p", "16", "-n", "4", "-r", "3", "--no-probe"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return quern(arguments);
   }
@@ -39,6 +57,8 @@ TEST_F(Bench, JsonHasTheFieldsInTheirOrder) {
   ASSERT_EQ(rows.size(), 4u);  // two tests for each number of threads
   std::vector<std::string> expected = kFields;
   expected.insert(expected.end(), {"samples_ns", "samples_ts"});
+  expected.insert(expected.end(), kMoreFields.begin(), kMoreFields.end());
+  expected.push_back("samples_share");
   for (const nlohmann::ordered_json& row : rows) {
     std::vector<std::string> keys;
     for (const auto& [key, value] : row.items()) {
@@ -50,6 +70,13 @@ TEST_F(Bench, JsonHasTheFieldsInTheirOrder) {
     double sum = 0;
     for (const double ts : row["samples_ts"]) sum += ts;
     EXPECT_NEAR(row["avg_ts"].get<double>(), sum / 3, 1e-3 * sum);
+    EXPECT_TRUE(row["samples_share"].empty());  // not measured
+    EXPECT_TRUE(row["read_share"].is_null() && row["multiply_share"].is_null()) << row;
+    EXPECT_GT(row["load_ns"], 0);
+    EXPECT_GT(row["first_token_ns"], row["load_ns"]);
+    EXPECT_GT(row["peak_memory_bytes"], 1 << 20);
+    EXPECT_GT(row["attention_share"], 0.0);
+    EXPECT_LT(row["attention_share"], 1.0);
   }
   EXPECT_EQ(rows[0]["n_prompt"], 16);
   EXPECT_EQ(rows[0]["n_gen"], 0);
@@ -85,14 +112,61 @@ TEST_F(Bench, MarkdownIsLlamaBenchsTable) {
   EXPECT_NE(result.out.find(" \u00b1 "), std::string::npos);
 }
 
+TEST_F(Bench, SharesAreOfLimitsMeasuredInTheSameRun) {
+  const ProcessResult result = quern({"bench", model_, "-p", "32", "-n", "8", "-pg", "16,4", "-r", "3", "-t",
+                                      "1", "--isa", "scalar", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  ASSERT_EQ(rows.size(), 3u);
+  const nlohmann::json &prompt = rows[0], &generation = rows[1], &both = rows[2];
+  EXPECT_EQ(prompt["samples_share"].size(), 3u);
+  EXPECT_GT(prompt["multiply_share"], 0.0);
+  EXPECT_TRUE(prompt["read_share"].is_null());
+  EXPECT_EQ(generation["samples_share"].size(), 3u);
+  EXPECT_GT(generation["read_share"], 0.0);
+  EXPECT_TRUE(generation["multiply_share"].is_null());
+  EXPECT_EQ(both["n_prompt"], 16);
+  EXPECT_EQ(both["n_gen"], 4);
+  EXPECT_TRUE(both["samples_share"].empty()) << "two kinds of work have no common limit";
+  // stories260k: 5 layers of dim 64, 8 heads of 8 on 4 KV heads, hidden 172; q4_0 leaves the narrow ones
+  // alone.
+  const double macs = 5 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 172 * 64);
+  const double rate = prompt["layer_macs_per_second"], tokens = prompt["avg_ts"];
+  EXPECT_GT(rate, 0.3 * macs * tokens);  // a median beside a mean, on a machine that does other things
+  EXPECT_LT(rate, 3 * macs * tokens);
+  EXPECT_LT(both["peak_memory_bytes"], 512 << 20) << "the probe's own memory does not count";
+}
+
+TEST_F(Bench, MarkdownWithLimitsBeginsAsWithout) {
+  const ProcessResult without = bench({});
+  const ProcessResult with = quern({"bench", model_, "-p", "16", "-n", "4", "-r", "1"});
+  ASSERT_EQ(with.exit_code, 0) << describe(with);
+  const std::string header = without.out.substr(0, without.out.find('\n'));
+  EXPECT_TRUE(with.out.starts_with(header)) << describe(with);
+  EXPECT_NE(with.out.find("|          work |    of the peak |            attention |\n"), std::string::npos)
+      << describe(with);
+  EXPECT_NE(with.out.find("\npeak: "), std::string::npos);
+  EXPECT_NE(with.out.find("\nstart: load "), std::string::npos);
+  EXPECT_NE(with.out.find("\n\nbuild: "), std::string::npos);
+  EXPECT_EQ(without.out.find("peak"), std::string::npos);
+}
+
+TEST_F(Bench, RefusesPairsThatAreNone) {
+  for (const char* pair : {"512", "1,2,3", "a,b", "-1,4", ""}) {
+    const ProcessResult result = quern({"bench", model_, "-pg", pair});
+    EXPECT_EQ(result.exit_code, 1) << pair << ": " << describe(result);
+  }
+}
+
 TEST_F(Bench, ZeroSkipsATest) {
-  const ProcessResult result = quern({"bench", model_, "-p", "0", "-n", "4", "-r", "1", "-o", "json"});
+  const ProcessResult result =
+      quern({"bench", model_, "-p", "0", "-n", "4", "-r", "1", "-o", "json", "--no-probe"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_EQ(nlohmann::json::parse(result.out).size(), 1u);
 }
 
 TEST_F(Bench, LongerThanTheTrainedContextStillWorksOrSaysWhy) {
-  const ProcessResult result = quern({"bench", model_, "-p", "600", "-n", "0", "-r", "1"});
+  const ProcessResult result = quern({"bench", model_, "-p", "600", "-n", "0", "-r", "1", "--no-probe"});
   EXPECT_EQ(result.exit_code, 0) << describe(result);
 }
 

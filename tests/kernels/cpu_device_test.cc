@@ -172,7 +172,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(writable_format
 
 TEST_P(EveryFormat, HasTheSameBitsForAnySetThreadsAndChunks) {
   const Weights weights(block_format(GetParam()));
-  for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+  for (const KvType kv : {KvType::kF16, KvType::kF32, KvType::kQ8_0}) {
     const std::vector<float> expected = run(weights, test::reference_set(), 1, kv, {kTokens});
     ASSERT_EQ(expected.size(), kTokens * kVocab);
     for (const float z : expected) ASSERT_TRUE(std::isfinite(z));
@@ -402,10 +402,27 @@ TEST(CpuDevice, AllocationsThatCannotBeMadeAreResourceErrors) {
   }
 }
 
-TEST(KvShape, CountsWholeTiles) {
-  EXPECT_EQ((KvShape{2, 3, 8, 1, KvType::kF16}).bytes(), 2u * 3 * 8 * 64 * 2 * 2);
-  EXPECT_EQ((KvShape{2, 3, 8, 64, KvType::kF32}).bytes(), 2u * 3 * 8 * 64 * 2 * 4);
-  EXPECT_EQ((KvShape{2, 3, 8, 65, KvType::kF16}).bytes(), 2u * 3 * 8 * 128 * 2 * 2);
+TEST(DeviceTimes, CountKeysOnceACallAndPairsPerHead) {
+  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 2, .head_dim = 8, .rotary_dim = 8, .window = 0};
+  constexpr uint64_t kKeyBytes = 2 * 2 * 8 * 2;  // K and V of two heads of 8 numbers of f16
+  DeviceTimes times;
+  times.count_attention(shape, KvType::kF16, 10, 0);
+  EXPECT_EQ(times.attention_kv_bytes, 0u);
+  times.count_attention(shape, KvType::kF16, 10, 1);
+  EXPECT_EQ(times.attention_kv_bytes, 11 * kKeyBytes);
+  EXPECT_EQ(times.attention_macs, 11u * 4 * 2 * 8);
+  times = {};
+  times.count_attention(shape, KvType::kF32, 10, 3);  // 11, 12 and 13 keys
+  EXPECT_EQ(times.attention_kv_bytes, 13 * 2 * kKeyBytes);
+  EXPECT_EQ(times.attention_macs, 36u * 4 * 2 * 8);
+}
+
+TEST(DeviceTimes, CountNoKeyBeforeTheWindow) {
+  const AttentionShape shape{.n_heads = 1, .n_kv_heads = 1, .head_dim = 2, .rotary_dim = 2, .window = 4};
+  DeviceTimes times;
+  times.count_attention(shape, KvType::kF16, 2, 3);  // keys 0-2, 0-3, 1-4
+  EXPECT_EQ(times.attention_kv_bytes, 5u * 2 * 2 * 2);
+  EXPECT_EQ(times.attention_macs, (3u + 4 + 4) * 2 * 2);
 }
 
 }  // namespace

@@ -36,9 +36,11 @@ TEST(Dispatch, SetsAreComplete) {
   for (const KernelSetRow& row : kernel_sets()) {
     const KernelSet& set = *row.set;
     EXPECT_TRUE(set.quantize_activations && set.rms_norm && set.rope && set.swiglu && set.store_kv &&
-                set.attend && set.sum_exp)
+                set.attend_segment && set.merge_segment && set.sum_exp)
         << set.name;
     EXPECT_GT(set.n_matmuls, 0u) << set.name;
+    ASSERT_NE(set.probe, nullptr) << set.name;
+    EXPECT_TRUE(set.probe->multiply_name && set.probe->multiply && set.probe->read) << set.name;
     std::set<DType> formats;
     for (size_t i = 0; i < set.n_matmuls; ++i) {
       EXPECT_TRUE(formats.insert(set.matmuls[i].dtype).second) << set.name;
@@ -56,6 +58,27 @@ TEST(Dispatch, PicksTheLastSupportedSetByItself) {
   for (const KernelSetRow& row : kernel_sets())
     if (row.supported(cpu_features())) best = row.set;
   EXPECT_EQ(&select_kernel_set(), best);
+}
+
+TEST(Dispatch, OrdersTheSetsByWhatACpuGainsFromThem) {
+#if defined(__x86_64__)
+  CpuFeatures cpu;
+  const auto best = [&cpu] {
+    std::string_view name;
+    for (const KernelSetRow& row : kernel_sets())
+      if (row.supported(cpu)) name = row.set->name;
+    return name;
+  };
+  EXPECT_EQ(best(), "scalar");
+  cpu.avx_vnni = cpu.avx512 = cpu.avx512_vnni = true;
+  EXPECT_EQ(best(), "scalar");  // the sets for these take the AVX2 set's functions
+  cpu.avx2 = cpu.fma = cpu.f16c = true;
+  EXPECT_EQ(best(), "avx512");
+  cpu.avx512_vnni = false;
+  EXPECT_EQ(best(), "avxvnni");
+  cpu.avx_vnni = false;
+  EXPECT_EQ(best(), "avx2");
+#endif
 }
 
 TEST(Dispatch, ObeysTheArgumentBeforeTheEnvironment) {
@@ -90,6 +113,27 @@ TEST(Dispatch, RefusesAnUnknownNameAndListsThoseThatWork) {
 TEST(Dispatch, RefusesASetThatThisCpuCannotRun) {
   for (const KernelSetRow& row : kernel_sets())
     if (!row.supported(cpu_features())) expect_usage_error(row.set->name, row.needs);
+}
+
+TEST(Dispatch, SaysWhyNoBetterSetRuns) {
+  const CpuFeatures old_cpu{};
+  CpuFeatures best_cpu;
+  best_cpu.avx2 = best_cpu.fma = best_cpu.f16c = best_cpu.avx512 = best_cpu.avx512_vnni = best_cpu.avx_vnni =
+      true;
+  const auto sets = kernel_sets();
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const std::string lacking = explain_kernel_set(*sets[i].set, old_cpu);
+    const std::string hidden = explain_kernel_set(*sets[i].set, best_cpu);
+    EXPECT_EQ(lacking.empty(), i + 1 == sets.size()) << lacking;
+    EXPECT_EQ(hidden.empty(), i + 1 == sets.size()) << hidden;
+    for (size_t j = 0; j < sets.size(); ++j) {
+      const std::string needs = std::string(sets[j].set->name) + " needs " + sets[j].needs;
+      EXPECT_EQ(lacking.find(needs) != std::string::npos, j > i) << lacking;
+      EXPECT_EQ(hidden.find(needs), std::string::npos) << hidden;
+    }
+    EXPECT_EQ(lacking.find("which this CPU lacks") != std::string::npos, i + 1 < sets.size()) << lacking;
+    EXPECT_EQ(hidden.find("this CPU could also run") != std::string::npos, i + 1 < sets.size()) << hidden;
+  }
 }
 
 }  // namespace

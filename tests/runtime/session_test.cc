@@ -153,11 +153,41 @@ TEST(MemoryPlan, NamesTheContextThatWouldFit) {
 TEST(MemoryPlan, SessionMemoryGrowsWithTheCache) {
   const auto model = tiny();
   const HParams& h = model->hparams();
-  const auto bytes = [&h](uint64_t context) {
-    return Session::kv_shape(h, context, KvType::kF16).bytes() + Session::scratch_memory(h, context, 512, 2);
-  };
-  const uint64_t small = bytes(512), large = bytes(1024);
-  EXPECT_EQ(large - small, uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim * 2);
+  const auto bytes = [&h](uint64_t context, KvType kv) { return Session::kv_shape(h, context, kv).bytes(); };
+  const uint64_t values = uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim;
+  EXPECT_EQ(bytes(1024, KvType::kF16) - bytes(512, KvType::kF16), values * 2);
+  EXPECT_EQ(bytes(1024, KvType::kF32) - bytes(512, KvType::kF32), values * 4);
+  EXPECT_EQ(bytes(1024, KvType::kQ8_0) - bytes(512, KvType::kQ8_0), values * 34 / 32);
+  EXPECT_GE(Session::scratch_memory(h, 1024, 512, 2), Session::scratch_memory(h, 512, 512, 2));
+}
+
+TEST(KvTypes, Q8_0IsRefusedWhereHeadsAreNotMultiplesOf32) {
+  ModelOptions options;
+  options.kv = KvType::kQ8_0;
+  const Error e = error_of([&] { test::open_model(test::converted("stories260k", "q8_0"), options); });
+  EXPECT_EQ(e.code(), ErrorCode::kUsage);
+  EXPECT_STREQ(
+      e.what(),
+      "--kv q8_0: needs heads whose dimension is a multiple of 32, this model's is 8; --kv f16 works");
+}
+
+// tiny-mistral: 3 layers of dim 256, 4 heads of 64 on 2 KV heads, hidden 512, 1024 tokens.
+TEST(Model, CountsTheWorkOfATokenOnce) {
+  const auto model = tiny();
+  const uint64_t layer = 2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256;
+  EXPECT_EQ(model->macs_per_token(), 3 * layer);
+  EXPECT_EQ(model->bytes_per_token(), 3 * layer / 32 * 18 + model->output_matrix().bytes());
+}
+
+TEST(Device, CountsAttentionOfEveryLayer) {
+  const auto model = tiny();
+  Session session(*model);
+  const DeviceTimes before = model->device().times();
+  logits_after(session, {1, 20, 30});
+  const DeviceTimes after = model->device().times();
+  EXPECT_GT(after.attention_seconds, before.attention_seconds);
+  EXPECT_EQ(after.attention_kv_bytes - before.attention_kv_bytes, 3u * 3 * 2 * 2 * 64 * 2);
+  EXPECT_EQ(after.attention_macs - before.attention_macs, 3u * (1 + 2 + 3) * 4 * 2 * 64);
 }
 
 }  // namespace

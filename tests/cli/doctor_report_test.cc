@@ -1,0 +1,92 @@
+#include "cli/doctor.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/dispatch.h"
+
+namespace quern {
+namespace {
+
+Diagnosis laptop() {
+  Diagnosis d;
+  d.features.model_name = "A Laptop's CPU";
+  d.features.avx2 = d.features.fma = d.features.f16c = true;
+  d.kernels = kernel_sets().front().set;
+  d.cpus = {.physical_cores = 4, .affinity = 8, .quota = 3, .usable = 3};
+  d.caches = {.l1 = 48 << 10, .l2 = 1280 << 10, .l3 = 0};
+  d.n_threads = 3;
+  d.memory_bytes = uint64_t{16} << 30;
+  d.available_bytes = uint64_t{9} << 30;
+  d.huge_pages = "madvise";
+  d.read_rate = 40.34e9;
+  d.multiply_rate = 412e9;
+  return d;
+}
+
+void expect_line(const std::string& text, const std::string& line) {
+  EXPECT_NE(("\n" + text).find("\n" + line + "\n"), std::string::npos) << line << "\nin\n" << text;
+}
+
+TEST(DoctorReport, IsALineAFact) {
+  const std::string text = render_text(laptop());
+  EXPECT_TRUE(text.starts_with("CPU             A Laptop's CPU\n")) << text;
+  expect_line(text, "features        AVX2, FMA, F16C; not: AVX-VNNI, AVX-512 (F, BW, DQ, VL), AVX-512 VNNI");
+  expect_line(text, "cores           4 physical, 8 logical within the affinity mask; cgroup quota: 3 CPUs");
+  expect_line(text, "caches          L1 48.00 KiB, L2 1.25 MiB, L3 unknown");
+  expect_line(text, "memory          16.00 GiB, 9.00 GiB available");
+  expect_line(text, "huge pages      madvise: weights and cache get them");
+  expect_line(text, "GPU             none: this build has no CUDA");
+  expect_line(text, "read bandwidth  40.3 GB/s (Mistral-7B Q4_0: at most 10.0 tokens/s)");
+  expect_line(text, "multiply rate   412.0 G int8 multiply-adds/s (a plain loop)");
+}
+
+TEST(DoctorReport, NamesTheReasonAndTheOverrideOfEveryChoice) {
+  const std::string text = render_text(laptop());
+  expect_line(text, "threads: 3 (the cgroup's CPU quota; override: --threads)");
+  EXPECT_NE(text.find("\nkernels: scalar (asked for; this CPU could also run avx2; "), std::string::npos)
+      << text;
+  EXPECT_NE(text.find(", which this CPU lacks; override: --isa)\n"), std::string::npos) << text;
+  expect_line(text, "layers on GPU: 0 (this build has no CUDA)");
+  Diagnosis given = laptop();
+  given.threads_given = true;
+  given.n_threads = 8;
+  expect_line(render_text(given), "threads: 8 (asked for; override: --threads)");
+  Diagnosis best = laptop();
+  best.kernels = kernel_sets().back().set;
+  expect_line(render_text(best), std::string("kernels: ") + best.kernels->name + " (override: --isa)");
+}
+
+TEST(DoctorReport, SaysWhyNothingWasMeasured) {
+  Diagnosis d = laptop();
+  d.read_rate = d.multiply_rate = 0;
+  d.not_measured = "--no-probe";
+  expect_line(render_text(d), "read bandwidth  not measured: --no-probe");
+  const nlohmann::json json = nlohmann::json::parse(render_json(d));
+  EXPECT_TRUE(json["read_bytes_per_second"].is_null());
+  EXPECT_TRUE(json["multiply_macs_per_second"].is_null());
+}
+
+TEST(DoctorReport, JsonHoldsTheSame) {
+  const nlohmann::json json = nlohmann::json::parse(render_json(laptop()));
+  EXPECT_EQ(json["cpu"], "A Laptop's CPU");
+  EXPECT_EQ(json["features"]["avx2"], true);
+  EXPECT_EQ(json["features"]["avx512_vnni"], false);
+  EXPECT_EQ(json["cores"]["physical"], 4);
+  EXPECT_EQ(json["cores"]["quota"], 3);
+  EXPECT_EQ(json["cache_bytes"]["l2"], 1280 << 10);
+  EXPECT_EQ(json["memory_bytes"], uint64_t{16} << 30);
+  EXPECT_EQ(json["huge_pages"], "madvise");
+  EXPECT_TRUE(json["gpu"].is_null());
+  EXPECT_EQ(json["read_bytes_per_second"], 40.34e9);
+  ASSERT_EQ(json["kernel_sets"].size(), kernel_sets().size());
+  EXPECT_EQ(json["kernel_sets"][0]["chosen"], true);
+  size_t with_override = 0;
+  for (const nlohmann::json& choice : json["choices"])
+    with_override += !choice["override"].get<std::string>().empty();
+  EXPECT_EQ(with_override, json["choices"].size() - 1);  // all but the GPU
+}
+
+}  // namespace
+}  // namespace quern

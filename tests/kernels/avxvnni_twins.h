@@ -1,0 +1,27 @@
+// The AVX-VNNI set compiled again for CPUs without AVX-VNNI: the same source but for one instruction
+// (kernels/avxvnni/dot4.h, CMakeLists.txt). No user can choose these.
+#pragma once
+
+#include "kernels/dispatch.h"
+
+namespace quern {
+
+namespace avxvnni_evex {
+extern const KernelSet kKernelSet;
+}
+namespace avxvnni_emulated {
+extern const KernelSet kKernelSet;
+}
+
+namespace test {
+
+inline constexpr KernelSetRow kAvxVnniTwins[] = {
+    {&avxvnni_evex::kKernelSet,
+     [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
+     "AVX-512 (F, BW, DQ, VL) with VNNI"},
+    {&avxvnni_emulated::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
+     "AVX2, FMA and F16C"},
+};
+
+}  // namespace test
+}  // namespace quern

@@ -1,0 +1,63 @@
+#include "kernels/machine_probe.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "kernels/dispatch.h"
+
+namespace quern {
+namespace {
+
+class ProbeLoopsOf : public testing::TestWithParam<size_t> {
+ protected:
+  void SetUp() override {
+    const KernelSetRow& row = kernel_sets()[GetParam()];
+    if (!row.supported(cpu_features())) GTEST_SKIP() << row.set->name << " needs " << row.needs;
+  }
+  const KernelSet& set() const { return *kernel_sets()[GetParam()].set; }
+};
+
+TEST_P(ProbeLoopsOf, ReadEveryByteOnce) {
+  constexpr size_t kBytes = 4 * kProbeReadStep;
+  const HostMemory memory(kBytes, "bytes");
+  const uint64_t zeros = set().probe->read(memory.data(), kBytes);
+  for (size_t i = 0; i < kBytes; i += 7) {
+    memory.data()[i] = 1;
+    EXPECT_NE(set().probe->read(memory.data(), kBytes), zeros) << "byte " << i;
+    memory.data()[i] = 0;
+  }
+  EXPECT_EQ(set().probe->read(memory.data(), kBytes), zeros);
+}
+
+TEST_P(ProbeLoopsOf, MultiplyAsOftenAsAskedAndALittleMore) {
+  for (const uint64_t n : {uint64_t{1}, uint64_t{100'000}}) {
+    const uint64_t done = set().probe->multiply(n);
+    EXPECT_GE(done, n);
+    EXPECT_LT(done, n + 10'000);
+  }
+}
+
+TEST_P(ProbeLoopsOf, MeasureAboutAsLongAsAsked) {
+  ReadProbe probe(2, 64 << 20);
+  EXPECT_EQ(probe.bytes(), 64u << 20);
+  const auto start = std::chrono::steady_clock::now();
+  for (const int n_threads : {1, 2}) {
+    // Wide bounds: no machine is slower than a megabyte or faster than a hundred terabytes in a second.
+    EXPECT_GT(probe.rate(set(), n_threads, 0.005), 1e6);
+    EXPECT_LT(probe.rate(set(), n_threads, 0.005), 1e14);
+    EXPECT_GT(multiply_rate(set(), n_threads, 0.005), 1e6);
+    EXPECT_LT(multiply_rate(set(), n_threads, 0.005), 1e16);
+  }
+  EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(8 * 5));
+}
+
+std::string set_name(const testing::TestParamInfo<size_t>& info) {
+  return kernel_sets()[info.param].set->name;
+}
+INSTANTIATE_TEST_SUITE_P(, ProbeLoopsOf, testing::Range(size_t{0}, kernel_sets().size()), set_name);
+
+}  // namespace
+}  // namespace quern
