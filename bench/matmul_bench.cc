@@ -1,22 +1,16 @@
-// Products of every kernel set and format.
-//
-// decode/SET/FORMAT/TOKENS/threads: weights come from memory, 1 GiB in huge pages, one segment after another.
-// Each segment's product is followed by a plain read of another segment, so that both meet the same
-// neighbours:
-//   GB/s   weights multiplied, median of the segments        read   the plain read's median        share
-//   their ratio
-// prefill/SET/FORMAT/TOKENS: one thread, a 1024 x 4096 matrix; the thread's own CPU time, and the clock
-// measured around every product:
-//   MAC/s, MAC/cycle   medians
-// pack/FORMAT: one thread repacks warm rows of 4096 weights as panels: GB/s of rows.
+// How fast products run: kernel by kernel, format by format, shape by shape, beside what the machine gives
+// and what OpenBLAS makes of the same product. bench/README.md says how to read the output.
 #include <benchmark/benchmark.h>
+#include <cblas.h>
 
 #include <algorithm>
 #include <cstring>
 #include <ctime>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "kernels/cpu_device.h"
 #include "kernels/dispatch.h"
 #include "kernels/host_memory.h"
 #include "quant/panel_layout.h"
@@ -29,7 +23,6 @@ constexpr size_t kColumns = 4096;
 constexpr uint64_t kDecodeBytes = uint64_t{1} << 30;
 // Short, so that most segments meet no other process; each has left every cache when its turn comes again.
 constexpr uint64_t kSegmentBytes = uint64_t{4} << 20;
-constexpr size_t kPrefillRows = 1024;
 
 double seconds_on(clockid_t clock) {
   timespec now;
@@ -48,6 +41,13 @@ double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+// Pair by pair: taken one right after the other, so that what else the machine does meets both.
+std::vector<double> ratios(const std::vector<double>& of, const std::vector<double>& to) {
+  std::vector<double> out;
+  for (size_t i = 0; i < of.size(); ++i) out.push_back(of[i] / to[i]);
+  return out;
 }
 
 // A repeated byte whose f16, bf16 and f32 values are ordinary numbers: speed does not depend on the codes.
@@ -92,21 +92,6 @@ struct Tokens {
   }
 };
 
-// Two streams, which reads a little faster than one.
-uint64_t plain_read(const uint8_t* bytes, size_t n) {
-  const size_t half = n / 2 / 64 * 64;
-  uint64_t sums[8] = {};
-  for (size_t i = 0; i < half; i += 64) {
-    uint64_t words[2][8];
-    std::memcpy(words[0], bytes + i, 64);
-    std::memcpy(words[1], bytes + half + i, 64);
-    for (size_t j = 0; j < 8; ++j) sums[j] += words[0][j] + words[1][j];
-  }
-  uint64_t sum = 0;
-  for (const uint64_t s : sums) sum += s;
-  return sum;
-}
-
 void decode(benchmark::State& state, const KernelSet& set, const MatmulKernel& kernel, size_t n_tokens,
             int n_threads) {
   const uint64_t row_bytes = block_format(kernel.dtype).row_bytes(kColumns);
@@ -125,47 +110,140 @@ void decode(benchmark::State& state, const KernelSet& set, const MatmulKernel& k
     }));
     const uint8_t* other = weights + (i + n_segments / 2) % n_segments * segment_bytes;
     read.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
-      parallel_for(n_threads, segment_bytes, 64, [&](size_t begin, size_t end) {
-        benchmark::DoNotOptimize(plain_read(other + begin, end - begin));
-      });
+      parallel_for(n_threads, segment_bytes / kProbeReadStep * kProbeReadStep, kProbeReadStep,
+                   [&](size_t begin, size_t end) {
+                     benchmark::DoNotOptimize(set.probe->read(other + begin, end - begin));
+                   });
     }));
     state.SetIterationTime(product.back());
     ++i;
   }
   const double bytes = static_cast<double>(segment_bytes);
   state.counters["GB/s"] = bytes / median(product) * 1e-9;
-  state.counters["read"] = bytes / median(read) * 1e-9;
-  state.counters["share"] = median(read) / median(product);
+  state.counters["read GB/s"] = bytes / median(read) * 1e-9;
+  state.counters["of read"] = median(ratios(read, product));
 }
 
-// Cycles per second, by a chain of 2-cycle steps that no compiler shortens.
-double clock_rate() {
-  constexpr uint64_t kSteps = 200'000;
-  uint64_t x = 1;
-  const double seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] {
-    for (uint64_t i = 0; i < kSteps; ++i) x = (x ^ i) + 1;
-    benchmark::DoNotOptimize(x);
-  });
-  return 2.0 * kSteps / seconds;
-}
+// One thread's rates next to a product, of its own processor time: what other processes take does not count.
+struct Peaks {
+  std::vector<double> multiply_seconds, read_seconds;  // of kMacs and kReadBytes
 
-void prefill(benchmark::State& state, const KernelSet& set, const MatmulKernel& kernel, size_t n_tokens) {
-  const HostMemory weights(kPrefillRows * block_format(kernel.dtype).row_bytes(kColumns), "weights");
-  fill(weights);
-  Tokens tokens(set, kernel, n_tokens, kPrefillRows);
-  const double macs = static_cast<double>(n_tokens * kPrefillRows * kColumns);
-  std::vector<double> rate, per_cycle;
-  for (auto _ : state) {
-    const double clock = clock_rate();
-    const double seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] {
-      kernel.run(tokens.args(weights.data(), n_tokens, {0, kPrefillRows}));
-    });
-    rate.push_back(macs / seconds);
-    per_cycle.push_back(macs / seconds / std::max(clock, clock_rate()));
-    state.SetIterationTime(seconds);
+  static constexpr uint64_t kMacs = 20'000'000;  // some 0.2 ms, as is the read
+  static constexpr uint64_t kReadBytes = uint64_t{4} << 20;
+
+  void measure(const KernelSet& set) {
+    multiply_seconds.push_back(
+        seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] { benchmark::DoNotOptimize(set.probe->multiply(kMacs)); }));
+    // Elsewhere each time, so that it comes from memory.
+    const uint8_t* const from = decode_weights().data() + next_++ % (kDecodeBytes / kReadBytes) * kReadBytes;
+    read_seconds.push_back(seconds_of(CLOCK_THREAD_CPUTIME_ID,
+                                      [&] { benchmark::DoNotOptimize(set.probe->read(from, kReadBytes)); }));
   }
-  state.counters["MAC/s"] = median(rate);
-  state.counters["MAC/cycle"] = median(per_cycle);
+
+ private:
+  static inline uint64_t next_ = 0;
+};
+
+// A product [n_tokens, columns] x [rows, columns]^T.
+struct Shape2 {
+  size_t rows, columns, n_tokens;
+
+  double macs() const { return static_cast<double>(rows * columns * n_tokens); }
+  std::string name() const {
+    return std::to_string(rows) + "x" + std::to_string(columns) + "/" + std::to_string(n_tokens);
+  }
+};
+
+// Matrices of one shape and format, more of them than the caches hold: a model has many, too.
+template <class Make>
+auto enough_matrices(uint64_t bytes_each, Make&& make) {
+  constexpr uint64_t kBytes = uint64_t{96} << 20;
+  std::vector<decltype(make())> matrices;
+  for (uint64_t bytes = 0; bytes < kBytes; bytes += bytes_each) matrices.push_back(make());
+  return matrices;
+}
+
+void count(benchmark::State& state, const Shape2& shape, const KernelSet& set, DType dtype,
+           const std::vector<double>& seconds, const Peaks& peaks) {
+  const double bytes = static_cast<double>(shape.rows * block_format(dtype).row_bytes(shape.columns));
+  state.counters["GMAC/s"] = shape.macs() / median(seconds) * 1e-9;
+  state.counters["GB/s"] = bytes / median(seconds) * 1e-9;
+  // A set's float products use no int8 multiplies: their share says what int8 weights would gain.
+  state.counters["of multiply"] =
+      median(ratios(peaks.multiply_seconds, seconds)) * shape.macs() / static_cast<double>(Peaks::kMacs);
+  state.counters["of read"] =
+      median(ratios(peaks.read_seconds, seconds)) * bytes / static_cast<double>(Peaks::kReadBytes);
+  state.SetLabel(set.probe->multiply_name);
+}
+
+std::vector<float> some_activations(size_t n) {
+  std::vector<float> x(n);
+  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) * 0.001f - 0.5f;
+  return x;
+}
+
+TensorView weights_of(DType dtype, const Shape2& shape) {
+  const uint64_t bytes = shape.rows * block_format(dtype).row_bytes(shape.columns);
+  return {"weights", dtype, {shape.rows, shape.columns}, decode_weights().data(), bytes};
+}
+
+// As a model's layer runs it, on one thread: activations quantized, laid out and multiplied.
+void product(benchmark::State& state, const KernelSet& set, DType dtype, const Shape2& shape) {
+  const auto device = make_cpu_device(set, 1);
+  const TensorView view = weights_of(dtype, shape);
+  const auto matrices =
+      enough_matrices(view.n_bytes, [&] { return device->load_matrix(view, MatrixUse::kProduct); });
+  // The one way to fill a buffer from here: as an embedding of f32 rows.
+  const std::vector<float> x = some_activations(shape.n_tokens * shape.columns);
+  const TensorView rows{"activations",
+                        DType::F32,
+                        {shape.n_tokens, shape.columns},
+                        reinterpret_cast<const uint8_t*>(x.data()),
+                        x.size() * sizeof(float)};
+  const auto table = device->load_matrix(rows, MatrixUse::kGather);
+  std::vector<int32_t> ids(shape.n_tokens);
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto input = device->allocate(shape.n_tokens, shape.columns);
+  const auto output = device->allocate(shape.n_tokens, shape.rows);
+  device->embed(*table, ids, *input);
+
+  std::vector<double> seconds;
+  Peaks peaks;
+  for (auto _ : state) {
+    peaks.measure(set);
+    const Device::Product wanted{matrices[seconds.size() % matrices.size()].get(), output.get()};
+    seconds.push_back(seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] {
+      device->matmul(*input, shape.n_tokens, {&wanted, 1}, /*add=*/false);
+    }));
+    state.SetIterationTime(seconds.back());
+  }
+  count(state, shape, set, dtype, seconds, peaks);
+}
+
+// The same product by way of f32: rows decoded, OpenBLAS's sgemm on one thread.
+void sgemm(benchmark::State& state, const KernelSet& set, DType dtype, const Shape2& shape) {
+  openblas_set_num_threads(1);
+  const BlockFormat& format = block_format(dtype);
+  const TensorView view = weights_of(dtype, shape);
+  const size_t n_blocks = shape.rows * shape.columns / format.block_weights;
+  const std::vector<float> x = some_activations(shape.n_tokens * shape.columns);
+  std::vector<float> w(shape.rows * shape.columns), y(shape.n_tokens * shape.rows);
+  const auto m = static_cast<blasint>(shape.n_tokens), n = static_cast<blasint>(shape.rows),
+             k = static_cast<blasint>(shape.columns);
+  std::vector<double> seconds, decode_seconds;
+  Peaks peaks;
+  for (auto _ : state) {
+    peaks.measure(set);
+    decode_seconds.push_back(
+        seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] { format.decode(view.data, n_blocks, w.data()); }));
+    seconds.push_back(decode_seconds.back() + seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] {
+                        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1, x.data(), k,
+                                    w.data(), k, 0, y.data(), n);
+                      }));
+    state.SetIterationTime(seconds.back());
+  }
+  count(state, shape, set, dtype, seconds, peaks);
+  state.counters["of it decoding"] = median(ratios(decode_seconds, seconds));
 }
 
 void pack(benchmark::State& state, const BlockFormat& format) {
@@ -179,7 +257,38 @@ void pack(benchmark::State& state, const BlockFormat& format) {
                                               benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void register_kernels(const KernelSet& set) {
+// Mistral-7B's layers, and a small model's.
+constexpr Shape2 kMatrices[] = {{4096, 4096, 0}, {14336, 4096, 0}, {4096, 14336, 0},
+                                {576, 576, 0},   {1536, 576, 0},   {576, 1536, 0}};
+
+using Run = void (*)(benchmark::State&, const KernelSet&, DType, const Shape2&);
+
+// kind: a set's name, or "sgemm".
+void register_product(const std::string& kind, Run run, const KernelSet& set, DType dtype,
+                      const Shape2& shape, double expected_gmac_per_second) {
+  // Some tenths of a second each, five pairs at least.
+  const double wanted = 0.3e9 * expected_gmac_per_second / shape.macs();
+  const std::string name =
+      "product/" + kind + "/" + std::string(block_format(dtype).name) + "/" + shape.name();
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [=, &set](benchmark::State& state) { run(state, set, dtype, shape); })
+      ->UseManualTime()
+      ->Iterations(static_cast<int64_t>(std::clamp(wanted, 5.0, 500.0)))
+      ->Unit(benchmark::kMillisecond);
+}
+
+// sgemm stands beside the best set's products.
+void register_products(const KernelSet& set, DType dtype, bool beside_sgemm) {
+  for (Shape2 shape : kMatrices) {
+    for (const size_t n : {1, 8, 32, 512}) {
+      shape.n_tokens = n;
+      register_product(set.name, product, set, dtype, shape, n == 1 ? 20 : 100);
+      if (beside_sgemm) register_product("sgemm", sgemm, set, dtype, shape, n == 1 ? 1 : 20);
+    }
+  }
+}
+
+void register_kernels(const KernelSet& set, bool is_best) {
   const bool is_reference = &set == kernel_sets().front().set;  // measured for scale, with little patience
   for (size_t i = 0; i < set.n_matmuls; ++i) {
     const MatmulKernel& kernel = set.matmuls[i];
@@ -193,14 +302,10 @@ void register_kernels(const KernelSet& set) {
               ->UseManualTime()
               ->Unit(benchmark::kMillisecond);
     }
-    const std::vector<size_t> batches =
-        is_reference ? std::vector<size_t>{8} : std::vector<size_t>{8, 16, 32, 128, 512};
-    for (const size_t n : batches)
-      benchmark::RegisterBenchmark(
-          ("prefill/" + name + std::to_string(n)).c_str(),
-          [=, &set, &kernel](benchmark::State& state) { prefill(state, set, kernel, n); })
-          ->UseManualTime()
-          ->Unit(benchmark::kMillisecond);
+    if (is_reference)
+      register_product(set.name, product, set, kernel.dtype, {576, 576, 8}, 1);
+    else
+      register_products(set, kernel.dtype, is_best);
   }
 }
 
@@ -208,8 +313,9 @@ void register_kernels(const KernelSet& set) {
 }  // namespace quern
 
 int main(int argc, char** argv) {
+  const quern::KernelSet& best = quern::select_kernel_set();
   for (const quern::KernelSetRow& row : quern::kernel_sets())
-    if (row.supported(quern::cpu_features())) quern::register_kernels(*row.set);
+    if (row.supported(quern::cpu_features())) quern::register_kernels(*row.set, row.set == &best);
   for (const quern::BlockFormat& format : quern::block_formats())
     if (quern::has_panel_layout(format.dtype))
       benchmark::RegisterBenchmark(("pack/" + std::string(format.name)).c_str(),

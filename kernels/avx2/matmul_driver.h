@@ -33,8 +33,10 @@ struct QuantizedActivations {
 
   static QuantizedActivations of(const MatmulArgs& args) { return {args.tiles, args.k}; }
   // token is a multiple of kTileTokens, weight one of 32.
-  const uint8_t* tile(size_t token, size_t width, size_t weight) const {
-    return tiles + (token * (k / 32) + width * (weight / 32)) * kTokenBlockBytes;
+  TilePosition tile(size_t token, size_t width, size_t weight) const {
+    const size_t groups = k / 32, group = weight / 32;
+    const uint8_t* first = tiles + token * groups * kTokenGroupBytes;
+    return {first + width * group * kMainBytes, first + width * (groups * kMainBytes + group * kSideBytes)};
   }
 };
 
@@ -69,6 +71,14 @@ constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
 template <size_t C, size_t kBytes>
 QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
   if (64 * i < kBytes) prefetch(block + kPrefetchAhead<C> + 64 * i);
+}
+
+// Step i's share of asking for a tile's blocks ahead. Many tokens' activations come from the last-level
+// cache.
+template <class Tile>
+QUERN_INLINE void prefetch_activations(const uint8_t* a, size_t i) {
+  constexpr size_t kBlocksAhead = 4;
+  if (64 * i < Tile::kBytes) prefetch(a + kBlocksAhead * Tile::kBytes + 64 * i);
 }
 
 QUERN_INLINE __m256 broadcast_f32(const uint8_t* p) { return _mm256_castsi256_ps(broadcast4(p)); }

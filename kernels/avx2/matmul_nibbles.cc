@@ -25,18 +25,17 @@ constexpr int16_t kCentre = Format::kBits == 5 ? 16 : Format::kOffset;
 template <class Format>
 constexpr int16_t kAddBack = kCentre<Format> - Format::kOffset;
 
-// Blocks of a tile of activations that are asked for ahead.
-constexpr size_t kTilesAhead = 4;
-
 // n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16], which lives in
 // L1: the registers are taken.
 template <class Block, size_t C, size_t P>
-QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks, const uint8_t* a,
-                            float* acc) noexcept {
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                            const TilePosition& at, float* acc) noexcept {
   using Format = typename Block::Format;
   using Tile = TileBlock<C>;
+  using Side = TileSide<C>;
   constexpr bool kPacked = std::is_same_v<Block, PackedBlock<Format>>;
-  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes, side += Side::kBytes) {
     Bits sum[P * C][2];
     QUERN_UNROLL
     for (size_t i = 0; i < P * C; ++i) {
@@ -57,8 +56,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       if constexpr (kPacked) {
         prefetch_weights<C, Block::kBytes>(panel_block, nth);
       } else if constexpr (C == kTileTokens) {
-        // Activations of many tokens come from the last-level cache: 5 % at 512 tokens.
-        if (64 * i < Tile::kBias32) prefetch(a + kTilesAhead * Tile::kBytes + 64 * i);
+        prefetch_activations<Tile>(a, nth);
       }
       const Codes w = Block::codes(panel_block, s);
       QUERN_UNROLL
@@ -78,13 +76,13 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
           Bits dot = _mm256_madd_epi16(sum[p * C + t][r], ones);
           if constexpr (kAddBack<Format> != 0) {
             static_assert(kAddBack<Format> == 16);
-            dot = _mm256_add_epi32(dot, broadcast4(a + Tile::kSums16 + 4 * t));
+            dot = _mm256_add_epi32(dot, broadcast4(side + Side::kSums16 + 4 * t));
           }
           float* out = acc + kPanelRows * (p * C + t) + 8 * r;
           __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
           if constexpr (Block::kHasMin)
-            y = _mm256_fmadd_ps(Block::minimum(panel_block, r), broadcast_f32(a + Tile::kScaledSums + 4 * t),
-                                y);
+            y = _mm256_fmadd_ps(Block::minimum(panel_block, r),
+                                broadcast_f32(side + Side::kScaledSums + 4 * t), y);
           _mm256_storeu_ps(out, y);
         }
       }
@@ -96,9 +94,9 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
 template <class Block>
 struct Tiles {
   template <size_t C, size_t P>
-  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const uint8_t* a,
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop<Block, C, P>(blocks, panel_stride, n_blocks, a, acc);
+    tile_loop<Block, C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
 };
 
@@ -114,7 +112,7 @@ struct Kernel : Tiles<PackedBlock<Format>> {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kChunkBlocks = 64;  // 40 KB as bytes
+  static constexpr size_t kChunkBlocks = 128;
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {

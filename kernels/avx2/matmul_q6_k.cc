@@ -15,12 +15,13 @@ namespace {
 
 // dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x C tokens.
 template <size_t C>
-QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, Bits dots[C][2]) {
+QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, const uint8_t* side,
+                           Bits dots[C][2]) {
   using Tile = TileBlock<C>;
   Bits sum[C][2];
   QUERN_UNROLL
   for (size_t t = 0; t < C; ++t) {
-    sum[t][0] = sum[t][1] = broadcast4(a + Tile::kBias32 + 4 * C * half + 4 * t);
+    sum[t][0] = sum[t][1] = broadcast4(side + TileSide<C>::kBias32 + 4 * C * half + 4 * t);
     pin(sum[t][0], sum[t][1]);
   }
   QUERN_UNROLL
@@ -40,24 +41,26 @@ QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, 
 // n_groups groups x C tokens, added to acc[C][16]. first: a place for the sums of the first halves [C][16],
 // which the registers have no room for while the second ones are summed.
 template <size_t C>
-QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, int32_t* first,
+QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const TilePosition& at, int32_t* first,
                             float* acc) noexcept {
   using Tile = TileBlock<C>;
-  for (; n_groups != 0; --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes) {
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_groups != 0;
+       --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes, side += TileSide<C>::kBytes) {
     Bits dots[C][2];
-    sum_half<C>(group, 0, a, dots);
+    sum_half<C>(group, 0, a, side, dots);
     QUERN_UNROLL
     for (size_t i = 0; i < 2 * C; ++i) store(first + 8 * i, dots[i / 2][i % 2]);
     compiler_fence();
-    sum_half<C>(group, 1, a, dots);
+    sum_half<C>(group, 1, a, side, dots);
     const __m256 d[2] = {Q6KGroup::scale(group, 0), Q6KGroup::scale(group, 1)};
     QUERN_UNROLL
     for (size_t t = 0; t < C; ++t) {
       const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
       for (size_t r = 0; r < 2; ++r) {
-        const size_t at = kPanelRows * t + 8 * r;
-        add_scaled(_mm256_add_epi32(load(first + at), dots[t][r]), _mm256_mul_ps(d[r], da), acc + at);
+        const size_t i = kPanelRows * t + 8 * r;
+        add_scaled(_mm256_add_epi32(load(first + i), dots[t][r]), _mm256_mul_ps(d[r], da), acc + i);
       }
     }
     compiler_fence();
@@ -69,14 +72,18 @@ QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t
 // reading never pauses.
 template <size_t C, size_t P>
 QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, size_t n_blocks,
-                                   const uint8_t* a, float* acc) noexcept {
+                                   const TilePosition& at, float* acc) noexcept {
   using Tile = TileBlock<C>;
-  for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, a += Q6_K::kGroups * Tile::kBytes) {
+  using Side = TileSide<C>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, a += Q6_K::kGroups * Tile::kBytes,
+                        side += Q6_K::kGroups * Side::kBytes) {
     for (size_t i = 0; i < 2 * P * C * 2; ++i) {
       const size_t half = i / (2 * P * C), p = i / (2 * C) % P, t = i / 2 % C, r = i % 2;
       const uint8_t* const panel_block = block + p * panel_stride;
       const uint8_t* const steps = q6_k_step(panel_block, half, 0) + 32 * r;
       const uint8_t* const tile = a + 4 * half * Tile::kBytes + 4 * t;
+      const uint8_t* const biases = side + 4 * half * Side::kBytes + Side::kBias32 + 4 * t;
       const uint8_t* const ahead = steps + kPrefetchAhead<C> + 768 * r;
       Bits dot[4];
       QUERN_UNROLL
@@ -84,7 +91,7 @@ QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, si
         Bits sum[4];
         QUERN_UNROLL
         for (size_t g = 0; g < 4; ++g) {
-          sum[g] = broadcast4(tile + g * Tile::kBytes + Tile::kBias32 + 4 * C * sub);
+          sum[g] = broadcast4(biases + g * Side::kBytes + 4 * C * sub);
           pin(sum[g]);
         }
         QUERN_UNROLL
@@ -125,9 +132,9 @@ struct Packed {
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
 
   template <size_t C, size_t P>
-  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const uint8_t* a,
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop_packed<C, P>(blocks, panel_stride, n_blocks, a, acc);
+    tile_loop_packed<C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
 };
 
@@ -144,9 +151,10 @@ struct Kernel {
   static constexpr size_t kChunkBlocks = 4;  // 22 KB taken apart
 
   template <size_t C, size_t>
-  static void tile(const uint8_t* groups, size_t, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+  static void tile(const uint8_t* groups, size_t, size_t n_groups, const TilePosition& at,
+                   float* acc) noexcept {
     alignas(32) int32_t first[C * kPanelRows];
-    tile_loop<C>(groups, n_groups, a, first, acc);
+    tile_loop<C>(groups, n_groups, at, first, acc);
   }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {

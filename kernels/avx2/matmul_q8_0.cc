@@ -14,11 +14,12 @@ using Block = PackedBlock<Q8_0>;
 
 // n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16].
 template <size_t C, size_t P>
-QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks, const uint8_t* a,
-                            float* acc) noexcept {
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                            const TilePosition& at, float* acc) noexcept {
   using Tile = TileBlock<C>;
   Bits ones = _mm256_set1_epi16(1);
   pin(ones);
+  const uint8_t* a = at.block;
   for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
     Bits sum[P * C][2];
     QUERN_UNROLL
@@ -29,6 +30,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       const uint8_t* const panel_block = block + p * panel_stride;
       prefetch_weights<C, Block::kBytes>(panel_block, s);
       if (s == 7) prefetch_weights<C, Block::kBytes>(panel_block, 8);
+      if constexpr (C == kTileTokens) prefetch_activations<Tile>(a, s);
       const Codes w = Block::codes(panel_block, s);
       Bits magnitude[2] = {_mm256_abs_epi8(w.rows[0]), _mm256_abs_epi8(w.rows[1])};
       pin(magnitude[0], magnitude[1]);
@@ -73,9 +75,9 @@ struct Kernel {
   static constexpr size_t kChunkBlocks = 32;  // 17 KB
 
   template <size_t C, size_t P>
-  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const uint8_t* a,
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop<C, P>(blocks, panel_stride, n_blocks, a, acc);
+    tile_loop<C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {

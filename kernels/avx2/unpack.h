@@ -259,11 +259,17 @@ QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* gr
       for (size_t s = 0; s < 8; ++s) {
         const uint8_t* step = q6_k_step(block, h, s);
         uint8_t* codes = groups + 4 * h * Q6KGroup::kBytes + Q6KGroup::kStepsAt + 64 * s;
+        Bits x[4][2];
         QUERN_UNROLL
         for (size_t p = 0; p < 4; ++p) {
           if (p < 3) prefetch(step + kAhead + 64 * p);
-          store(codes + p * Q6KGroup::kBytes, q6_k_codes(step, p));
-          store(codes + p * Q6KGroup::kBytes + 32, q6_k_codes(step + 32, p));
+          x[p][0] = q6_k_codes(step, p);
+          x[p][1] = q6_k_codes(step + 32, p);
+        }
+        QUERN_UNROLL
+        for (size_t p = 0; p < 4; ++p) {
+          store(codes + p * Q6KGroup::kBytes, x[p][0]);
+          store(codes + p * Q6KGroup::kBytes + 32, x[p][1]);
         }
       }
     }
