@@ -10,7 +10,7 @@ namespace quern::avx2 {
 
 // On WeightLayout::kPanels. The same bits as the scalar set's.
 extern const MatmulKernel kMatmuls[];
-extern const size_t kMatmulCount;
+inline constexpr size_t kMatmulCount = 9;
 
 // The activations' form that quantized formats read (activation_tiles.h), as kernel_set.h's ActivationTiles
 // has it.

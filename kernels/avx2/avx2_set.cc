@@ -3,7 +3,7 @@
 
 namespace quern::avx2 {
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = "avx2",
     .matmuls = kMatmuls,
     .n_matmuls = kMatmulCount,

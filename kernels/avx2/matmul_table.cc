@@ -20,6 +20,6 @@ const MatmulKernel kMatmuls[] = {
     {DType::Q8_0, WeightLayout::kPanels, matmul_q8_0, &kTiles},
     {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
 };
-const size_t kMatmulCount = std::size(kMatmuls);
+static_assert(std::size(kMatmuls) == kMatmulCount);
 
 }  // namespace quern::avx2

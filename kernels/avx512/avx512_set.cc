@@ -24,7 +24,7 @@ constexpr MatmulKernel kMatmuls[] = {
 
 }  // namespace
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = "avx512",
     .matmuls = kMatmuls,
     .n_matmuls = std::size(kMatmuls),

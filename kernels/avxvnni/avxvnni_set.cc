@@ -30,7 +30,7 @@ constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2:
 
 }  // namespace
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = QUERN_NAME(QUERN_AVXVNNI),
     .matmuls = kMatmuls,
     .n_matmuls = std::size(kMatmuls),

@@ -3,7 +3,7 @@
 
 namespace quern::scalar {
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = "scalar",
     .matmuls = kMatmuls,
     .n_matmuls = kMatmulCount,
