@@ -64,7 +64,7 @@ void SessionArguments::declare(Arguments& arguments, const std::string& context_
 
 void SessionArguments::declare_device(Arguments& arguments) {
   declare_isa(arguments, &model.isa);
-  arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32"}, &kv);
+  arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32", "q8_0"}, &kv);
   arguments.yes_no("--check-tensors", "--no-check-tensors",
                    "Check at load that weights are finite (default: files below 64 MiB)",
                    &model.check_tensors);
@@ -73,7 +73,7 @@ void SessionArguments::declare_device(Arguments& arguments) {
 
 ModelOptions SessionArguments::options() const {
   ModelOptions options = model;
-  options.kv = kv == "f32" ? KvType::kF32 : KvType::kF16;
+  options.kv = kv == "f32" ? KvType::kF32 : kv == "q8_0" ? KvType::kQ8_0 : KvType::kF16;
   options.allow_mmap = !no_mmap;
   return options;
 }

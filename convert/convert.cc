@@ -1,18 +1,21 @@
 #include "convert/convert.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <numeric>
-#include <optional>
 
-#include "convert/background_writer.h"
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
 #include "quant/gguf_writer.h"
 #include "quant/panel_layout.h"
+#include "quant/parallel.h"
 #include "quant/quantize.h"
 #include "quant/recipe.h"
 
@@ -24,17 +27,32 @@ using Clock = std::chrono::steady_clock;
 
 const std::string kDefaultType = "q4_0";  // of a checkpoint
 
-// Bytes of one piece, on the larger of its two sides. Large enough that starting the threads costs nothing
-// beside it; small enough that an interruption is noticed at once with the slowest encoder on one thread.
-constexpr uint64_t kPieceBytes = 8u << 20;
+// Bytes of one piece, on the larger of its two sides. Large enough that taking one and writing it cost
+// nothing beside converting it; small enough that an interruption is noticed at once with the slowest
+// encoder.
+constexpr uint64_t kPieceBytes = 2u << 20;
 
-// Pieces that the disk is asked for before they are needed: enough to keep a network volume's queue filled.
-constexpr size_t kPiecesAhead = 4;
+// Pieces that the disk is asked for before they are needed, beside those that the threads are at: enough to
+// keep a network volume's queue filled.
+constexpr size_t kPiecesAhead = 16;
 
 // Rows [row_begin, row_end) of one tensor: what is read, converted and written at once.
 struct Piece {
   size_t tensor;
   uint64_t row_begin, row_end;
+};
+
+// `done` is set last: who sees it sees the result.
+struct PieceState {
+  QuantizeResult result;
+  std::atomic<bool> done{false};
+};
+
+// What has been told of: pieces in their order, and of the tensor that the last one belongs to its sums.
+struct Finished {
+  size_t pieces = 0;
+  uint64_t bytes = 0;
+  double squared_error = 0, squared_source = 0;
 };
 
 double seconds_since(Clock::time_point start) {
@@ -177,30 +195,51 @@ class Conversion {
 
   void write(const GgufPlan& plan) {
     const Clock::time_point start = Clock::now();
-    const std::vector<Piece> pieces = cut_into_pieces();
-    uint64_t largest = 0;
-    for (const Piece& piece : pieces) largest = std::max(largest, target_bytes(piece));
-
     GgufWriter writer(options_.output, plan, source_.metadata, options_.force);
-    {
-      BackgroundWriter background(writer, largest);
-      for (size_t i = 0; i < pieces.size(); ++i) {
-        if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
-        read_ahead(pieces, i);
-        convert_piece(pieces[i], background);
-        advise(pieces[i], &MappedFile::done_with);
-      }
-      background.drain();
-    }
-    if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
+    convert_pieces(cut_into_pieces(), writer);
     report_.seconds = seconds_since(start);
     writer.finish(&report_.fsync_seconds);
   }
 
+  // Every thread takes a piece, reads, converts and writes it, and takes the next: nobody waits for anybody,
+  // and memory is one piece per thread. Callbacks are called by this thread, the first of them.
+  void convert_pieces(const std::vector<Piece>& pieces, GgufWriter& writer) {
+    uint64_t largest = 0;
+    for (const Piece& piece : pieces) largest = std::max(largest, target_bytes(piece));
+    std::vector<std::unique_ptr<uint8_t[]>> buffers(static_cast<size_t>(options_.n_threads));
+    for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<uint8_t[]>(largest);
+
+    std::vector<PieceState> states(pieces.size());
+    Finished finished;
+    std::atomic<size_t> next{0};
+    std::atomic<bool> given_up{false};
+    std::mutex mutex;
+    std::exception_ptr failure;
+    parallel_region(options_.n_threads, [&](int thread) noexcept {
+      try {
+        for (size_t i; !given_up && (i = next.fetch_add(1)) < pieces.size();) {
+          read_ahead(pieces, i);
+          const std::span<uint8_t> out(buffers[static_cast<size_t>(thread)].get(), target_bytes(pieces[i]));
+          states[i].result = convert_piece(pieces[i], out, writer);
+          if (states[i].result.bad_element >= 0) given_up = true;
+          states[i].done = true;
+          if (thread == 0) report_finished(pieces, states, &finished);
+        }
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (!failure) failure = std::current_exception();
+        given_up = true;
+      }
+    });
+    if (failure) std::rethrow_exception(failure);
+    report_finished(pieces, states, &finished);
+  }
+
   // Before piece i: at the start the first pieces, later one more each time.
   void read_ahead(const std::vector<Piece>& pieces, size_t i) const {
-    const size_t end = std::min(i + kPiecesAhead + 1, pieces.size());
-    for (size_t next = i == 0 ? 0 : i + kPiecesAhead; next < end; ++next) {
+    const size_t ahead = kPiecesAhead + static_cast<size_t>(options_.n_threads);
+    const size_t end = std::min(i + ahead + 1, pieces.size());
+    for (size_t next = i == 0 ? 0 : i + ahead; next < end; ++next) {
       advise(pieces[next], &MappedFile::will_need);
     }
   }
@@ -214,41 +253,48 @@ class Conversion {
     (file.*advice)(begin, (piece.row_end - piece.row_begin) * row_bytes);
   }
 
-  void convert_piece(const Piece& piece, BackgroundWriter& background) {
+  QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> out, GgufWriter& writer) const {
     const SourceTensor& tensor = source_.tensors[piece.tensor];
-    ConvertedTensor& converted = report_.tensors[piece.tensor];
-    if (piece.row_begin == 0) begin_tensor(tensor);
-
-    const std::span<uint8_t> out = background.buffer(target_bytes(piece));
+    const ConvertedTensor& converted = report_.tensors[piece.tensor];
+    std::vector<uint64_t> row_map;  // empty: rows keep their order
+    if (tensor.permuted_heads > 0) {
+      row_map = interleaved_row_map(tensor.permuted_heads,
+                                    static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
+    }
     const QuantizeResult result =
         quantize_rows(tensor.view, {converted.to, converted.layout}, piece.row_begin, piece.row_end,
-                      row_map_.empty() ? nullptr : row_map_.data(), options_.n_threads, out);
-    if (result.bad_element >= 0)
-      refuse_element(tensor, converted.to, static_cast<uint64_t>(result.bad_element));
-    background.submit(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor));
-
-    squared_error_ += result.squared_error;
-    squared_source_ += result.squared_source;
-    bytes_done_ += (piece.row_end - piece.row_begin) * source_row_bytes(tensor.view);
-    if (callbacks_.on_progress) {
-      callbacks_.on_progress({piece.tensor, report_.tensors.size(), bytes_done_, report_.bytes_in});
-    }
-    if (piece.row_end == tensor.view.rows()) end_tensor(&converted);
+                      row_map.empty() ? nullptr : row_map.data(), 1, out);
+    if (result.bad_element < 0)
+      writer.write_tensor(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor), out);
+    advise(piece, &MappedFile::done_with);
+    return result;
   }
 
-  void begin_tensor(const SourceTensor& tensor) {
-    row_map_.clear();
-    if (tensor.permuted_heads > 0) {
-      row_map_ = interleaved_row_map(tensor.permuted_heads,
-                                     static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
+  // Tells of the pieces that are done up to the first one that is not, in their order.
+  void report_finished(const std::vector<Piece>& pieces, const std::vector<PieceState>& states,
+                       Finished* finished) {
+    for (; finished->pieces < pieces.size() && states[finished->pieces].done; ++finished->pieces) {
+      const Piece& piece = pieces[finished->pieces];
+      const SourceTensor& tensor = source_.tensors[piece.tensor];
+      ConvertedTensor& converted = report_.tensors[piece.tensor];
+      const QuantizeResult& result = states[finished->pieces].result;
+      // All pieces before it were begun before it: this is the first bad weight of the file.
+      if (result.bad_element >= 0)
+        refuse_element(tensor, converted.to, static_cast<uint64_t>(result.bad_element));
+      if (piece.row_begin == 0) finished->squared_error = finished->squared_source = 0;
+      finished->squared_error += result.squared_error;
+      finished->squared_source += result.squared_source;
+      finished->bytes += (piece.row_end - piece.row_begin) * source_row_bytes(tensor.view);
+      if (callbacks_.on_progress) {
+        callbacks_.on_progress({piece.tensor, report_.tensors.size(), finished->bytes, report_.bytes_in});
+      }
+      if (piece.row_end != tensor.view.rows()) continue;
+      // A tensor of zeros is stored exactly.
+      converted.relative_rms_error =
+          finished->squared_source > 0 ? std::sqrt(finished->squared_error / finished->squared_source) : 0.0;
+      if (callbacks_.on_tensor) callbacks_.on_tensor(converted);
     }
-    squared_error_ = squared_source_ = 0;
-  }
-
-  void end_tensor(ConvertedTensor* tensor) const {
-    // A tensor of zeros is stored exactly.
-    tensor->relative_rms_error = squared_source_ > 0 ? std::sqrt(squared_error_ / squared_source_) : 0.0;
-    if (callbacks_.on_tensor) callbacks_.on_tensor(*tensor);
+    if (callbacks_.stop && callbacks_.stop()) throw Interrupted{};
   }
 
   [[noreturn]] void refuse_element(const SourceTensor& tensor, DType target, uint64_t element) const {
@@ -272,11 +318,6 @@ class Conversion {
   const Recipe* const recipe_;
   ConversionSource source_;
   ConvertReport report_;
-
-  // Of the tensor being converted.
-  std::vector<uint64_t> row_map_;  // empty: rows keep their order
-  double squared_error_ = 0, squared_source_ = 0;
-  uint64_t bytes_done_ = 0;  // of all tensors
 };
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "kernels/cpu_device.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "kernels/cpu_attention.h"
 #include "kernels/cpu_features.h"
 #include "kernels/cpu_matrix.h"
 #include "kernels/dispatch.h"
@@ -20,7 +19,6 @@ constexpr size_t kActivationGroup = 32;                     // values that share
 constexpr uint64_t kUnknownCacheBytes = uint64_t{8} << 20;  // a small laptop's, where the system tells none
 constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two microseconds each
 constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
-constexpr double kLog2e = 0x1.71547652b82fep0;
 
 class CpuBuffer final : public DeviceBuffer {
  public:
@@ -34,54 +32,20 @@ class CpuBuffer final : public DeviceBuffer {
   HostMemory memory_;
 };
 
-class CpuKvCache final : public DeviceKvCache {
- public:
-  explicit CpuKvCache(const KvShape& shape) : shape_(shape), memory_(shape.bytes(), "the KV cache") {
-    // Per layer and head: K, then V.
-    half_bytes_ =
-        shape.n_layers * shape.n_kv_heads == 0 ? 0 : shape.bytes() / (2 * shape.n_layers * shape.n_kv_heads);
-  }
-  const KvShape& shape() const { return shape_; }
-  KvHead head(size_t layer, size_t kv_head) const {
-    uint8_t* const k = memory_.data() + (layer * shape_.n_kv_heads + kv_head) * 2 * half_bytes_;
-    return {k, k + half_bytes_};
-  }
-
- private:
-  KvShape shape_;
-  HostMemory memory_;
-  uint64_t half_bytes_;
-};
-
 // Every object that a CpuDevice is given was made by one.
 CpuBuffer& cpu(DeviceBuffer& buffer) { return static_cast<CpuBuffer&>(buffer); }
 const CpuBuffer& cpu(const DeviceBuffer& buffer) { return static_cast<const CpuBuffer&>(buffer); }
 const CpuMatrix& cpu(const DeviceMatrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
-CpuKvCache& cpu(DeviceKvCache& cache) { return static_cast<CpuKvCache&>(cache); }
 const CpuKvCache& cpu(const DeviceKvCache& cache) { return static_cast<const CpuKvCache&>(cache); }
-
-// Memory that is reused from call to call and grows when a call needs more.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(const char* what) : what_(what) {}
-  T* at_least(size_t n) {
-    if (memory_.size() < n * sizeof(T)) {
-      memory_ = HostMemory();  // first give back: both need not fit
-      memory_ = HostMemory(uint64_t{n} * sizeof(T), what_);
-    }
-    return memory_.template as<T>();
-  }
-
- private:
-  const char* what_;
-  HostMemory memory_;
-};
 
 class CpuDevice final : public Device {
  public:
   CpuDevice(const KernelSet& kernels, int n_threads, Notice notice)
-      : kernels_(kernels), n_threads_(n_threads), team_(n_threads), notice_(std::move(notice)) {}
+      : kernels_(kernels),
+        n_threads_(n_threads),
+        team_(n_threads),
+        notice_(std::move(notice)),
+        attention_(kernels, team_) {}
 
   std::string name() const override {
     return fmt::format("CPU ({}, {} thread{})", kernels_.name, n_threads_, n_threads_ == 1 ? "" : "s");
@@ -107,9 +71,16 @@ class CpuDevice final : public Device {
   void matmul(const DeviceBuffer& x, size_t n, std::span<const Product> products, bool add) override;
   size_t rope_and_store(const AttentionShape& shape, size_t layer, size_t position, size_t n,
                         std::span<const float> cos_sin, DeviceBuffer& q, DeviceBuffer& k,
-                        const DeviceBuffer& v, DeviceKvCache& cache) override;
+                        const DeviceBuffer& v, DeviceKvCache& cache) override {
+    return attention_.rope_and_store(shape, layer, position, n, cos_sin, cpu(q).row(0), cpu(k).row(0),
+                                     cpu(v).row(0), cpu(cache));
+  }
   void attention(const AttentionShape& shape, size_t layer, size_t position, size_t n, const DeviceBuffer& q,
-                 const DeviceKvCache& cache, DeviceBuffer& out) override;
+                 const DeviceKvCache& cache, DeviceBuffer& out) override {
+    const AttentionClock clock(&times_);
+    times_.count_attention(shape, cpu(cache).shape().type, position, n);
+    attention_.attend(shape, layer, position, n, cpu(q).row(0), cpu(cache), cpu(out).row(0));
+  }
   void swiglu(DeviceBuffer& gate, const DeviceBuffer& up, size_t n) override;
   void read(const DeviceBuffer& x, size_t row, std::span<float> out) override;
 
@@ -135,7 +106,7 @@ class CpuDevice final : public Device {
   Scratch<float> scales_{"quantized activations"};
   Scratch<int16_t> sums_{"quantized activations"};
   Scratch<uint8_t> tiles_{"quantized activations"};
-  Scratch<float> attention_{"attention scratch"};
+  CpuAttention attention_;
   DeviceTimes times_;
 };
 
@@ -324,67 +295,6 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
     team_.share(n_chunks, 1, [&](int, size_t begin, size_t end) noexcept {
       for (size_t chunk = begin; chunk < end; ++chunk) run_chunk(b * n_chunks + chunk);
     });
-}
-
-size_t CpuDevice::rope_and_store(const AttentionShape& shape, size_t layer, size_t position, size_t n,
-                                 std::span<const float> cos_sin, DeviceBuffer& q, DeviceBuffer& k,
-                                 const DeviceBuffer& v, DeviceKvCache& cache) {
-  const CpuKvCache& kv = cpu(cache);
-  QUERN_CHECK(position + n <= kv.shape().capacity && cos_sin.size() >= n * shape.rotary_dim);
-  std::atomic<size_t> first_bad{n};
-  team_.share(n, kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
-    for (size_t t = begin; t < end; ++t) {
-      const float* angles = cos_sin.data() + t * shape.rotary_dim;
-      kernels_.rope(cpu(q).row(t), shape.n_heads, shape.head_dim, shape.rotary_dim, angles);
-      kernels_.rope(cpu(k).row(t), shape.n_kv_heads, shape.head_dim, shape.rotary_dim, angles);
-      bool good = true;
-      for (size_t h = 0; h < shape.n_kv_heads; ++h) {
-        const size_t at = h * shape.head_dim;
-        good &= kernels_.store_kv({cpu(k).row(t) + at, cpu(v).row(t) + at, shape.head_dim, position + t,
-                                   kv.shape().type, kv.head(layer, h)});
-      }
-      if (good) continue;
-      // The smallest t wins, whatever the order of the threads.
-      size_t seen = first_bad.load();
-      while (t < seen && !first_bad.compare_exchange_weak(seen, t)) {
-      }
-      break;
-    }
-  });
-  return first_bad.load();
-}
-
-void CpuDevice::attention(const AttentionShape& shape, size_t layer, size_t position, size_t n,
-                          const DeviceBuffer& q, const DeviceKvCache& cache, DeviceBuffer& out) {
-  const AttentionClock clock(&times_);
-  const CpuKvCache& kv = cpu(cache);
-  QUERN_CHECK(position + n <= kv.shape().capacity && shape.n_heads % shape.n_kv_heads == 0);
-  times_.count_attention(shape, kv.shape().type, position, n);
-  const size_t group_heads = shape.n_heads / shape.n_kv_heads;
-  const size_t scratch_floats = attention_scratch_floats(group_heads, shape.head_dim);
-  float* const scratch = attention_.at_least(scratch_floats * static_cast<size_t>(n_threads_));
-  const float kappa = static_cast<float>(kLog2e / std::sqrt(static_cast<double>(shape.head_dim)));
-
-  // Items are (KV head, token), tokens fastest, so that a thread stays with one head's cache.
-  const size_t n_items = shape.n_kv_heads * n;
-  team_.share(n_items, n == 1 ? 1 : 4, [&](int thread, size_t begin, size_t end) noexcept {
-    AttentionArgs args{};
-    args.n_heads = group_heads;
-    args.head_dim = shape.head_dim;
-    args.type = kv.shape().type;
-    args.kappa = kappa;
-    args.scratch = scratch + scratch_floats * static_cast<size_t>(thread);
-    for (size_t item = begin; item < end; ++item) {
-      const size_t head = item / n, t = item % n;
-      args.cache = kv.head(layer, head);
-      args.position = position + t;
-      const bool windowed = shape.window != 0 && args.position >= shape.window;
-      args.first_key = windowed ? args.position - shape.window + 1 : 0;
-      args.q = cpu(q).row(t) + head * group_heads * shape.head_dim;
-      args.out = cpu(out).row(t) + head * group_heads * shape.head_dim;
-      kernels_.attend(args);
-    }
-  });
 }
 
 void CpuDevice::swiglu(DeviceBuffer& gate, const DeviceBuffer& up, size_t n) {

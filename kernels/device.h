@@ -66,7 +66,11 @@ struct KvShape {
   size_t capacity;  // positions
   KvType type;
 
-  // Bytes that a cache of this shape takes (capacity rounded up to whole tiles).
+  // Positions of one segment (kernel_set.h KvHead): kAttentionSegment, or, when capacity is less, that
+  // rounded up to whole tiles.
+  uint64_t segment_keys() const;
+  // Bytes that a cache of this shape takes: capacity rounded up to whole segments. Memory is taken from the
+  // system when a segment is first written.
   uint64_t bytes() const;
 };
 

@@ -30,4 +30,23 @@ class HostMemory {
   uint64_t size_ = 0;
 };
 
+// Memory that is reused from call to call and grows when a call needs more. T: trivial.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(const char* what) : what_(what) {}
+  // What it held is lost when it grows.
+  T* at_least(size_t n) {
+    if (memory_.size() < n * sizeof(T)) {
+      memory_ = HostMemory();  // first give back: both need not fit
+      memory_ = HostMemory(uint64_t{n} * sizeof(T), what_);
+    }
+    return memory_.template as<T>();
+  }
+
+ private:
+  const char* what_;
+  HostMemory memory_;
+};
+
 }  // namespace quern

@@ -62,44 +62,91 @@ struct MatmulKernel {
   const ActivationTiles* tiles = nullptr;  // null: the kernel reads MatmulArgs::a
 };
 
-enum class KvType : uint8_t { kF16, kF32 };
+enum class KvType : uint8_t { kF16, kF32, kQ8_0 };
 
-// One layer's cache for one KV head. K is interleaved by 16 keys, so that lanes are keys: element (key, d)
-// stands at
-// [(key / 16) * head_dim * 16 + d * 16 + key % 16]; V is [key][head_dim]. Elements are f16 bits or f32
-// (KvType). Memory starts zeroed.
+inline constexpr size_t kAttentionTile = 64;
+inline constexpr size_t kAttentionSegment = 512;
+inline constexpr size_t kKvBlockKeys = 16;  // keys that the cache interleaves
+inline constexpr size_t kKvGroup = 32;      // values that share a scale (Q8_0)
+
+// Bytes of one key, or of one value, of head_dim elements.
+static constexpr uint64_t kv_row_bytes(KvType type, uint64_t head_dim) {
+  if (type == KvType::kQ8_0) return head_dim / kKvGroup * (kKvGroup + 2);
+  return head_dim * (type == KvType::kF16 ? 2 : 4);
+}
+
+// Where the keys and values of one layer and KV head lie: in segments of segment_keys positions, the last of
+// them whole as well. Segment g begins at base + g * segment_stride with its keys; its values follow.
+//   F16, F32  keys    [segment_keys / 16][head_dim][16 keys], so that lanes are keys
+//             values  [segment_keys][head_dim]
+//   Q8_0      keys    [segment_keys / 16] panels of 16 keys, as quant/panel_layout.h has them of 16 rows:
+//                     [head_dim / 32] blocks of 16 x f16 d, 8 steps j of 16 x codes 4j .. 4j+3
+//             values  [segment_keys / 64] tiles of [64][head_dim] codes, then [64][head_dim / 32] f16 d
+// No code is -128. Memory starts zeroed; what a position held before it was stored again is never read.
 struct KvHead {
-  void* k;
-  void* v;
+  uint8_t* base;  // not owned
+  size_t segment_stride;
+  size_t segment_keys;  // kAttentionSegment; in a cache of one segment any multiple of kAttentionTile
 };
 
+// Place of the block of 16 keys that `position` is in.
+static constexpr uint8_t* kv_keys(const KvHead& head, KvType type, size_t head_dim, size_t position) {
+  const size_t in_segment = position % kAttentionSegment;
+  return head.base + position / kAttentionSegment * head.segment_stride +
+         in_segment / kKvBlockKeys * kKvBlockKeys * kv_row_bytes(type, head_dim);
+}
+
+// Place of the tile of 64 values that `position` is in.
+static constexpr uint8_t* kv_values(const KvHead& head, KvType type, size_t head_dim, size_t position) {
+  const size_t tile = position % kAttentionSegment / kAttentionTile;
+  return head.base + position / kAttentionSegment * head.segment_stride +
+         (head.segment_keys + tile * kAttentionTile) * kv_row_bytes(type, head_dim);
+}
+
 struct StoreKvArgs {
-  const float* k;  // [head_dim], after RoPE
-  const float* v;  // [head_dim]
-  size_t head_dim;
+  const float* k;   // [head_dim], after RoPE
+  const float* v;   // [head_dim]
+  size_t head_dim;  // 1..kMaxHeadDim; Q8_0: a multiple of 32
   size_t position;
   KvType type;
   KvHead cache;
 };
 
+inline constexpr size_t kMaxHeadDim = 1024;
+
+// Some query heads, all of one KV head, of neighbouring tokens.
 struct AttentionArgs {
-  const float* q;  // [n_heads, head_dim]: the query heads of one token that share this KV head, after RoPE
-  size_t n_heads;
-  size_t head_dim;  // even, 2..1024
+  const float* q;   // [n_tokens] rows, q_stride apart, of [n_heads, head_dim], after RoPE
+  size_t q_stride;  // in floats
+  size_t n_tokens, n_heads;
+  size_t head_dim;  // as in StoreKvArgs
   KvType type;
   KvHead cache;
-  size_t first_key, position;  // keys first_key..position are valid (both included), all stored already
-  float kappa;                 // f32(log2(e) / sqrt(head_dim))
-  float* scratch;              // attention_scratch_floats(n_heads, head_dim)
-  float* out;                  // [n_heads, head_dim]
+  size_t position;  // of the first token. Token t sees keys max(0, position + t - window + 1)..position + t,
+  size_t window;    // all of them stored already; 0: from the first on
+  float kappa;      // f32(log2(e) / sqrt(head_dim))
+  float* scratch;   // [attention_scratch_floats(n_tokens * n_heads, head_dim)], aligned to 64 bytes
+  float* out;       // [n_tokens] rows, out_stride apart, of [n_heads, head_dim]
+  size_t out_stride;
 };
 
-inline constexpr size_t kAttentionTile = 64;
-inline constexpr size_t kAttentionSegment = 512;
+// Row r of a block is head r % n_heads of token r / n_heads.
+//
+// What attention over one segment (or over all up to some segment) has found for n_rows rows: [n_rows,
+// head_dim] weighted values, [n_rows] maxima, [n_rows] sums: acc, m and l of arithmetic.md "Attention".
+static constexpr size_t attention_part_floats(size_t n_rows, size_t head_dim) {
+  return n_rows * (head_dim + 2);
+}
 
-// Floats of scratch for one attend() call: scaled queries, scores of a tile, segment and merged accumulators.
-constexpr size_t attention_scratch_floats(size_t n_heads, size_t head_dim) {
-  return n_heads * (3 * (head_dim + 16) + kAttentionTile + 64) + 64;
+static constexpr size_t first_visible_key(size_t position, size_t window) {
+  return window == 0 || position < window ? 0 : position - window + 1;
+}
+
+// Floats of scratch for one attend_segment() call: queries twice (as floats, as codes), scores of a tile and
+// the like per row; a block of keys and some values as floats.
+static constexpr size_t attention_scratch_floats(size_t n_rows, size_t head_dim) {
+  return n_rows * (2 * (head_dim + 16) + head_dim / 8 + kAttentionTile + 32) +
+         (kKvBlockKeys + 4) * (head_dim + 16) + 16 * kAttentionTile + 256;
 }
 
 // Loops that reach what the machine gives to this set's instructions at most: the yardstick of its kernels
@@ -129,7 +176,13 @@ struct KernelSet {
   void (*swiglu)(const float* gate, const float* up, size_t n, float* h) noexcept;
   // False when K or V holds a NaN.
   bool (*store_kv)(const StoreKvArgs& args) noexcept;
-  void (*attend)(const AttentionArgs& args) noexcept;
+  // Steps 1 to 5 and l of step 6 for one segment. part: attention_part_floats(), written; rows whose token
+  // sees no key of the segment get nothing of use. Leaves args.out alone.
+  void (*attend_segment)(const AttentionArgs& args, size_t segment, float* part) noexcept;
+  // Step 6: takes a segment's part into `total`, of the same shape, for the rows that see the segment; a
+  // row's segments must come in ascending order. A row's last segment writes its output (step 7). Reads
+  // neither args.q nor args.scratch.
+  void (*merge_segment)(const AttentionArgs& args, size_t segment, const float* part, float* total) noexcept;
   // Sum over exp(z_k - z_max) as arithmetic.md "Perplexity" defines it.
   double (*sum_exp)(const float* z, size_t n, float z_max) noexcept;
   const ProbeLoops* probe;

@@ -33,8 +33,8 @@ struct GgufPlan {
   uint64_t file_size;  // the last tensor's padding included
 };
 
-// Not thread-safe. Write tensors through write_tensor in any pieces; finish() writes the header (with
-// metadata whose encoded size must equal the plan's) and commits.
+// Write tensors through write_tensor in any pieces, from any threads; finish() writes the header (with
+// metadata whose encoded size must equal the plan's) and commits. Nothing else is thread-safe.
 class GgufWriter {
  public:
   // `plan` and `metadata` are kept by reference until finish(), so that values of fixed size (checksums) can

@@ -22,7 +22,8 @@ class OutputFile {
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
-  // Writes all of `bytes` at `offset` (short writes and EINTR are retried). Throws kIo.
+  // Writes all of `bytes` at `offset` (short writes and EINTR are retried). Throws kIo. Any threads may write
+  // to different places at once.
   void write_at(uint64_t offset, std::span<const uint8_t> bytes);
   // fdatasync, close, rename (refusing to replace a target that appeared meanwhile unless overwrite), fsync
   // of the folder. Throws kIo, with the temporary file removed. `fsync_seconds` gets the time the disk took,

@@ -1,6 +1,7 @@
 #include "quant/quantize.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -88,6 +89,10 @@ RowResult convert_row(const BlockFormat& from, const BlockFormat& to, const uint
   return result;
 }
 
+// Rows are taken by threads in chunks of about so many weights: a thread that must share its core, with the
+// one that writes for instance, delays the others by a chunk at most.
+constexpr size_t kChunkWeights = 32768;
+
 // One call of quantize_rows: rows in groups of 16 of the tensor, which is how panels come apart.
 class RowConverter {
  public:
@@ -168,10 +173,13 @@ QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& tar
   }
   const size_t scratch_bytes = converter.scratch_bytes();
   std::vector<uint8_t> scratch(scratch_bytes * static_cast<size_t>(n_threads));
-  const size_t n_rows = row_end - row_begin, grain = converter.any_panels() ? kPanelRows : 1;
+  const size_t n_rows = row_end - row_begin;
+  const size_t chunk_rows = (kChunkWeights / columns / kPanelRows + 1) * kPanelRows;
+  std::atomic<size_t> next{0};
   parallel_region(n_threads, [&](int thread) noexcept {
-    const IndexRange part = split_range(n_rows, grain, thread, n_threads);
-    converter.convert(part.begin, part.end, scratch.data() + scratch_bytes * static_cast<size_t>(thread));
+    uint8_t* const mine = scratch.data() + scratch_bytes * static_cast<size_t>(thread);
+    for (size_t begin; (begin = next.fetch_add(chunk_rows)) < n_rows;)
+      converter.convert(begin, std::min(begin + chunk_rows, n_rows), mine);
   });
 
   QuantizeResult result;

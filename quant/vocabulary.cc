@@ -93,6 +93,7 @@ void check_special_ids(const Vocabulary& vocabulary, const std::string& where) {
 
 void report_duplicates(const Vocabulary& vocabulary, const std::string& where, const Notice& notice) {
   std::unordered_map<std::string_view, size_t> first_ids;
+  first_ids.reserve(vocabulary.size());
   size_t n_duplicates = 0, first = 0, second = 0;
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     const auto [found, is_new] = first_ids.try_emplace(vocabulary.pieces[id], id);

@@ -55,6 +55,7 @@ class ModelLoader {
 
   void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
   MatrixUse use_of(const TensorDeclaration& declaration) const;
+  void read_ahead(const std::string& name_prefix) const;
   std::unique_ptr<DeviceMatrix> take_matrix(const std::string& name, MatrixUse use);
   std::unique_ptr<DeviceBuffer> take_vector(const std::string& name);
 
@@ -158,6 +159,11 @@ void ModelLoader::choose_context() {
                      trained));
   }
   model_->kv_ = options_.kv;
+  if (const uint32_t head_dim = model_->hparams_.head_dim;
+      model_->kv_ == KvType::kQ8_0 && head_dim % kKvGroup != 0)
+    fail(ErrorCode::kUsage,
+         "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
+         kKvGroup, head_dim);
 }
 
 void ModelLoader::choose_device() {
@@ -219,6 +225,15 @@ void ModelLoader::check_tensors() {
   }
 }
 
+// Asks the disk for the tensors whose names begin so: it reads them while others are repacked, or while the
+// first token is computed from a file that needs no repacking.
+void ModelLoader::read_ahead(const std::string& name_prefix) const {
+  for (const TensorView& tensor : gguf().tensors())
+    if (tensor.name.starts_with(name_prefix))
+      model_->file_->will_need(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
+                               tensor.n_bytes);
+}
+
 std::unique_ptr<DeviceMatrix> ModelLoader::take_matrix(const std::string& name, MatrixUse use) {
   // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
   // in memory twice.
@@ -234,12 +249,15 @@ std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) 
 
 void ModelLoader::load_weights() {
   Model& m = *model_;
+  read_ahead("output");
+  read_ahead("blk.0.");
   const bool tied = !tensors_.contains("output.weight");
   m.token_embd = take_matrix("token_embd.weight", tied ? MatrixUse::kBoth : MatrixUse::kGather);
   m.output_norm = take_vector("output_norm.weight");
   if (!tied) m.output = take_matrix("output.weight", MatrixUse::kProduct);
   for (uint32_t i = 0; i < m.hparams_.n_layers; ++i) {
     const std::string block = fmt::format("blk.{}.", i);
+    read_ahead(fmt::format("blk.{}.", i + 1));
     const auto matrix = [&](const char* name) {
       return take_matrix(block + name + ".weight", MatrixUse::kProduct);
     };

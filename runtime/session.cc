@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu_attention.h"
 #include "kernels/math_f64.h"
 #include "runtime/architecture.h"
 
@@ -53,9 +54,10 @@ uint64_t Session::scratch_memory(const HParams& h, uint64_t context, size_t micr
   // tiles.
   const uint64_t widest = std::max({uint64_t{h.dim}, q_dim, uint64_t{h.hidden_dim}});
   const uint64_t attention =
-      static_cast<uint64_t>(n_threads) * attention_scratch_floats(h.n_heads / h.n_kv_heads, h.head_dim);
+      CpuAttention::scratch_bytes({h.n_heads, h.n_kv_heads, h.head_dim, h.rotary_dim, h.window},
+                                  static_cast<size_t>(context), static_cast<size_t>(n), n_threads);
   const uint64_t logits = std::min<uint64_t>(n, kLogitRows) * h.vocab_size;
-  return (n * per_token + attention + logits) * sizeof(float) + n * widest * 13 / 4;
+  return (n * per_token + logits) * sizeof(float) + attention + n * widest * 13 / 4;
 }
 
 Session::Session(const Model& model, size_t micro_batch)

@@ -208,6 +208,7 @@ Tokenizer::Encoder::Encoder(const Vocabulary& vocabulary)
   if (!status.ok()) {
     fail(ErrorCode::kMalformed, "sentencepiece refuses the vocabulary: {}", printable(status.message(), 256));
   }
+  decoded.reserve(vocabulary.size());
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     decoded.push_back(decoded_piece(vocabulary, static_cast<TokenId>(id)));
     std::string_view rest = vocabulary.pieces[id];

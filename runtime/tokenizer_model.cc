@@ -67,6 +67,7 @@ std::string build_sentencepiece_model(const Vocabulary& vocabulary) {
   // sentencepiece refuses duplicates, and looks names up among byte pieces before it does among others: a
   // normal piece that is spelled like a byte would come out as that byte.
   std::unordered_set<std::string_view> taken;
+  taken.reserve(vocabulary.size());
   for (const TokenId id : vocabulary.byte_ids) taken.insert(vocabulary.pieces[static_cast<size_t>(id)]);
   for (size_t id = 0; id < vocabulary.size(); ++id) {
     const std::string& text = vocabulary.pieces[id];

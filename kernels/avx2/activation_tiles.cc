@@ -38,11 +38,13 @@ void pack_codes(const int8_t* codes, size_t stride, uint8_t* out) {
 template <size_t C>
 void pack_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
   using Block = TileBlock<C>;
+  using Side = TileSide<C>;
   const size_t groups = k / 32;
   const int8_t* codes = a.codes + token * k;
   const float* scales = a.scales + token * groups;
   const int16_t* sums = a.sums + 4 * token * groups;
-  for (size_t g = 0; g < groups; ++g, codes += 32, scales += 1, sums += 4, out += Block::kBytes) {
+  uint8_t* side = out + groups * Block::kBytes;
+  for (size_t g = 0; g < groups; ++g, codes += 32, scales += 1, sums += 4) {
     pack_codes<C>(codes, k, out);
     // [token] pairs of int16 of the first and of the second 16 values, and scales; missing tokens are zeros.
     alignas(16) int32_t first[4] = {}, second[4] = {};
@@ -59,16 +61,18 @@ void pack_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
     const __m128 da = _mm_load_ps(scale);
     put<4 * C>(out + Block::kScales, _mm_castps_si128(da));
     put<4 * C>(out + Block::kBias8, _mm_mullo_epi16(pairs, _mm_set1_epi16(-8)));
-    put<4 * C>(out + Block::kScaledSums, _mm_castps_si128(_mm_mul_ps(da, _mm_cvtepi32_ps(total))));
-    put<4 * C>(out + Block::kSums, total);
-    put<4 * C>(out + Block::kBias32, _mm_mullo_epi16(low, _mm_set1_epi16(-32)));
-    put<4 * C>(out + Block::kBias32 + 4 * C, _mm_mullo_epi16(high, _mm_set1_epi16(-32)));
+    put<4 * C>(side + Side::kScaledSums, _mm_castps_si128(_mm_mul_ps(da, _mm_cvtepi32_ps(total))));
+    put<4 * C>(side + Side::kSums16, _mm_slli_epi32(total, 4));
+    put<4 * C>(side + Side::kBias32, _mm_mullo_epi16(low, _mm_set1_epi16(-32)));
+    put<4 * C>(side + Side::kBias32 + 4 * C, _mm_mullo_epi16(high, _mm_set1_epi16(-32)));
+    out += Block::kBytes;
+    side += Side::kBytes;
   }
 }
 
 }  // namespace
 
-size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 32) * kTokenBlockBytes; }
+size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 32) * kTokenGroupBytes; }
 
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept {

@@ -1,39 +1,46 @@
-// Activations as the AVX2 kernels read them: for a tile of C tokens (1 to 4) and every group of 32 values one
-// block of 64 * C bytes,
+// Activations as the AVX2 kernels read them. A tile is C tokens (1 to 4): for every group of 32 values a
+// block of 40 * C bytes that all formats read,
 //
 //         0: 8 steps s of C x 4   codes k = 4s .. 4s+3
 //    32 * C: C x f32              da
 //    36 * C: C x 2 int16          -8 * sums of the codes with k % 4 in {0, 1} and in {2, 3}
-//    40 * C: C x f32              da * float(S)
-//    44 * C: C x int32            S, the sum of the codes
-//    48 * C: C x 2 int16          -32 * the same sums of the first 16 codes
-//    52 * C: C x 2 int16          -32 * those of the second 16 codes
-//    56 * C: unused
 //
-// so that one step of a product reads 4 * C bytes that follow each other, each token's broadcast from memory,
-// and what a format does not use of four tokens are whole cache lines. A tile's blocks follow each other; the
-// tiles of n tokens are of four tokens each, the last one of those that are left.
+// so that one step of a product reads 4 * C bytes that follow each other, each token's broadcast from memory;
+// and behind these, again for every group, 16 * C bytes that some formats read:
+//
+//         0: C x f32              da * float(S)
+//     4 * C: C x int32            16 * S; S is the sum of the codes
+//     8 * C: C x 2 int16          -32 * the sums above of the first 16 codes
+//    12 * C: C x 2 int16          -32 * those of the second 16 codes
+//
+// Apart, because many tokens' activations come from the last-level cache for every panel. The tiles of n
+// tokens are of four tokens each, the last one of those that are left.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/kernel_set.h"
+#include "kernels/avx2/avx2_kernels.h"
 
 namespace quern::avx2 {
 
-inline constexpr size_t kTileTokens = 4;
-inline constexpr size_t kTokenBlockBytes = 64;  // of a token and group, whatever the tile's width
+// Of a token and group, whatever the tile's width.
+inline constexpr size_t kMainBytes = 40, kSideBytes = 16, kTokenGroupBytes = kMainBytes + kSideBytes;
 
 template <size_t C>
 struct TileBlock {
-  static constexpr size_t kStepBytes = 4 * C, kScales = 32 * C, kBias8 = 36 * C, kScaledSums = 40 * C,
-                          kSums = 44 * C, kBias32 = 48 * C, kBytes = kTokenBlockBytes * C;
+  static constexpr size_t kStepBytes = 4 * C, kScales = 32 * C, kBias8 = 36 * C, kBytes = kMainBytes * C;
 };
 
-// The functions of ActivationTiles (kernel_set.h).
-size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
-void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
-                uint8_t* tiles) noexcept;
+template <size_t C>
+struct TileSide {
+  static constexpr size_t kScaledSums = 0, kSums16 = 4 * C, kBias32 = 8 * C, kBytes = kSideBytes * C;
+};
+
+// Where both parts of some group of a tile stand.
+struct TilePosition {
+  const uint8_t* block;
+  const uint8_t* side;
+};
 
 }  // namespace quern::avx2

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/kernel_set.h"
 
@@ -9,7 +10,14 @@ namespace quern::avx2 {
 
 // On WeightLayout::kPanels. The same bits as the scalar set's.
 extern const MatmulKernel kMatmuls[];
-extern const size_t kMatmulCount;
+inline constexpr size_t kMatmulCount = 9;
+
+// The activations' form that quantized formats read (activation_tiles.h), as kernel_set.h's ActivationTiles
+// has it.
+inline constexpr size_t kTileTokens = 4;
+size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
+void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
+                uint8_t* tiles) noexcept;
 
 // The functions behind the rows of kMatmuls, one file a family of formats.
 void matmul_f32(const MatmulArgs& args) noexcept;

@@ -3,7 +3,7 @@
 
 namespace quern::avx2 {
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = "avx2",
     .matmuls = kMatmuls,
     .n_matmuls = kMatmulCount,
@@ -12,7 +12,8 @@ const KernelSet kKernelSet = {
     .rope = rope,
     .swiglu = swiglu,
     .store_kv = store_kv,
-    .attend = attend,
+    .attend_segment = attend_segment,
+    .merge_segment = merge_segment,
     .sum_exp = sum_exp,
     .probe = &kProbeLoops,
 };

@@ -9,7 +9,7 @@ namespace quern::avx2 {
 namespace {
 
 // n_k weights of P panels, panel_stride bytes apart, x N tokens, added to acc[P][N][16].
-template <class Weight, int N, int P>
+template <class Weight, size_t N, size_t P>
 QUERN_KERNEL void tile_loop(const uint8_t* panel, size_t panel_stride, size_t n_k, const FloatActivations& a,
                             float* acc) noexcept {
   const float* x = a.x;
@@ -41,9 +41,10 @@ struct Kernel {
   static constexpr size_t kBlockBytes = kPanelRows * Weight::kBytes;
   static constexpr size_t kChunkBlocks = 256;  // 16 KB of F32
 
-  template <int N>
-  static void tile(const uint8_t* panel, size_t n_k, const FloatActivations& a, float* acc) noexcept {
-    tile_loop<Weight, N, 1>(panel, 0, n_k, a, acc);
+  template <size_t N, size_t P>
+  static void tile(const uint8_t* panel, size_t panel_stride, size_t n_k, const FloatActivations& a,
+                   float* acc) noexcept {
+    tile_loop<Weight, N, P>(panel, panel_stride, n_k, a, acc);
   }
   static void accumulate(const uint8_t* panel, size_t n_k, const FloatActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {
@@ -51,33 +52,10 @@ struct Kernel {
   }
 };
 
-// Two whole panels at a time for N tokens; returns the first row that is left.
-template <class Weight, int N>
-size_t panel_pairs(const MatmulArgs& args) noexcept {
-  const FloatActivations a = FloatActivations::of(args);
-  const size_t panel_bytes = args.k * Kernel<Weight>::kBlockBytes;
-  size_t row = args.row_begin;
-  for (; row + kPanelRows < args.row_end; row += 2 * kPanelRows) {
-    alignas(64) float acc[2 * N * kPanelRows] = {};
-    tile_loop<Weight, N, 2>(args.weights + row / kPanelRows * panel_bytes, panel_bytes, args.k, a, acc);
-    store_panel(args, row, 0, N, acc);
-    store_panel(args, row + kPanelRows, 0, N, acc + N * kPanelRows);
-  }
-  return row;
-}
-
-template <class Weight>
-void matmul(const MatmulArgs& args) noexcept {
-  MatmulArgs rest = args;
-  if (args.n_tokens == 1) rest.row_begin = panel_pairs<Weight, 1>(args);
-  if (args.n_tokens == 2) rest.row_begin = panel_pairs<Weight, 2>(args);
-  walk_panels<Kernel<Weight>>(rest);
-}
-
 }  // namespace
 
-void matmul_f32(const MatmulArgs& args) noexcept { matmul<F32>(args); }
-void matmul_f16(const MatmulArgs& args) noexcept { matmul<F16>(args); }
-void matmul_bf16(const MatmulArgs& args) noexcept { matmul<BF16>(args); }
+void matmul_f32(const MatmulArgs& args) noexcept { matmul<Kernel<F32>>(args); }
+void matmul_f16(const MatmulArgs& args) noexcept { matmul<Kernel<F16>>(args); }
+void matmul_bf16(const MatmulArgs& args) noexcept { matmul<Kernel<BF16>>(args); }
 
 }  // namespace quern::avx2

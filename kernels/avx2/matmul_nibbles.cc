@@ -25,52 +25,66 @@ constexpr int16_t kCentre = Format::kBits == 5 ? 16 : Format::kOffset;
 template <class Format>
 constexpr int16_t kAddBack = kCentre<Format> - Format::kOffset;
 
-// n_blocks blocks of 16 rows x C tokens, added to acc[C][16], which lives in L1: the registers are taken.
-template <class Block, int C>
-QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+// n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16], which lives in
+// L1: the registers are taken.
+template <class Block, size_t C, size_t P>
+QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                            const TilePosition& at, float* acc) noexcept {
   using Format = typename Block::Format;
   using Tile = TileBlock<C>;
-  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
-    // Where hardware prefetching is weak, one core reads at the memory's speed only so (Zen 3: 15-16 GB/s
-    // without, 18 with). 4 KB ahead costs one Zen 4 core up to 7 % of its speed, two of them nothing.
-    if constexpr (std::is_same_v<Block, PackedBlock<Format>>) prefetch<Block::kBytes, 4096>(block);
-    Bits sum[C][2];
+  using Side = TileSide<C>;
+  constexpr bool kPacked = std::is_same_v<Block, PackedBlock<Format>>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes, side += Side::kBytes) {
+    Bits sum[P * C][2];
     QUERN_UNROLL
-    for (size_t t = 0; t < C; ++t) {
+    for (size_t i = 0; i < P * C; ++i) {
       Bits bias = _mm256_setzero_si256();
       if constexpr (kCentre<Format> != 0) {
         static_assert(kCentre<Format> == 8 || kCentre<Format> == 16);
-        bias = broadcast4(a + Tile::kBias8 + 4 * t);
+        bias = broadcast4(a + Tile::kBias8 + 4 * (i % C));
         if constexpr (kCentre<Format> == 16) bias = _mm256_add_epi16(bias, bias);
       }
-      sum[t][0] = sum[t][1] = bias;
-      pin(sum[t][0], sum[t][1]);
+      sum[i][0] = sum[i][1] = bias;
+      pin(sum[i][0], sum[i][1]);
     }
     QUERN_UNROLL
-    for (size_t i = 0; i < 8; ++i) {
-      const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
-      const Codes w = Block::codes(block, s);
+    for (size_t i = 0; i < 8 * P; ++i) {
+      const size_t j = i / (2 * P), p = i / 2 % P, high = i % 2;
+      const size_t s = j + 4 * high, nth = 2 * j + high;  // steps that share their bytes follow each other
+      const uint8_t* const panel_block = block + p * panel_stride;
+      if constexpr (kPacked) {
+        prefetch_weights<C, Block::kBytes>(panel_block, nth);
+      } else if constexpr (C == kTileTokens) {
+        prefetch_activations<Tile>(a, nth);
+      }
+      const Codes w = Block::codes(panel_block, s);
       QUERN_UNROLL
-      for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[t]);
+      for (size_t t = 0; t < C; ++t) add_products(w, a + Tile::kStepBytes * s + 4 * t, sum[p * C + t]);
     }
-    __m256 d[2] = {Block::scale(block, 0), Block::scale(block, 1)};
-    pin(d[0], d[1]);
-    const Bits ones = _mm256_set1_epi16(1);
     QUERN_UNROLL
-    for (size_t t = 0; t < C; ++t) {
-      const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
+    for (size_t p = 0; p < P; ++p) {
+      const uint8_t* const panel_block = block + p * panel_stride;
+      __m256 d[2] = {Block::scale(panel_block, 0), Block::scale(panel_block, 1)};
+      pin(d[0], d[1]);
+      const Bits ones = _mm256_set1_epi16(1);
       QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r) {
-        Bits dot = _mm256_madd_epi16(sum[t][r], ones);
-        if constexpr (kAddBack<Format> != 0) {
-          static_assert(kAddBack<Format> == 16);
-          dot = _mm256_add_epi32(dot, _mm256_slli_epi32(broadcast4(a + Tile::kSums + 4 * t), 4));
+      for (size_t t = 0; t < C; ++t) {
+        const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
+        QUERN_UNROLL
+        for (size_t r = 0; r < 2; ++r) {
+          Bits dot = _mm256_madd_epi16(sum[p * C + t][r], ones);
+          if constexpr (kAddBack<Format> != 0) {
+            static_assert(kAddBack<Format> == 16);
+            dot = _mm256_add_epi32(dot, broadcast4(side + Side::kSums16 + 4 * t));
+          }
+          float* out = acc + kPanelRows * (p * C + t) + 8 * r;
+          __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
+          if constexpr (Block::kHasMin)
+            y = _mm256_fmadd_ps(Block::minimum(panel_block, r),
+                                broadcast_f32(side + Side::kScaledSums + 4 * t), y);
+          _mm256_storeu_ps(out, y);
         }
-        float* out = acc + kPanelRows * t + 8 * r;
-        __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(d[r], da), _mm256_loadu_ps(out));
-        if constexpr (Block::kHasMin)
-          y = _mm256_fmadd_ps(Block::minimum(block, r), broadcast_f32(a + Tile::kScaledSums + 4 * t), y);
-        _mm256_storeu_ps(out, y);
       }
     }
     compiler_fence();
@@ -79,32 +93,31 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
 
 template <class Block>
 struct Tiles {
-  template <int C>
-  static void tile(const uint8_t* blocks, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
-    tile_loop<Block, C>(blocks, n_blocks, a, acc);
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
+                   float* acc) noexcept {
+    tile_loop<Block, C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
 };
 
-// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
-#ifndef UNPACK_TOKENS
-#define UNPACK_TOKENS 32
-#endif
-#ifndef CHUNK
-#define CHUNK 32
-#endif
-constexpr size_t kUnpackTokens = UNPACK_TOKENS;
+// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes. Zen 3, cycles
+// of a block x 4 tokens: Q4_0 58 packed and 53 as bytes, 18 for taking it apart; Q4_1 62, 58, 20; Q5_0 72,
+// 54, 23; Q5_1 85, 62, 24. Multiply-adds a cycle, packed / as bytes: 16 tokens of Q4_0 34.9 / 32.8, 32 tokens
+// 34.5 / 34.4; 8 tokens of Q5_0 28.3 / 28.0, 16 tokens 28.3 / 32.
+template <class Format>
+constexpr size_t kUnpackTokens = Format::kBits == 5 ? 9 : 32;
 
 template <class Format>
-struct Kernel {
+struct Kernel : Tiles<PackedBlock<Format>> {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kChunkBlocks = CHUNK;  // 20 KB as bytes
+  static constexpr size_t kChunkBlocks = 128;
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {
-    if (n_tokens < kUnpackTokens) {
-      for_each_tile<Tiles<PackedBlock<Format>>>(blocks, n_blocks, a, token, n_tokens, weight, acc);
+    if (n_tokens < kUnpackTokens<Format>) {
+      for_each_tile<Kernel>(blocks, n_blocks, a, token, n_tokens, weight, acc);
       return;
     }
     alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Format>::kBytes];
@@ -115,9 +128,9 @@ struct Kernel {
 
 }  // namespace
 
-void matmul_q4_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_0>>(args); }
-void matmul_q4_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q4_1>>(args); }
-void matmul_q5_0(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_0>>(args); }
-void matmul_q5_1(const MatmulArgs& args) noexcept { walk_panels<Kernel<Q5_1>>(args); }
+void matmul_q4_0(const MatmulArgs& args) noexcept { matmul<Kernel<Q4_0>>(args); }
+void matmul_q4_1(const MatmulArgs& args) noexcept { matmul<Kernel<Q4_1>>(args); }
+void matmul_q5_0(const MatmulArgs& args) noexcept { matmul<Kernel<Q5_0>>(args); }
+void matmul_q5_1(const MatmulArgs& args) noexcept { matmul<Kernel<Q5_1>>(args); }
 
 }  // namespace quern::avx2

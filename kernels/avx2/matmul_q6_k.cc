@@ -14,13 +14,14 @@ namespace quern::avx2 {
 namespace {
 
 // dots = sc * sum of (code - 32) * a over one half of a group, 16 rows x C tokens.
-template <int C>
-QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, Bits dots[C][2]) {
+template <size_t C>
+QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, const uint8_t* side,
+                           Bits dots[C][2]) {
   using Tile = TileBlock<C>;
   Bits sum[C][2];
   QUERN_UNROLL
   for (size_t t = 0; t < C; ++t) {
-    sum[t][0] = sum[t][1] = broadcast4(a + Tile::kBias32 + 4 * C * half + 4 * t);
+    sum[t][0] = sum[t][1] = broadcast4(side + TileSide<C>::kBias32 + 4 * C * half + 4 * t);
     pin(sum[t][0], sum[t][1]);
   }
   QUERN_UNROLL
@@ -37,40 +38,111 @@ QUERN_INLINE void sum_half(const uint8_t* group, size_t half, const uint8_t* a, 
   }
 }
 
-template <int C>
-QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+// n_groups groups x C tokens, added to acc[C][16]. first: a place for the sums of the first halves [C][16],
+// which the registers have no room for while the second ones are summed.
+template <size_t C>
+QUERN_KERNEL void tile_loop(const uint8_t* group, size_t n_groups, const TilePosition& at, int32_t* first,
+                            float* acc) noexcept {
   using Tile = TileBlock<C>;
-  alignas(32) Bits first[C][2];  // in memory while the second half is summed
-  for (; n_groups != 0; --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes) {
-    {
-      Bits dots[C][2];
-      sum_half<C>(group, 0, a, dots);
-      QUERN_UNROLL
-      for (size_t t = 0; t < C; ++t) {
-        store(&first[t][0], dots[t][0]);
-        store(&first[t][1], dots[t][1]);
-      }
-    }
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_groups != 0;
+       --n_groups, group += Q6KGroup::kBytes, a += Tile::kBytes, side += TileSide<C>::kBytes) {
+    Bits dots[C][2];
+    sum_half<C>(group, 0, a, side, dots);
+    QUERN_UNROLL
+    for (size_t i = 0; i < 2 * C; ++i) store(first + 8 * i, dots[i / 2][i % 2]);
     compiler_fence();
-    Bits second[C][2];
-    sum_half<C>(group, 1, a, second);
+    sum_half<C>(group, 1, a, side, dots);
     const __m256 d[2] = {Q6KGroup::scale(group, 0), Q6KGroup::scale(group, 1)};
     QUERN_UNROLL
     for (size_t t = 0; t < C; ++t) {
       const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
       QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r)
-        add_scaled(_mm256_add_epi32(load(&first[t][r]), second[t][r]), _mm256_mul_ps(d[r], da),
-                   acc + kPanelRows * t + 8 * r);
+      for (size_t r = 0; r < 2; ++r) {
+        const size_t i = kPanelRows * t + 8 * r;
+        add_scaled(_mm256_add_epi32(load(first + i), dots[t][r]), _mm256_mul_ps(d[r], da), acc + i);
+      }
     }
     compiler_fence();
   }
 }
 
+// The same for P panels straight from their packed blocks, added to acc[P][C][16], where memory is the limit:
+// 8 rows and one token at a time, for which the sums of a half's four groups fit in registers, so that
+// reading never pauses.
+template <size_t C, size_t P>
+QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                                   const TilePosition& at, float* acc) noexcept {
+  using Tile = TileBlock<C>;
+  using Side = TileSide<C>;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, a += Q6_K::kGroups * Tile::kBytes,
+                        side += Q6_K::kGroups * Side::kBytes) {
+    for (size_t i = 0; i < 2 * P * C * 2; ++i) {
+      const size_t half = i / (2 * P * C), p = i / (2 * C) % P, t = i / 2 % C, r = i % 2;
+      const uint8_t* const panel_block = block + p * panel_stride;
+      const uint8_t* const steps = q6_k_step(panel_block, half, 0) + 32 * r;
+      const uint8_t* const tile = a + 4 * half * Tile::kBytes + 4 * t;
+      const uint8_t* const biases = side + 4 * half * Side::kBytes + Side::kBias32 + 4 * t;
+      const uint8_t* const ahead = steps + kPrefetchAhead<C> + 768 * r;
+      Bits dot[4];
+      QUERN_UNROLL
+      for (size_t sub = 0; sub < 2; ++sub) {
+        Bits sum[4];
+        QUERN_UNROLL
+        for (size_t g = 0; g < 4; ++g) {
+          sum[g] = broadcast4(biases + g * Side::kBytes + 4 * C * sub);
+          pin(sum[g]);
+        }
+        QUERN_UNROLL
+        for (size_t s = 4 * sub; s < 4 * sub + 4; ++s) {
+          compiler_fence();
+          if (t == 0) {
+            prefetch(ahead + 96 * s);
+            if (s % 2 == 0) prefetch(ahead + 96 * s + 64);
+          }
+          QUERN_UNROLL
+          for (size_t g = 0; g < 4; ++g) {
+            Bits products = _mm256_maddubs_epi16(q6_k_codes(steps + Q6_K::kStepBytes * s, g),
+                                                 broadcast4(tile + g * Tile::kBytes + Tile::kStepBytes * s));
+            sum[g] = _mm256_add_epi16(sum[g], products);
+            pin(sum[g]);
+          }
+        }
+        QUERN_UNROLL
+        for (size_t g = 0; g < 4; ++g) {
+          const Bits scaled =
+              _mm256_madd_epi16(sum[g], q6_k_sub_scales(panel_block, 2 * (4 * half + g) + sub, r));
+          dot[g] = sub == 0 ? scaled : _mm256_add_epi32(dot[g], scaled);
+          pin(dot[g]);
+        }
+      }
+      const __m256 d = load_f16(panel_block + 16 * r);
+      float* const out = acc + kPanelRows * (p * C + t) + 8 * r;
+      QUERN_UNROLL
+      for (size_t g = 0; g < 4; ++g)
+        add_scaled(dot[g], _mm256_mul_ps(d, broadcast_f32(tile + g * Tile::kBytes + Tile::kScales)), out);
+    }
+  }
+}
+
+struct Packed {
+  using Activations = QuantizedActivations;
+  static constexpr size_t kBlockWeights = 256;
+  static constexpr size_t kBlockBytes = Q6_K::kBytes;
+
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
+                   float* acc) noexcept {
+    tile_loop_packed<C, P>(blocks, panel_stride, n_blocks, at, acc);
+  }
+};
+
 // Below this many tokens, memory sets the pace: blocks are taken apart one by one, so that reading never
-// pauses for long (one token, one Zen 4 core: 28 GB/s, four blocks at once 10). Above, fewer and longer
-// passes are faster.
+// pauses for long. Above, fewer and longer passes are faster.
 constexpr size_t kManyTokens = 5;
+// Taking a block apart and multiplying take turns, so its request is for most of the next block.
+constexpr size_t kUnpackAhead = 3072;
 
 struct Kernel {
   using Activations = QuantizedActivations;
@@ -78,16 +150,18 @@ struct Kernel {
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
   static constexpr size_t kChunkBlocks = 4;  // 22 KB taken apart
 
-  template <int C>
-  static void tile(const uint8_t* groups, size_t n_groups, const uint8_t* a, float* acc) noexcept {
-    tile_loop<C>(groups, n_groups, a, acc);
+  template <size_t C, size_t>
+  static void tile(const uint8_t* groups, size_t, size_t n_groups, const TilePosition& at,
+                   float* acc) noexcept {
+    alignas(32) int32_t first[C * kPanelRows];
+    tile_loop<C>(groups, n_groups, at, first, acc);
   }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {
     alignas(64) uint8_t groups[kChunkBlocks * Q6_K::kGroups * Q6KGroup::kBytes];
     const size_t at_once = n_tokens < kManyTokens ? 1 : n_blocks;
     for (size_t block = 0; block < n_blocks; block += at_once) {
-      unpack_q6_k(blocks + block * kBlockBytes, at_once, groups);
+      unpack_q6_k<kUnpackAhead>(blocks + block * kBlockBytes, at_once, groups);
       for_each_tile<Kernel>(groups, at_once * Q6_K::kGroups, a, token, n_tokens,
                             weight + block * kBlockWeights, acc);
     }
@@ -96,6 +170,6 @@ struct Kernel {
 
 }  // namespace
 
-void matmul_q6_k(const MatmulArgs& args) noexcept { walk_panels<Kernel>(args); }
+void matmul_q6_k(const MatmulArgs& args) noexcept { matmul<Kernel, Packed>(args); }
 
 }  // namespace quern::avx2

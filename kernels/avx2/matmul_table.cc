@@ -1,7 +1,6 @@
 // The formats that the AVX2 set multiplies. Compiled for any CPU.
 #include <iterator>
 
-#include "kernels/avx2/activation_tiles.h"
 #include "kernels/avx2/avx2_kernels.h"
 
 namespace quern::avx2 {
@@ -21,6 +20,6 @@ const MatmulKernel kMatmuls[] = {
     {DType::Q8_0, WeightLayout::kPanels, matmul_q8_0, &kTiles},
     {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
 };
-const size_t kMatmulCount = std::size(kMatmuls);
+static_assert(std::size(kMatmuls) == kMatmulCount);
 
 }  // namespace quern::avx2

@@ -98,45 +98,6 @@ __m256 swiglu8(__m256 gate, __m256 up) {
   return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), up);
 }
 
-// Nearest even; finite values saturate at +-65504, infinities and NaN stay.
-__m128i saturated_f16(__m256 x) {
-  const __m256 limit = _mm256_set1_ps(65504.0f);
-  const __m256 minus_limit = _mm256_set1_ps(-65504.0f);
-  const __m256 clamped = _mm256_max_ps(minus_limit, _mm256_min_ps(limit, x));
-  const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-  const __m256 infinite = _mm256_cmp_ps(magnitude, _mm256_set1_ps(__builtin_inff()), _CMP_EQ_OQ);
-  return _mm256_cvtps_ph(_mm256_blendv_ps(clamped, x, infinite), _MM_FROUND_TO_NEAREST_INT);
-}
-
-// Stores `count` elements (<= 8) of x, `stride` elements apart.
-void store_elements(__m256 x, size_t count, size_t stride, uint16_t* out) {
-  alignas(16) uint16_t bits[8];
-  _mm_store_si128(reinterpret_cast<__m128i*>(bits), saturated_f16(x));
-  for (size_t i = 0; i < count; ++i) out[i * stride] = bits[i];
-}
-void store_elements(__m256 x, size_t count, size_t stride, float* out) {
-  alignas(32) float values[8];
-  _mm256_store_ps(values, x);
-  for (size_t i = 0; i < count; ++i) out[i * stride] = values[i];
-}
-
-template <class Element>
-bool store_kv_as(const StoreKvArgs& args) {
-  const size_t n = args.head_dim;
-  Element* k_out = static_cast<Element*>(args.cache.k) + args.position / 16 * n * 16 + args.position % 16;
-  Element* v_out = static_cast<Element*>(args.cache.v) + args.position * n;
-  __m256 nan = _mm256_setzero_ps();
-  for (size_t d = 0; d < n; d += 8) {
-    const size_t count = n - d < 8 ? n - d : 8;
-    const __m256 k = count == 8 ? _mm256_loadu_ps(args.k + d) : load_partial(args.k + d, count);
-    const __m256 v = count == 8 ? _mm256_loadu_ps(args.v + d) : load_partial(args.v + d, count);
-    nan = _mm256_or_ps(nan, _mm256_cmp_ps(k, v, _CMP_UNORD_Q));
-    store_elements(k, count, 16, k_out + d * 16);
-    store_elements(v, count, 1, v_out + d);
-  }
-  return _mm256_movemask_ps(nan) == 0;
-}
-
 // exp((z - z_max)) of eight values.
 __m256 exp_below(__m256 z, __m256 z_max) {
   return exp2q(_mm256_mul_ps(_mm256_sub_ps(z, z_max), _mm256_set1_ps(0x1.715476p0f)));
@@ -198,10 +159,6 @@ void swiglu(const float* gate, const float* up, size_t n, float* h) noexcept {
   const size_t rest = n - i;
   if (rest != 0)
     store_partial(swiglu8(load_partial(gate + i, rest), load_partial(up + i, rest)), rest, h + i);
-}
-
-bool store_kv(const StoreKvArgs& args) noexcept {
-  return args.type == KvType::kF16 ? store_kv_as<uint16_t>(args) : store_kv_as<float>(args);
 }
 
 double sum_exp(const float* z, size_t n, float z_max) noexcept {

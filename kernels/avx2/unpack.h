@@ -68,14 +68,8 @@ QUERN_INLINE __m256 load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
 
-// Asks for the lines of kBytes bytes that lie kAhead bytes further on; past the end of memory it does
-// nothing.
-template <size_t kBytes, size_t kAhead>
-QUERN_INLINE void prefetch(const uint8_t* p) {
-  QUERN_UNROLL
-  for (size_t line = 0; line < kBytes; line += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + line), _MM_HINT_NTA);
-}
+// Asks for the cache line at p; past the end of memory it does nothing.
+QUERN_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 // --- blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 ---
 
@@ -217,46 +211,66 @@ struct Q6KGroup {
   }
 };
 
-// One step of one half of a block: the codes of the half's four groups, 8 rows; `out` is where the first
-// group's go.
-QUERN_INLINE void unpack_q6_k_step(const uint8_t* step, uint8_t* out) {
+// Where step s of half h of a block stands.
+QUERN_INLINE const uint8_t* q6_k_step(const uint8_t* block, size_t h, size_t s) {
+  return block + Q6_K::kStepsAt + Q6_K::kStepBytes * (8 * h + s);
+}
+
+// The codes of a step of 8 rows: part p of the half's four groups. What the parts share is loaded once where
+// they are taken together.
+QUERN_INLINE Bits q6_k_codes(const uint8_t* step, size_t p) {
   const Bits nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(48);
-  const Bits a = load(step), b = load(step + 64), qh = load(step + 128);
-  store(out, _mm256_or_si256(_mm256_and_si256(a, nibble), _mm256_and_si256(_mm256_slli_epi16(qh, 4), pair)));
-  store(out + Q6KGroup::kBytes,
-        _mm256_or_si256(_mm256_and_si256(b, nibble), _mm256_and_si256(_mm256_slli_epi16(qh, 2), pair)));
-  store(out + 2 * Q6KGroup::kBytes,
-        _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(a, 4), nibble), _mm256_and_si256(qh, pair)));
-  store(out + 3 * Q6KGroup::kBytes, _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(b, 4), nibble),
-                                                    _mm256_and_si256(_mm256_srli_epi16(qh, 2), pair)));
+  const Bits ql = load(step + 64 * (p % 2)), qh = load(step + 128);
+  const Bits low = _mm256_and_si256(p < 2 ? ql : _mm256_srli_epi16(ql, 4), nibble);
+  const Bits moved = p == 0   ? _mm256_slli_epi16(qh, 4)
+                     : p == 1 ? _mm256_slli_epi16(qh, 2)
+                     : p == 2 ? qh
+                              : _mm256_srli_epi16(qh, 2);
+  return _mm256_or_si256(low, _mm256_and_si256(moved, pair));
+}
+
+// 16-bit pairs (sub-scale, sub-scale) of 8 rows, of sub-block i of 16.
+QUERN_INLINE Bits q6_k_sub_scales(const uint8_t* block, size_t i, size_t r) {
+  const uint8_t* scales = block + Q6_K::kSubScalesAt + 16 * i + 8 * r;
+  const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
+  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, x));
 }
 
 QUERN_INLINE void unpack_q6_k_scales(const uint8_t* block, uint8_t* groups) {
   const __m256 d[2] = {load_f16(block), load_f16(block + 16)};
   for (size_t g = 0; g < Q6_K::kGroups; ++g, groups += Q6KGroup::kBytes) {
     QUERN_UNROLL
-    for (size_t r = 0; r < 2; ++r) store(groups + 32 * r, _mm256_castps_si256(d[r]));
-    QUERN_UNROLL
-    for (size_t half = 0; half < 2; ++half) {
-      const uint8_t* scales = block + Q6_K::kSubScalesAt + 16 * (2 * g + half);
-      const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
-      uint8_t* pairs = groups + Q6KGroup::kSubScalesAt + 64 * half;
-      store(pairs, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, x)));
-      store(pairs + 32, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, x)));
+    for (size_t r = 0; r < 2; ++r) {
+      store(groups + 32 * r, _mm256_castps_si256(d[r]));
+      uint8_t* pairs = groups + Q6KGroup::kSubScalesAt + 32 * r;
+      store(pairs, q6_k_sub_scales(block, 2 * g, r));
+      store(pairs + 64, q6_k_sub_scales(block, 2 * g + 1, r));
     }
   }
 }
 
-// n_blocks panel blocks to 8 * n_blocks Q6KGroups, memory read in address order.
-QUERN_KERNEL inline void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* groups) noexcept {
+// n_blocks panel blocks to 8 * n_blocks Q6KGroups, memory read in address order, and asked for kAhead bytes
+// earlier.
+template <size_t kAhead>
+QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* groups) noexcept {
   for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, groups += Q6_K::kGroups * Q6KGroup::kBytes) {
     unpack_q6_k_scales(block, groups);
-    for (size_t half = 0; half < 2; ++half) {
-      for (size_t j = 0; j < 8; ++j) {
-        const uint8_t* step = block + Q6_K::kStepsAt + Q6_K::kStepBytes * (8 * half + j);
-        uint8_t* codes = groups + 4 * half * Q6KGroup::kBytes + Q6KGroup::kStepsAt + 64 * j;
-        unpack_q6_k_step(step, codes);
-        unpack_q6_k_step(step + 32, codes + 32);
+    for (size_t h = 0; h < 2; ++h) {
+      for (size_t s = 0; s < 8; ++s) {
+        const uint8_t* step = q6_k_step(block, h, s);
+        uint8_t* codes = groups + 4 * h * Q6KGroup::kBytes + Q6KGroup::kStepsAt + 64 * s;
+        Bits x[4][2];
+        QUERN_UNROLL
+        for (size_t p = 0; p < 4; ++p) {
+          if (p < 3) prefetch(step + kAhead + 64 * p);
+          x[p][0] = q6_k_codes(step, p);
+          x[p][1] = q6_k_codes(step + 32, p);
+        }
+        QUERN_UNROLL
+        for (size_t p = 0; p < 4; ++p) {
+          store(codes + p * Q6KGroup::kBytes, x[p][0]);
+          store(codes + p * Q6KGroup::kBytes + 32, x[p][1]);
+        }
       }
     }
   }

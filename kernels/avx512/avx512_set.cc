@@ -24,7 +24,7 @@ constexpr MatmulKernel kMatmuls[] = {
 
 }  // namespace
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = "avx512",
     .matmuls = kMatmuls,
     .n_matmuls = std::size(kMatmuls),
@@ -33,7 +33,8 @@ const KernelSet kKernelSet = {
     .rope = avx2::rope,
     .swiglu = avx2::swiglu,
     .store_kv = avx2::store_kv,
-    .attend = avx2::attend,
+    .attend_segment = avx2::attend_segment,
+    .merge_segment = avx2::merge_segment,
     .sum_exp = avx2::sum_exp,
     .probe = &kProbeLoops,
 };

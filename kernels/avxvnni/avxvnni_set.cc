@@ -30,7 +30,7 @@ constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2:
 
 }  // namespace
 
-const KernelSet kKernelSet = {
+constinit const KernelSet kKernelSet = {
     .name = QUERN_NAME(QUERN_AVXVNNI),
     .matmuls = kMatmuls,
     .n_matmuls = std::size(kMatmuls),
@@ -39,7 +39,8 @@ const KernelSet kKernelSet = {
     .rope = avx2::rope,
     .swiglu = avx2::swiglu,
     .store_kv = avx2::store_kv,
-    .attend = avx2::attend,
+    .attend_segment = avx2::attend_segment,
+    .merge_segment = avx2::merge_segment,
     .sum_exp = avx2::sum_exp,
     .probe = &kProbeLoops,
 };

@@ -8,6 +8,8 @@
 //
 // The float sums of a tile live in L1: 8 registers of sums, 2 of weights, one of activations and the
 // constants of the unpacker leave no room for them, and they are used once in 16 vpdpbusd.
+#include <type_traits>
+
 #include "kernels/avx2/unpack.h"
 #include "kernels/avxvnni/avxvnni_kernels.h"
 #include "kernels/avxvnni/dot4.h"
@@ -27,15 +29,9 @@ constexpr size_t bias_row() {
   return 0;
 }
 
-// Bytes ahead of a block of nibbles that memory is asked for; blocks of Q8_0 are read fast enough without.
-// Not measured on a CPU of this kind: what the other sets use.
-constexpr size_t kPrefetchBytes = 4096;
-
-template <class Block>
-QUERN_INLINE void prefetch_ahead(const uint8_t* block) {
-  if constexpr (Block::kBytes == Block::Format::kBytes && Block::Format::kBits != 8)  // not taken apart
-    avx2::prefetch<Block::kBytes, kPrefetchBytes>(block);
-}
+// Bytes ahead of their use that packed nibbles and Q6_K are asked for; Q8_0 is read fast enough without. Not
+// measured on a CPU of this kind: what AVX-512 uses for nibbles.
+constexpr size_t kPrefetchAhead = 4096;
 
 QUERN_INLINE __m256 broadcast_f32(const uint8_t* p) { return _mm256_castsi256_ps(avx2::broadcast4(p)); }
 
@@ -51,7 +47,6 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
   using Format = typename Block::Format;
   constexpr size_t kBias = bias_row<Format, N>();
   for (; n_blocks != 0; --n_blocks, block += Block::kBytes, a += Tile::kBytes) {
-    prefetch_ahead<Block>(block);
     Bits sum[N][2];
     QUERN_UNROLL
     for (size_t t = 0; t < N; ++t) {
@@ -62,6 +57,8 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
     QUERN_UNROLL
     for (size_t i = 0; i < 8; ++i) {
       const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
+      if constexpr (std::is_same_v<Block, PackedBlock<Format>> && Format::kBits != 8)
+        if (64 * i < Block::kBytes) avx2::prefetch(block + kPrefetchAhead + 64 * i);
       Codes w = Block::codes(block, s);
       if constexpr (Format::kBits == 8) {
         const Bits flip = _mm256_set1_epi8(static_cast<char>(0x80));
@@ -150,8 +147,10 @@ QUERN_KERNEL void tile_loop_q6_k(const uint8_t* group, size_t n_groups, const ui
 // Tokens that see all panels before the next ones come: 8 KB of float sums on the stack, and 1 MB of
 // activations of 4096 columns, which an L2 cache of these CPUs holds.
 constexpr size_t kSlabTokens = 128;
-// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes.
-constexpr size_t kUnpackTokens = 32;
+// From this many tokens on, taking a chunk apart once pays for writing and reading the bytes; as in the AVX2
+// set.
+template <class Format>
+constexpr size_t kUnpackTokens = Format::kBits == 5 ? 9 : 32;
 // Q6_K: below this many tokens memory sets the pace, and blocks are taken apart one by one, so that reading
 // never pauses for long.
 constexpr size_t kManyTokens = 5;
@@ -191,7 +190,7 @@ struct BlocksOf32 {
   static size_t blocks_at_once(size_t) { return kMaxBlocks; }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const Slab& slab, float* acc,
                          uint8_t* scratch) noexcept {
-    if (F::kBits == 8 || slab.n_tokens < kUnpackTokens) {
+    if (F::kBits == 8 || slab.n_tokens < kUnpackTokens<F>) {
       slab.multiply(kTiles<PackedBlock<F>>, blocks, n_blocks, acc);
       return;
     }
@@ -207,7 +206,7 @@ struct BlocksOfQ6_K {
   static size_t blocks_at_once(size_t n_tokens) { return n_tokens < kManyTokens ? 1 : kMaxBlocks; }
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const Slab& slab, float* acc,
                          uint8_t* scratch) noexcept {
-    avx2::unpack_q6_k(blocks, n_blocks, scratch);
+    avx2::unpack_q6_k<kPrefetchAhead>(blocks, n_blocks, scratch);
     slab.multiply(kTilesQ6_K, scratch, n_blocks * kGroups, acc);
   }
 };

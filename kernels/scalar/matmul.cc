@@ -82,6 +82,6 @@ const MatmulKernel kMatmuls[] = {
     kRow<DType::Q5_0>, kRow<DType::Q5_1>, kRow<DType::Q8_0>, kRow<DType::Q2_K>,   kRow<DType::Q3_K>,
     kRow<DType::Q4_K>, kRow<DType::Q5_K>, kRow<DType::Q6_K>, kRow<DType::IQ4_NL>, kRow<DType::IQ4_XS>,
 };
-const size_t kMatmulCount = std::size(kMatmuls);
+static_assert(std::size(kMatmuls) == kMatmulCount);
 
 }  // namespace quern::scalar

@@ -9,6 +9,6 @@ namespace quern::scalar {
 
 // One row for every format that can be decoded, on WeightLayout::kRows.
 extern const MatmulKernel kMatmuls[];
-extern const size_t kMatmulCount;
+inline constexpr size_t kMatmulCount = 15;
 
 }  // namespace quern::scalar

@@ -10,7 +10,8 @@ void rms_norm(const float* x, const float* weight, size_t n, float eps, float* y
 void rope(float* x, size_t n_heads, size_t head_dim, size_t rotary_dim, const float* cos_sin) noexcept;
 void swiglu(const float* gate, const float* up, size_t n, float* h) noexcept;
 bool store_kv(const StoreKvArgs& args) noexcept;
-void attend(const AttentionArgs& args) noexcept;
+void attend_segment(const AttentionArgs& args, size_t segment, float* part) noexcept;
+void merge_segment(const AttentionArgs& args, size_t segment, const float* part, float* total) noexcept;
 double sum_exp(const float* z, size_t n, float z_max) noexcept;
 
 extern const ProbeLoops kProbeLoops;

@@ -288,6 +288,22 @@ inline Float4 min4(Float4 a, Float4 b) { return a < b ? a : b; }
 inline Float4 max4(Float4 a, Float4 b) { return a > b ? a : b; }
 #endif
 
+using Int4 [[gnu::vector_size(16)]] = int32_t;
+
+// Towards zero; for values that fit.
+inline Int4 truncate4(Float4 x) { return __builtin_convertvector(x, Int4); }
+
+// The low bytes of 16 integers, four a vector.
+inline void store_low_bytes(const Int4 (&v)[4], uint8_t* out) {
+#ifdef __SSE2__  // two rounds of packing; g++ 12 takes the lanes apart
+  const auto low = [&](size_t i) { return reinterpret_cast<__m128i>(v[i] & 255); };
+  const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(low(0), low(1)), _mm_packs_epi32(low(2), low(3)));
+  std::memcpy(out, &bytes, sizeof bytes);
+#else
+  for (size_t i = 0; i < 16; ++i) out[i] = static_cast<uint8_t>(v[i / 4][i % 4]);
+#endif
+}
+
 // The smallest and largest of kCount values, each as the first of its equals: that decides the sign of a
 // zero.
 struct Extremes {
@@ -301,11 +317,11 @@ Extremes find_extremes(const float* x) {
     lo = min4(v, lo);
     hi = max4(v, hi);
   }
+  lo = min4(lo, __builtin_shufflevector(lo, lo, 2, 3, 0, 1));
+  hi = max4(hi, __builtin_shufflevector(hi, hi, 2, 3, 0, 1));
+  lo = min4(lo, __builtin_shufflevector(lo, lo, 1, 0, 3, 2));
+  hi = max4(hi, __builtin_shufflevector(hi, hi, 1, 0, 3, 2));
   Extremes found{lo[0], hi[0]};
-  for (int lane = 1; lane < 4; ++lane) {
-    if (lo[lane] < found.min) found.min = lo[lane];
-    if (hi[lane] > found.max) found.max = hi[lane];
-  }
   if (found.min == 0 || found.max == 0) {
     size_t k = 0;
     while (x[k] != 0) ++k;

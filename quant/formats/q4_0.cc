@@ -14,14 +14,15 @@ void encode_block(const float* x, uint8_t* block) {
   // The largest weight gets code 0, the one end of the range that reaches 8 steps: hence -8.
   const float d = first_of_largest_magnitude<kWeights>(x) / -8.0f;
   store_f16(d, block + kD);
-  uint8_t code[kWeights] = {};
+  Int4 codes[4] = {};  // low nibble: weight j, high nibble: weight j + 16
   if (float inverse; inverse_scale(d, &inverse)) {
-    for (size_t k = 0; k < kWeights; ++k) {
-      const float shifted = x[k] * inverse + 8.5f;  // 0.5 .. 16.5
-      code[k] = static_cast<uint8_t>(static_cast<int>(shifted > 15.0f ? 15.0f : shifted));
-    }
+    const auto code = [&](size_t k) {
+      const Float4 shifted = load4(x + k) * inverse + 8.5f;  // 0.5 .. 16.5
+      return truncate4(min4(shifted, Float4{} + 15.0f));
+    };
+    for (size_t i = 0; i < 4; ++i) codes[i] = code(4 * i) | code(4 * i + 16) << 4;
   }
-  store_nibbles(code, block + kQs);
+  store_low_bytes(codes, block + kQs);
 }
 
 }  // namespace

@@ -12,17 +12,18 @@ constexpr size_t kD = 0, kM = 2, kQs = 4;  // byte offsets
 
 void encode_block(const float* x, uint8_t* block) {
   const auto [min, max] = find_extremes<kWeights>(x);
-  const float d = (max - min) / 15.0f;
+  const float d = (max - min) / 15.0f, smallest = min;
   store_f16(d, block + kD);
-  store_f16(min, block + kM);
-  uint8_t code[kWeights] = {};
+  store_f16(smallest, block + kM);
+  Int4 codes[4] = {};  // low nibble: weight j, high nibble: weight j + 16
   if (float inverse; inverse_scale(d, &inverse)) {
-    for (size_t k = 0; k < kWeights; ++k) {
-      const float shifted = (x[k] - min) * inverse + 0.5f;  // 0.5 .. 15.5
-      code[k] = static_cast<uint8_t>(static_cast<int>(shifted > 15.0f ? 15.0f : shifted));
-    }
+    const auto code = [&](size_t k) {
+      const Float4 shifted = (load4(x + k) - smallest) * inverse + 0.5f;  // 0.5 .. 15.5
+      return truncate4(min4(shifted, Float4{} + 15.0f));
+    };
+    for (size_t i = 0; i < 4; ++i) codes[i] = code(4 * i) | code(4 * i + 16) << 4;
   }
-  store_nibbles(code, block + kQs);
+  store_low_bytes(codes, block + kQs);
 }
 
 }  // namespace

@@ -48,21 +48,24 @@ struct SubScale {
 SubScale find_scale(const float* x) {
   const float largest = first_of_largest_magnitude<kSub>(x);
   if (std::fabs(largest) < kTiny) return {};
-  // Lanes are candidates, so that the sums of each run over the weights in order.
-  float inverse[kLanes], sum_lx[kLanes], sum_l2[kLanes];
-  for (size_t c = 0; c < kLanes; c += 4) {
-    const Float4 is = load4(&kSteps[c]) / largest;
-    Float4 lx{}, l2{};
-    for (size_t k = 0; k < kSub; ++k) {
-      const float w = x[k] * x[k], wx = w * x[k];
-      const Float4 l = code_of(is * x[k]);
-      lx += wx * l;
-      l2 += (w * l) * l;
+  // Lanes are candidates, so that the sums of each run over the weights in order. All candidates side by
+  // side: their chains of additions overlap.
+  constexpr size_t kVectors = kLanes / 4;
+  Float4 is[kVectors], lx[kVectors] = {}, l2[kVectors] = {};
+  for (size_t v = 0; v < kVectors; ++v) is[v] = load4(&kSteps[4 * v]) / largest;
+  for (size_t k = 0; k < kSub; ++k) {
+    const float w = x[k] * x[k], wx = w * x[k];
+#pragma GCC unroll 5
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Float4 l = code_of(is[v] * x[k]);
+      lx[v] += wx * l;
+      l2[v] += (w * l) * l;
     }
-    std::memcpy(inverse + c, &is, sizeof is);
-    std::memcpy(sum_lx + c, &lx, sizeof lx);
-    std::memcpy(sum_l2 + c, &l2, sizeof l2);
   }
+  float inverse[kLanes], sum_lx[kLanes], sum_l2[kLanes];
+  std::memcpy(inverse, is, sizeof is);
+  std::memcpy(sum_lx, lx, sizeof lx);
+  std::memcpy(sum_l2, l2, sizeof l2);
   SubScale found;
   found.zero = false;
   found.inverse = inverse[0];

@@ -13,16 +13,21 @@ constexpr size_t kD = 0, kQs = 2;  // byte offsets
 // Nearest integer, ties away from zero, of |x| < 2^22. The addend is the float below 0.5: with 0.5 itself,
 // 0.49999997 would round up to 1 in the addition. A tie still reaches the next integer, because x + addend
 // then lies half a unit in the last place below it and rounds to it.
-int round_half_away(float x) { return static_cast<int>(x + std::copysign(0x1.fffffep-2f, x)); }
+Int4 round_half_away(Float4 x) {
+  const Int4 sign = reinterpret_cast<Int4>(x) & INT32_MIN;
+  return truncate4(x + reinterpret_cast<Float4>(sign | reinterpret_cast<Int4>(Float4{} + 0x1.fffffep-2f)));
+}
 
 void encode_block(const float* x, uint8_t* block) {
   const float d = std::fabs(first_of_largest_magnitude<kWeights>(x)) / 127.0f;
   store_f16(d, block + kD);
-  int8_t code[kWeights] = {};
-  if (float inverse; inverse_scale(d, &inverse)) {
-    for (size_t k = 0; k < kWeights; ++k) code[k] = static_cast<int8_t>(round_half_away(x[k] * inverse));
+  float inverse;
+  const bool usable = inverse_scale(d, &inverse);
+  for (size_t half = 0; half < kWeights; half += 16) {
+    Int4 codes[4] = {};
+    for (size_t i = 0; i < 4 && usable; ++i) codes[i] = round_half_away(load4(x + half + 4 * i) * inverse);
+    store_low_bytes(codes, block + kQs + half);
   }
-  std::memcpy(block + kQs, code, sizeof code);
 }
 
 }  // namespace

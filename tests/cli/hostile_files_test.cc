@@ -1,9 +1,11 @@
 // Paths that are not the file they should be. None may block, crash or print a result.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -89,6 +91,38 @@ TEST(HostileFiles, SplitFileIsRefusedByName) {
   const ProcessResult result = quern({"run", QUERN_CORPUS "/M146_split_count_3.gguf", "-p", "a"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_NE(result.err.find("split"), std::string::npos) << describe(result);
+}
+
+// The type id of the first matrix of panels becomes another.
+std::string with_panel_type(const TempFolder& folder, const std::string& panels, uint32_t id) {
+  constexpr uint32_t kQ8_0Panels = 0x50160108;
+  std::string bytes = read_file(panels);
+  const size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&kQ8_0Panels), sizeof kQ8_0Panels));
+  if (at == std::string::npos) throw std::runtime_error("no panels in " + panels);
+  bytes.replace(at, sizeof id, reinterpret_cast<const char*>(&id), sizeof id);
+  return folder.write(fmt::format("{:08x}.gguf", id), bytes);
+}
+
+TEST(HostileFiles, PanelsThatAreNotOursAreRefusedInOneLine) {
+  const TempFolder folder;
+  const std::string panels = converted(folder, "stories260k", "q8_0", {"--layout", "p16"});
+  const struct {
+    uint32_t id;
+    const char* problem;
+  } cases[] = {
+      {0x50160208, "has panels of version 2, this program reads version 1"},
+      {0x50160008, "has panels of version 0"},
+      {0x50160114, "is unknown or not supported"},  // IQ4_NL has no panels
+      {0x501601FF, "is unknown or not supported"},
+      {0x50170108, "is unknown or not supported"},
+      {0x50160102, "offset"},  // smaller blocks: the next tensor does not follow
+  };
+  for (const auto& [id, problem] : cases) {
+    const std::string path = with_panel_type(folder, panels, id);
+    expect_refused_everywhere(path, {2});
+    const ProcessResult result = quern({"run", path, "-p", "a", "-n", "1"});
+    EXPECT_NE(result.err.find(problem), std::string::npos) << describe(result);
+  }
 }
 
 TEST(HostileFiles, BpeTokenizerIsRefusedByName) {

@@ -232,5 +232,31 @@ TEST(RunWithoutVocabulary, IdOutsideTheVocabularyIsRefused) {
   }
 }
 
+// Repacking lets go of the source as it goes, and a file of panels is not copied at all: a model is never in
+// memory twice.
+TEST(RunMemory, IsTheFileOnceInEitherLayout) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer's own memory is counted too";
+  const TempFolder folder;
+  const std::string standard = folder.file("a.gguf"), panels = folder.file("p.gguf");
+  for (const auto& [layout, target] : {std::pair("standard", standard), {"p16", panels}}) {
+    static const std::string source = write_big_checkpoint(folder, 100);
+    const ProcessResult result =
+        quern({"convert", source, "-o", target, "--no-tokenizer", "--type", "bf16", "--layout", layout});
+    ASSERT_EQ(result.exit_code, 0) << describe(result);
+  }
+  std::vector<std::string> outputs;
+  for (const std::string& model : {standard, panels}) {
+    const ProcessResult result =
+        quern({"run", model, "--ids", "1,2,3", "-n", "2", "--ctx", "64", "--temp", "0"});
+    ASSERT_EQ(result.exit_code, 0) << describe(result);
+    outputs.push_back(result.out);
+    const double file_bytes = static_cast<double>(std::filesystem::file_size(model));
+    constexpr double kProgram = 24e6;  // the program itself, the cache of 64 positions and scratch
+    EXPECT_LT(static_cast<double>(result.peak_rss_bytes), 1.15 * file_bytes + kProgram) << describe(result);
+    EXPECT_GT(static_cast<double>(result.peak_rss_bytes), 0.9 * file_bytes) << "measures nothing";
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+}
+
 }  // namespace
 }  // namespace quern::test

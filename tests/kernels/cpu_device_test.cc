@@ -172,7 +172,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, testing::ValuesIn(writable_format
 
 TEST_P(EveryFormat, HasTheSameBitsForAnySetThreadsAndChunks) {
   const Weights weights(block_format(GetParam()));
-  for (const KvType kv : {KvType::kF16, KvType::kF32}) {
+  for (const KvType kv : {KvType::kF16, KvType::kF32, KvType::kQ8_0}) {
     const std::vector<float> expected = run(weights, test::reference_set(), 1, kv, {kTokens});
     ASSERT_EQ(expected.size(), kTokens * kVocab);
     for (const float z : expected) ASSERT_TRUE(std::isfinite(z));
@@ -400,12 +400,6 @@ TEST(CpuDevice, AllocationsThatCannotBeMadeAreResourceErrors) {
       EXPECT_NE(std::string_view(error.what()).find("KV cache"), std::string_view::npos);
     }
   }
-}
-
-TEST(KvShape, CountsWholeTiles) {
-  EXPECT_EQ((KvShape{2, 3, 8, 1, KvType::kF16}).bytes(), 2u * 3 * 8 * 64 * 2 * 2);
-  EXPECT_EQ((KvShape{2, 3, 8, 64, KvType::kF32}).bytes(), 2u * 3 * 8 * 64 * 2 * 4);
-  EXPECT_EQ((KvShape{2, 3, 8, 65, KvType::kF16}).bytes(), 2u * 3 * 8 * 128 * 2 * 2);
 }
 
 TEST(DeviceTimes, CountKeysOnceACallAndPairsPerHead) {

@@ -36,7 +36,7 @@ TEST(Dispatch, SetsAreComplete) {
   for (const KernelSetRow& row : kernel_sets()) {
     const KernelSet& set = *row.set;
     EXPECT_TRUE(set.quantize_activations && set.rms_norm && set.rope && set.swiglu && set.store_kv &&
-                set.attend && set.sum_exp)
+                set.attend_segment && set.merge_segment && set.sum_exp)
         << set.name;
     EXPECT_GT(set.n_matmuls, 0u) << set.name;
     ASSERT_NE(set.probe, nullptr) << set.name;

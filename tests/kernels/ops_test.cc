@@ -170,26 +170,6 @@ TEST(ScalarOps, SumExpIsTheSumOfExponentials) {
   EXPECT_NEAR(test::reference_set().sum_exp(z.data(), z.size(), top), expected, bound);
 }
 
-TEST(ScalarOps, StoreInterleavesKeysAndSaturatesF16) {
-  constexpr size_t kDim = 6, kCapacity = 64;
-  const std::vector<float> k = {1, 1e6f, -1e6f, kInfinity, 65519, 0x1p-24f};
-  const std::vector<float> v = {-1, 65504, 65505, -kInfinity, 2049, 3};
-  std::vector<uint16_t> k_cache(kDim * kCapacity, 0xabcd), v_cache(kDim * kCapacity, 0xabcd);
-  constexpr size_t kPosition = 37;
-  EXPECT_TRUE(test::reference_set().store_kv(
-      {k.data(), v.data(), kDim, kPosition, KvType::kF16, {k_cache.data(), v_cache.data()}}));
-  const std::vector<float> k_expected = {1, 65504, -65504, kInfinity, 65504, 0x1p-24f};
-  const std::vector<float> v_expected = {-1, 65504, 65504, -kInfinity, 2048, 3};
-  size_t written = 0;
-  for (size_t d = 0; d < kDim; ++d) {
-    EXPECT_EQ(f32_from_f16(k_cache[32 * kDim + d * 16 + 5]), k_expected[d]);
-    EXPECT_EQ(f32_from_f16(v_cache[kPosition * kDim + d]), v_expected[d]);
-  }
-  for (const uint16_t element : k_cache) written += element != 0xabcd;
-  for (const uint16_t element : v_cache) written += element != 0xabcd;
-  EXPECT_EQ(written, 2 * kDim);
-}
-
 // --- every set against the reference ---
 
 class EverySet : public testing::TestWithParam<const KernelSet*> {
@@ -268,45 +248,6 @@ TEST_P(EverySet, SumsExponentialsLikeTheReference) {
         ASSERT_TRUE(same_bits(set().sum_exp(z.data(), n, z_max), reference().sum_exp(z.data(), n, z_max)))
             << n;
     }
-}
-
-template <class Element>
-void expect_same_stores(const KernelSet& set, const KernelSet& reference, KvType type) {
-  for (const Values kind : kAllValues)
-    for (const size_t head_dim : {2, 8, 10, 20, 32, 128})
-      for (const size_t position : {0, 5, 16, 63}) {
-        const std::vector<float> k = random_values(head_dim, kind, 18), v = random_values(head_dim, kind, 19);
-        const auto store = [&](const KernelSet& s, std::vector<Element>& cache) {
-          cache.assign(2 * 64 * head_dim, Element{});
-          return s.store_kv(
-              {k.data(), v.data(), head_dim, position, type, {cache.data(), cache.data() + 64 * head_dim}});
-        };
-        std::vector<Element> a, b;
-        const bool no_nan = store(set, a);
-        ASSERT_EQ(no_nan, store(reference, b));
-        ASSERT_EQ(no_nan, std::none_of(k.begin(), k.end(), [](float x) { return std::isnan(x); }) &&
-                              std::none_of(v.begin(), v.end(), [](float x) { return std::isnan(x); }));
-        ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(Element)), 0);
-      }
-}
-
-TEST_P(EverySet, StoresKeysAndValuesLikeTheReference) {
-  expect_same_stores<uint16_t>(set(), reference(), KvType::kF16);
-  expect_same_stores<float>(set(), reference(), KvType::kF32);
-}
-
-TEST_P(EverySet, StoresEveryF16AndItsBordersLikeTheReference) {
-  // Each half, and the floats around it and around the middle to the next one.
-  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
-    const float value = f32_from_f16(static_cast<uint16_t>(bits));
-    const float middle = std::bit_cast<float>(std::bit_cast<uint32_t>(value) + 0x1000);
-    const float k[8] = {value,  std::nextafter(value, 0.0f),  std::nextafter(value, kInfinity),  0,
-                        middle, std::nextafter(middle, 0.0f), std::nextafter(middle, kInfinity), 0};
-    uint16_t a[2][256] = {}, b[2][256] = {};
-    set().store_kv({k, k, 8, 0, KvType::kF16, {a[0], a[1]}});
-    reference().store_kv({k, k, 8, 0, KvType::kF16, {b[0], b[1]}});
-    ASSERT_EQ(std::memcmp(a, b, sizeof(a)), 0) << std::hexfloat << value;
-  }
 }
 
 }  // namespace

@@ -153,11 +153,22 @@ TEST(MemoryPlan, NamesTheContextThatWouldFit) {
 TEST(MemoryPlan, SessionMemoryGrowsWithTheCache) {
   const auto model = tiny();
   const HParams& h = model->hparams();
-  const auto bytes = [&h](uint64_t context) {
-    return Session::kv_shape(h, context, KvType::kF16).bytes() + Session::scratch_memory(h, context, 512, 2);
-  };
-  const uint64_t small = bytes(512), large = bytes(1024);
-  EXPECT_EQ(large - small, uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim * 2);
+  const auto bytes = [&h](uint64_t context, KvType kv) { return Session::kv_shape(h, context, kv).bytes(); };
+  const uint64_t values = uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim;
+  EXPECT_EQ(bytes(1024, KvType::kF16) - bytes(512, KvType::kF16), values * 2);
+  EXPECT_EQ(bytes(1024, KvType::kF32) - bytes(512, KvType::kF32), values * 4);
+  EXPECT_EQ(bytes(1024, KvType::kQ8_0) - bytes(512, KvType::kQ8_0), values * 34 / 32);
+  EXPECT_GE(Session::scratch_memory(h, 1024, 512, 2), Session::scratch_memory(h, 512, 512, 2));
+}
+
+TEST(KvTypes, Q8_0IsRefusedWhereHeadsAreNotMultiplesOf32) {
+  ModelOptions options;
+  options.kv = KvType::kQ8_0;
+  const Error e = error_of([&] { test::open_model(test::converted("stories260k", "q8_0"), options); });
+  EXPECT_EQ(e.code(), ErrorCode::kUsage);
+  EXPECT_STREQ(
+      e.what(),
+      "--kv q8_0: needs heads whose dimension is a multiple of 32, this model's is 8; --kv f16 works");
 }
 
 // tiny-mistral: 3 layers of dim 256, 4 heads of 64 on 2 KV heads, hidden 512, 1024 tokens.

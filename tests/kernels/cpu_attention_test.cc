@@ -1,0 +1,129 @@
+// Attention's scheduling and cache: the same bits for any number of threads, wherever segments and blocks of
+// tokens begin and end.
+#include "kernels/cpu_attention.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/kernels/kv_memory.h"
+
+namespace quern {
+namespace {
+
+using test::kKvTypes;
+using test::kv_name;
+using test::random_values;
+using test::same_bits;
+using test::Values;
+
+struct Layout {
+  size_t n_heads, n_kv_heads, head_dim;
+  AttentionShape shape(size_t window) const { return {n_heads, n_kv_heads, head_dim, head_dim, window}; }
+};
+
+// A cache of two layers whose second is filled up to n_keys, the rest with what is no number.
+CpuKvCache filled_cache(const Layout& layout, KvType type, size_t capacity, size_t n_keys) {
+  CpuKvCache cache({2, layout.n_kv_heads, layout.head_dim, capacity, type});
+  for (size_t h = 0; h < layout.n_kv_heads; ++h)
+    for (size_t position = 0; position < capacity; ++position) {
+      const auto seed = static_cast<uint32_t>(position * 31 + h);
+      std::vector<float> k = random_values(layout.head_dim, Values::kNormal, seed);
+      std::vector<float> v = random_values(layout.head_dim, Values::kNormal, seed + 1000000);
+      if (position >= n_keys) k.assign(k.size(), std::numeric_limits<float>::quiet_NaN());
+      test::reference_set().store_kv({k.data(), v.data(), layout.head_dim, position, type, cache.head(1, h)});
+    }
+  return cache;
+}
+
+std::vector<float> attend(const KernelSet& set, int n_threads, const Layout& layout, const CpuKvCache& cache,
+                          size_t window, size_t position, const std::vector<float>& q) {
+  std::vector<float> out(q.size());
+  ThreadTeam team(n_threads);
+  CpuAttention(set, team).attend(layout.shape(window), 1, position,
+                                 q.size() / (layout.n_heads * layout.head_dim), q.data(), cache, out.data());
+  return out;
+}
+
+TEST(CpuAttention, HasTheSameBitsForAnyThreadsSetAndCut) {
+  constexpr Layout kLayouts[] = {{2, 2, 32}, {4, 1, 32}, {5, 1, 64}};
+  for (const Layout& layout : kLayouts)
+    for (const KvType type : kKvTypes) {
+      const CpuKvCache cache = filled_cache(layout, type, 1600, 1560);
+      for (const size_t window : {0, 40, 700})
+        for (const size_t n : {1, 3, 30}) {
+          const size_t row = layout.n_heads * layout.head_dim;
+          const std::vector<float> q = random_values(n * row, Values::kNormal, 3);
+          for (const size_t position : {size_t{0}, 500 - n / 2, 1024 - n / 2, 1560 - n}) {
+            // The reference on one thread, a token at a time where that is cheap.
+            std::vector<float> expected;
+            for (size_t t = 0; t < n; t += n < 20 ? 1 : n) {
+              const size_t count = n < 20 ? 1 : n;
+              const std::vector<float> part(q.begin() + t * row, q.begin() + (t + count) * row);
+              const std::vector<float> out =
+                  attend(test::reference_set(), 1, layout, cache, window, position + t, part);
+              expected.insert(expected.end(), out.begin(), out.end());
+            }
+            for (const KernelSet* set : test::supported_sets()) {
+              if (set == &test::reference_set() && n > 3) continue;
+              for (const int n_threads : {1, 2, 3, 4})
+                ASSERT_TRUE(same_bits(attend(*set, n_threads, layout, cache, window, position, q), expected))
+                    << set->name << " " << kv_name(type) << " threads " << n_threads << " tokens " << n
+                    << " position " << position << " window " << window;
+            }
+          }
+        }
+    }
+}
+
+TEST(CpuAttention, PlansAtLeastTheScratchOfEverySingleCall) {
+  const Layout layout{32, 8, 128};
+  const uint64_t planned = CpuAttention::scratch_bytes(layout.shape(0), 32768, 512, 2);
+  EXPECT_GE(planned, 2 * 96 * (4 * 128 + 64) * sizeof(float));
+  EXPECT_LT(planned, uint64_t{20} << 20);
+  EXPECT_LT(CpuAttention::scratch_bytes(layout.shape(0), 512, 512, 2), uint64_t{1} << 20);
+}
+
+TEST(CpuKvCache, KeepsHeadsAndLayersApart) {
+  for (const KvType type : kKvTypes) {
+    constexpr size_t kLayers = 3, kHeads = 2, kHeadDim = 32, kCapacity = 600;
+    const CpuKvCache cache({kLayers, kHeads, kHeadDim, kCapacity, type});
+    // Every position of every head gets a value of its own, and keeps it.
+    const auto value = [](size_t layer, size_t head, size_t position) {
+      return static_cast<float>(1 + layer + 3 * head + 6 * (position % 300));
+    };
+    for (size_t layer = 0; layer < kLayers; ++layer)
+      for (size_t head = 0; head < kHeads; ++head)
+        for (size_t position = 0; position < kCapacity; ++position) {
+          const std::vector<float> x(kHeadDim, value(layer, head, position));
+          test::reference_set().store_kv(
+              {x.data(), x.data(), kHeadDim, position, type, cache.head(layer, head)});
+        }
+    const std::vector<float> q(kHeadDim, 1);
+    for (size_t layer = 0; layer < kLayers; ++layer)
+      for (size_t head = 0; head < kHeads; ++head)
+        for (size_t position = 0; position < kCapacity; position += 7) {
+          // Attention to one key gives its value.
+          std::vector<float> out(kHeadDim), scratch(attention_scratch_floats(1, kHeadDim)),
+              part(attention_part_floats(1, kHeadDim)), total(part.size());
+          const AttentionArgs args{
+              q.data(),       kHeadDim,   1,       1, kHeadDim, type, cache.head(layer, head), position, 1, 1,
+              scratch.data(), out.data(), kHeadDim};
+          test::reference_set().attend_segment(args, position / kAttentionSegment, part.data());
+          test::reference_set().merge_segment(args, position / kAttentionSegment, part.data(), total.data());
+          ASSERT_NEAR(out[0], value(layer, head, position), 0.001 * out[0])
+              << kv_name(type) << " " << layer << " " << head << " " << position;
+        }
+  }
+}
+
+TEST(KvShape, CountsWholeSegmentsOrOneOfWholeTiles) {
+  EXPECT_EQ((KvShape{2, 3, 8, 1, KvType::kF16}).bytes(), 2u * 3 * 8 * 64 * 2 * 2);
+  EXPECT_EQ((KvShape{2, 3, 8, 64, KvType::kF32}).bytes(), 2u * 3 * 8 * 64 * 2 * 4);
+  EXPECT_EQ((KvShape{2, 3, 8, 65, KvType::kF16}).bytes(), 2u * 3 * 8 * 128 * 2 * 2);
+  EXPECT_EQ((KvShape{2, 3, 8, 512, KvType::kF16}).bytes(), 2u * 3 * 8 * 512 * 2 * 2);
+  EXPECT_EQ((KvShape{2, 3, 8, 513, KvType::kF16}).bytes(), 2u * 3 * 8 * 1024 * 2 * 2);
+  EXPECT_EQ((KvShape{2, 3, 32, 4096, KvType::kQ8_0}).bytes(), 2u * 3 * 34 * 4096 * 2);
+  EXPECT_EQ((KvShape{2, 3, 32, 0, KvType::kQ8_0}).bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace quern
