@@ -48,8 +48,9 @@ FORBIDDEN = re.compile(r"v?rcp|v?rsqrt|vdpbf16ps|v?ldmxcsr|fxrstor|xrstor")
 MULTIPLY = re.compile(r"vpmaddubsw|vpdpbusd|vfn?madd")
 # Control flow and padding: their operands are addresses, and every CPU has them.
 EVERYWHERE = re.compile(r"(notrack |bnd |rep[zn]? |data16 |cs )*(j|call|ret|nop|xchg +%ax,%ax|ud2)")
-# A pointer to the unwinder, which g++ puts beside noexcept functions; the same in every object.
-HARMLESS_SYMBOLS = {"DW.ref.__gxx_personality_v0"}
+# What g++ and clang put beside noexcept functions, the same for every instruction set: a pointer to the unwinder,
+# and two calls that end the program.
+HARMLESS_SYMBOLS = {"DW.ref.__gxx_personality_v0", "__clang_call_terminate"}
 
 Instruction = collections.namedtuple("Instruction", "address bytes text")
 
