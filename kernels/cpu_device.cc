@@ -140,7 +140,7 @@ std::unique_ptr<DeviceMatrix> CpuDevice::load_matrix(const TensorView& tensor, M
                                                      const SourceDone& done) {
   const MatmulKernel* kernel = find_kernel(tensor, use);
   if (kernel != nullptr) tell_about_fallback(tensor.dtype);
-  return std::make_unique<CpuMatrix>(tensor, kernel, n_threads_, done);
+  return std::make_unique<CpuMatrix>(tensor, kernel, team_, done);
 }
 
 std::unique_ptr<DeviceBuffer> CpuDevice::load_vector(const TensorView& tensor) {

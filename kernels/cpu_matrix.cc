@@ -2,14 +2,13 @@
 
 #include <algorithm>
 
-#include "quant/parallel.h"
-
 namespace quern {
 
 namespace {
 
-// Source bytes that are let go at once. Large enough that the call costs nothing beside repacking them.
-constexpr uint64_t kReleaseBytes = uint64_t{4} << 20;
+// Source bytes that a thread repacks, and lets go of, at once. Large enough that the calls cost nothing
+// beside it, small enough that threads end together.
+constexpr uint64_t kChunkBytes = uint64_t{1} << 20;
 
 enum class Copy : uint8_t { kNone, kPanels, kRows };
 
@@ -26,22 +25,15 @@ bool needs_tail(const TensorView& tensor, const MatmulKernel* kernel) {
          tensor.layout == TensorLayout::kPanels && tensor.rows() % kPanelRows != 0;
 }
 
-// Calls body(row, n_rows) for all groups of 16 rows on all threads, each a run of its own, about the rows
-// that it will multiply: so memory is placed near it. Lets go of the source's bytes behind it.
+// Calls body(row, n_rows) for all groups of 16 rows on all threads, each beginning with about the rows that
+// it will multiply: so memory is placed near it. Lets go of the source's bytes behind it.
 template <class Body>
-void for_row_groups(const TensorView& tensor, int n_threads, const SourceDone& done, Body&& body) {
-  const size_t rows = tensor.rows();
+void for_row_groups(const TensorView& tensor, ThreadTeam& team, const SourceDone& done, Body&& body) {
   const uint64_t row_bytes = block_format(tensor.dtype).row_bytes(tensor.columns());
-  parallel_for(n_threads, rows, kPanelRows, [&](size_t begin, size_t end) noexcept {
-    size_t released = begin;
-    for (size_t row = begin; row < end; row += kPanelRows) {
-      const size_t n = std::min(kPanelRows, end - row);
-      body(row, n);
-      if (done && ((row + n - released) * row_bytes >= kReleaseBytes || row + n == end)) {
-        done(tensor.data + released * row_bytes, (row + n - released) * row_bytes);
-        released = row + n;
-      }
-    }
+  const size_t chunk_rows = (kChunkBytes / row_bytes / kPanelRows + 1) * kPanelRows;
+  team.share(tensor.rows(), chunk_rows, [&](int, size_t begin, size_t end) noexcept {
+    for (size_t row = begin; row < end; row += kPanelRows) body(row, std::min(kPanelRows, end - row));
+    if (done) done(tensor.data + begin * row_bytes, (end - begin) * row_bytes);
   });
 }
 
@@ -59,7 +51,7 @@ MatrixMemory CpuMatrix::memory(const TensorView& tensor, const MatmulKernel* ker
   return {needs_tail(tensor, kernel) ? panel_bytes(tensor.dtype, 1, tensor.columns()) : 0, true};
 }
 
-CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, int n_threads,
+CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadTeam& team,
                      const SourceDone& done)
     : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(), tensor.n_bytes),
       kernel_(kernel),
@@ -70,10 +62,10 @@ CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, int n
       body_layout_(tensor.layout) {
   switch (copy_needed(tensor, kernel)) {
     case Copy::kPanels:
-      copy_as_panels(tensor, n_threads, done);
+      copy_as_panels(tensor, team, done);
       break;
     case Copy::kRows:
-      copy_as_rows(tensor, n_threads, done);
+      copy_as_rows(tensor, team, done);
       break;
     case Copy::kNone:
       use_in_place(tensor, kernel);
@@ -91,9 +83,9 @@ void CpuMatrix::use_in_place(const TensorView& tensor, const MatmulKernel* kerne
   pack_panel(dtype(), loose_rows_, loose, columns(), tail_.data());
 }
 
-void CpuMatrix::copy_as_panels(const TensorView& tensor, int n_threads, const SourceDone& done) {
+void CpuMatrix::copy_as_panels(const TensorView& tensor, ThreadTeam& team, const SourceDone& done) {
   owned_ = HostMemory(panel_bytes(dtype(), rows(), columns()), "weights");
-  for_row_groups(tensor, n_threads, done, [&](size_t row, size_t n) noexcept {
+  for_row_groups(tensor, team, done, [&](size_t row, size_t n) noexcept {
     pack_panel(dtype(), tensor.data + row * row_bytes_, n, columns(), owned_.data() + row * row_bytes_);
   });
   body_ = owned_.data();
@@ -101,9 +93,9 @@ void CpuMatrix::copy_as_panels(const TensorView& tensor, int n_threads, const So
   body_layout_ = TensorLayout::kPanels;
 }
 
-void CpuMatrix::copy_as_rows(const TensorView& tensor, int n_threads, const SourceDone& done) {
+void CpuMatrix::copy_as_rows(const TensorView& tensor, ThreadTeam& team, const SourceDone& done) {
   owned_ = HostMemory(tensor.n_bytes, "weights");
-  for_row_groups(tensor, n_threads, done, [&](size_t row, size_t n) noexcept {
+  for_row_groups(tensor, team, done, [&](size_t row, size_t n) noexcept {
     uint8_t* const to = owned_.data() + row * row_bytes_;
     const uint8_t* from = rows_of_group(tensor, row, to);
     if (from != to) std::copy_n(from, n * row_bytes_, to);

@@ -17,6 +17,7 @@
 #include "kernels/kernel_set.h"
 #include "quant/block_format.h"
 #include "quant/panel_layout.h"
+#include "quant/parallel.h"
 #include "quant/tensor_view.h"
 
 namespace quern {
@@ -28,7 +29,7 @@ class CpuMatrix final : public DeviceMatrix {
  public:
   // kernel: the one that will multiply, null when rows are only gathered. `done`: Device::load_matrix. Throws
   // kResource.
-  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, int n_threads, const SourceDone& done);
+  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadTeam& team, const SourceDone& done);
 
   // What a matrix loaded from these would take.
   static MatrixMemory memory(const TensorView& tensor, const MatmulKernel* kernel);
@@ -52,8 +53,8 @@ class CpuMatrix final : public DeviceMatrix {
 
  private:
   void use_in_place(const TensorView& tensor, const MatmulKernel* kernel);
-  void copy_as_panels(const TensorView& tensor, int n_threads, const SourceDone& done);
-  void copy_as_rows(const TensorView& tensor, int n_threads, const SourceDone& done);
+  void copy_as_panels(const TensorView& tensor, ThreadTeam& team, const SourceDone& done);
+  void copy_as_rows(const TensorView& tensor, ThreadTeam& team, const SourceDone& done);
 
   const MatmulKernel* kernel_;
   const BlockFormat* format_;

@@ -32,7 +32,7 @@ class ModelLoader {
     choose_device();
     plan_memory();
     check_tensors();
-    load_weights();
+    model_->device_->run_pass([&] { load_weights(); });  // its threads repack one matrix after the other
     model_->load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(model_);
   }

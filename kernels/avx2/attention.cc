@@ -356,16 +356,29 @@ QUERN_KERNEL void weigh(const Values& values_in, const uint8_t* ahead, size_t n_
       a[r][i] = _mm256_mul_ps(_mm256_loadu_ps(acc + r * head_dim + i * 8), _mm256_set1_ps(alpha[r]));
   }
   const auto add_key = [&](size_t j) QUERN_INLINED {
-    __m256 v[kVectors];
-    QUERN_UNROLL
-    for (size_t i = 0; i < kVectors; ++i) v[i] = values.load(i);
-    values.next_key();
-    QUERN_UNROLL
-    for (size_t r = 0; r < kRows; ++r) {
-      const __m256 weight = _mm256_broadcast_ss(p + r * kAttentionTile + j);
+    // What is fewer stays in registers while the others come and go.
+    if constexpr (kVectors <= kRows) {
+      __m256 v[kVectors];
       QUERN_UNROLL
-      for (size_t i = 0; i < kVectors; ++i) a[r][i] = _mm256_fmadd_ps(weight, v[i], a[r][i]);
+      for (size_t i = 0; i < kVectors; ++i) v[i] = values.load(i);
+      QUERN_UNROLL
+      for (size_t r = 0; r < kRows; ++r) {
+        const __m256 weight = _mm256_broadcast_ss(p + r * kAttentionTile + j);
+        QUERN_UNROLL
+        for (size_t i = 0; i < kVectors; ++i) a[r][i] = _mm256_fmadd_ps(weight, v[i], a[r][i]);
+      }
+    } else {
+      __m256 weights[kRows];
+      QUERN_UNROLL
+      for (size_t r = 0; r < kRows; ++r) weights[r] = _mm256_broadcast_ss(p + r * kAttentionTile + j);
+      QUERN_UNROLL
+      for (size_t i = 0; i < kVectors; ++i) {
+        const __m256 v = values.load(i);
+        QUERN_UNROLL
+        for (size_t r = 0; r < kRows; ++r) a[r][i] = _mm256_fmadd_ps(weights[r], v, a[r][i]);
+      }
     }
+    values.next_key();
   };
   constexpr size_t kKeyBytes = kVectors * 8 * Values::kElementBytes;
   constexpr size_t kLineKeys = kKeyBytes < kCacheLine ? kCacheLine / kKeyBytes : 1;
