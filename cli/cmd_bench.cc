@@ -110,10 +110,10 @@ class Probes {
  public:
   explicit Probes(bool wanted) : wanted_(wanted) {}
 
-  // Takes the probe's memory, where it is wanted and there is room. Call when the model has been loaded and
-  // run: what that took is then known.
-  void prepare(int n_threads) {
-    if (!wanted_ || read_ || refused_) return;
+  // Takes the probe's memory, where the test needs it and there is room. Call when the model has been loaded
+  // and run: what that took is then known.
+  void prepare(const BenchResult& result) {
+    if (!wanted_ || !result.is_generation() || read_ || refused_) return;
     peak_before_ = peak_memory();
     constexpr uint64_t kSpare = uint64_t{256} << 20;
     if (available_memory() < ReadProbe::kBytes + kSpare) {
@@ -122,7 +122,7 @@ class Probes {
                    format_size(ReadProbe::kBytes + kSpare));
       return;
     }
-    read_.emplace(n_threads);
+    read_.emplace(result.n_threads);
   }
 
   // The peak that limits a test; 0: not measured.
@@ -294,7 +294,7 @@ int run_bench(std::span<const std::string> arguments) {
       Test test(*model, &result, stop);
       test.warm_up();
       result.first_token_ns = load_ns + nanoseconds_since(start);
-      probes.prepare(model->n_threads());
+      probes.prepare(result);
       test.run(options.repetitions, &probes);
       write_out(results.empty() ? format.header(description) : std::string(format.separator));
       write_out(format.result(description, result));
