@@ -130,6 +130,7 @@ struct Packed {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 256;
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
+  static constexpr size_t kStreams = 2;
 
   template <size_t C, size_t P>
   static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,

@@ -72,6 +72,7 @@ struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Block::kBytes;
+  static constexpr size_t kStreams = 4;
   static constexpr size_t kChunkBlocks = 32;  // 17 KB
 
   template <size_t C, size_t P>
