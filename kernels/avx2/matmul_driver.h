@@ -59,19 +59,24 @@ QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
       : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
 }
 
-// How far ahead of the products packed weights are asked for, in bytes of each stream, for C tokens. A core
-// of Zen 3 reads at the memory's speed only so, and best when the requests are spread over the steps. One
-// thread beside busy neighbours, share of a plain read in one stream, one token of Q4_0 / Q8_0:
-//   one stream   none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 spread 0.89 / 0.88
-//   two, spread  512 0.85 / 1.01, 768 0.93 / 1.08, 1280 0.91 / 1.01, 2048 0.88 / 0.96
-// Four tokens of Q8_0, one stream, spread: 1152 0.73, 1536 0.80.
-template <size_t C>
-constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
+// How far ahead of the products packed weights are asked for, in bytes of each of P streams. A core of Zen 3
+// reads at the memory's speed only so, best when the requests are spread over the steps and no more are under
+// way than the L1 cache has places for: 24 lines. One thread beside busy neighbours, share of a plain read,
+// one token of Q4_0 / Q8_0:
+//   one stream     none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 spread 0.89 / 0.88
+//   two, spread    512 0.85 / 1.01, 768 0.93 / 1.08, 1280 0.91 / 1.01, 2048 0.88 / 0.96
+// against a read in four streams, which is faster:
+//   two, spread    768 0.82 / 0.85
+//   four, spread   256 0.92 / 0.95, 384 0.87 / 0.96, 768 0.76 / 0.92
+template <size_t P>
+constexpr size_t kPrefetchAhead = P == 1   ? 1536
+                                  : P == 2 ? 768
+                                           : 256;
 
 // Step i's share of asking for a block of kBytes.
-template <size_t C, size_t kBytes>
+template <size_t P, size_t kBytes>
 QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
-  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<C> + 64 * i);
+  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<P> + 64 * i);
 }
 
 // Step i's share of asking for a tile's blocks ahead. Many tokens' activations come from the last-level
@@ -169,9 +174,8 @@ void walk_panels(const MatmulArgs& args) noexcept {
   }
 }
 
-// One or two tokens: in streams straight from packed codes; what is left, and more tokens, by the walk. Few:
-// like Kernel, for packed blocks, with kStreams for one token (one thread, share of a plain read in four
-// streams: Q4_0 two 0.80, four 0.62; Q8_0 0.85, 0.90).
+// One or two tokens: in streams straight from packed codes (one token: Few::kStreams); what is left, and more
+// tokens, by the walk. Few: like Kernel, for packed blocks.
 template <class Kernel, class Few = Kernel>
 void matmul(const MatmulArgs& args) noexcept {
   MatmulArgs rest = args;
