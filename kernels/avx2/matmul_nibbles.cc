@@ -112,7 +112,7 @@ struct Kernel : Tiles<PackedBlock<Format>> {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
-  static constexpr size_t kStreams = 4;
+  static constexpr size_t kStreams = Format::kMinimaAt != 0 ? 2 : 4;  // minima take registers
   static constexpr size_t kChunkBlocks = 128;
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
