@@ -35,11 +35,6 @@ EVEX_SETS = {"avx512"}
 # Vector accesses to the stack that an inner loop may have: (set, compiler or "", pattern of the function's
 # name, how many, why).
 ALLOWED_STACK_ACCESSES = [
-    # Both halves of a group have sums of their own: those of the first wait in memory.
-    ("avx2", "g++", r"::tile_loop<4>", 8, "Q6_K"),
-    ("avx2", "clang", r"::tile_loop<4>", 14, "Q6_K"),
-    # One constant is read from the stack instead of from a register, once in 384 instructions.
-    ("avx2", "clang", r"tile_loop<.*PackedBlock<.*Q5_1>, 4>", 1, "Q5_1, packed"),
     # clang 14 moves broadcasts ahead of their use and runs out of 32 registers from 12 tokens on; g++ does not.
     ("avx512", "clang", r"::tile(_q6_k)?<.*1[26]>", 16, "wide tiles"),
 ]
