@@ -235,13 +235,14 @@ size_t CpuDevice::tokens_of_block(size_t n, uint64_t bytes_per_token) const {
 // Small enough that a thread which is held up delays the others little, and that the last chunks end
 // together; large enough that memory is read in long runs: tens of microseconds each.
 size_t CpuDevice::panels_of_chunk(size_t n_panels, uint64_t weight_bytes, size_t n_tokens) const {
-  constexpr uint64_t kChunkBytes = 128 << 10;
+  constexpr uint64_t kChunkBytes = 512 << 10;
   constexpr size_t kChunksOfThread = 8;
   const uint64_t panel_bytes = std::max<uint64_t>(weight_bytes / n_panels, 1);
   const size_t by_bytes = n_tokens < 16 ? kChunkBytes / panel_bytes : 1;
   const size_t by_threads = n_panels / (static_cast<size_t>(n_threads_) * kChunksOfThread);
   const size_t panels = std::max(std::min(by_bytes, by_threads), size_t{1});
-  return panels > 1 ? panels / 2 * 2 : panels;  // kernels for few tokens like pairs of panels
+  // Kernels for few tokens read up to four panels at once.
+  return panels >= 4 ? panels / 4 * 4 : panels;
 }
 
 // A chunk takes some microseconds, a whole number of activation groups and of cache lines.

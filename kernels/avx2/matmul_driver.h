@@ -59,18 +59,24 @@ QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
       : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
 }
 
-// How far ahead of the products packed weights are asked for, in bytes, for C tokens. A core of Zen 3 reads
-// at the memory's speed only so, and best when the requests are spread over the steps. Share of a plain read
-// by one thread beside busy neighbours: one panel of one token, none 0.74 (Q4_0) 0.76 (Q8_0), 4096 0.80 0.79,
-// 1152 0.86 0.83, 1152 spread 0.89 0.88; two panels, spread, 512 0.85 1.01, 768 0.93 1.08, 1280 0.91 1.01,
-// 2048 0.88 0.96; four tokens of Q8_0, 1152 spread 0.73, 1536 0.80.
-template <size_t C>
-constexpr size_t kPrefetchAhead = C <= 2 ? 768 : 1536;
+// How far ahead of the products packed weights are asked for, in bytes of each of P streams. A core of Zen 3
+// reads at the memory's speed only so, best when the requests are spread over the steps and no more are under
+// way than the L1 cache has places for: 24 lines. One thread beside busy neighbours, share of a plain read,
+// one token of Q4_0 / Q8_0:
+//   one stream     none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 spread 0.89 / 0.88
+//   two, spread    512 0.85 / 1.01, 768 0.93 / 1.08, 1280 0.91 / 1.01, 2048 0.88 / 0.96
+// against a read in four streams, which is faster:
+//   two, spread    768 0.82 / 0.85
+//   four, spread   256 0.92 / 0.95, 384 0.87 / 0.96, 768 0.76 / 0.92
+template <size_t P>
+constexpr size_t kPrefetchAhead = P == 1   ? 1536
+                                  : P == 2 ? 768
+                                           : 256;
 
 // Step i's share of asking for a block of kBytes.
-template <size_t C, size_t kBytes>
+template <size_t P, size_t kBytes>
 QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
-  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<C> + 64 * i);
+  if (64 * i < kBytes) prefetch(block + kPrefetchAhead<P> + 64 * i);
 }
 
 // Step i's share of asking for a tile's blocks ahead. Many tokens' activations come from the last-level
@@ -121,22 +127,25 @@ void for_each_tile(const uint8_t* weights, size_t n_blocks, const Activations& a
   if (rest == 3) Kernel::template tile<3, 1>(weights, 0, n_blocks, tile, acc);
 }
 
-// All k of kPanels panels side by side, for kTokens tokens in all; returns the first row that is left. A core
-// gets more from memory when it reads two places at once. Kernel::tile<C, P>(panel, panel_stride, n_blocks,
-// tile, acc) multiplies P panels that lie panel_stride bytes apart; acc: [P, C, 16].
-template <class Kernel, size_t kTokens, size_t kPanels>
-size_t walk_side_by_side(const MatmulArgs& args) noexcept {
+// All of args' rows but some last ones for kTokens tokens in all, in kStreams runs of panels side by side;
+// returns the first row that is left. A core gets more from memory when it reads several places at once.
+// Kernel::tile<C, P>(panel, panel_stride, n_blocks, tile, acc) multiplies P panels that lie panel_stride
+// bytes apart; acc: [P, C, 16].
+template <class Kernel, size_t kTokens, size_t kStreams>
+size_t walk_streams(const MatmulArgs& args) noexcept {
   const size_t n_blocks = args.k / Kernel::kBlockWeights, panel_bytes = n_blocks * Kernel::kBlockBytes;
   const auto tile = Kernel::Activations::of(args).tile(0, kTokens, 0);
-  size_t row = args.row_begin;
-  for (; row + (kPanels - 1) * kPanelRows < args.row_end; row += kPanels * kPanelRows) {
-    alignas(64) float acc[kPanels * kTokens * kPanelRows] = {};
-    Kernel::template tile<kTokens, kPanels>(args.weights + row / kPanelRows * panel_bytes, panel_bytes,
-                                            n_blocks, tile, acc);
-    for (size_t p = 0; p < kPanels; ++p)
-      store_panel(args, row + p * kPanelRows, 0, kTokens, acc + p * kTokens * kPanelRows);
+  const size_t n_panels = (args.row_end - args.row_begin + kPanelRows - 1) / kPanelRows;
+  const size_t run = n_panels / kStreams;
+  for (size_t i = 0; i < run; ++i) {
+    const size_t row = args.row_begin + i * kPanelRows;
+    alignas(64) float acc[kStreams * kTokens * kPanelRows] = {};
+    Kernel::template tile<kTokens, kStreams>(args.weights + row / kPanelRows * panel_bytes, run * panel_bytes,
+                                             n_blocks, tile, acc);
+    for (size_t p = 0; p < kStreams; ++p)
+      store_panel(args, row + p * run * kPanelRows, 0, kTokens, acc + p * kTokens * kPanelRows);
   }
-  return row;
+  return args.row_begin + run * kStreams * kPanelRows;
 }
 
 // The walk. A panel's k is cut into chunks that stay in the L1 cache while the tokens pass over them four at
@@ -165,13 +174,13 @@ void walk_panels(const MatmulArgs& args) noexcept {
   }
 }
 
-// One or two tokens: panels in pairs, straight from their packed codes; the last one, and more tokens, by the
-// walk. Few: like Kernel, for packed blocks.
+// One or two tokens: in streams straight from packed codes (one token: Few::kStreams); what is left, and more
+// tokens, by the walk. Few: like Kernel, for packed blocks.
 template <class Kernel, class Few = Kernel>
 void matmul(const MatmulArgs& args) noexcept {
   MatmulArgs rest = args;
-  if (args.n_tokens == 1) rest.row_begin = walk_side_by_side<Few, 1, 2>(args);
-  if (args.n_tokens == 2) rest.row_begin = walk_side_by_side<Few, 2, 2>(args);
+  if (args.n_tokens == 1) rest.row_begin = walk_streams<Few, 1, Few::kStreams>(args);
+  if (args.n_tokens == 2) rest.row_begin = walk_streams<Few, 2, 2>(args);
   walk_panels<Kernel>(rest);
 }
 

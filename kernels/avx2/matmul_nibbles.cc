@@ -54,7 +54,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       const size_t s = j + 4 * high, nth = 2 * j + high;  // steps that share their bytes follow each other
       const uint8_t* const panel_block = block + p * panel_stride;
       if constexpr (kPacked) {
-        prefetch_weights<C, Block::kBytes>(panel_block, nth);
+        prefetch_weights<P, Block::kBytes>(panel_block, nth);
       } else if constexpr (C == kTileTokens) {
         prefetch_activations<Tile>(a, nth);
       }
@@ -112,6 +112,7 @@ struct Kernel : Tiles<PackedBlock<Format>> {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
+  static constexpr size_t kStreams = Format::kMinimaAt != 0 ? 2 : 4;  // minima take registers
   static constexpr size_t kChunkBlocks = 128;
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,

@@ -84,7 +84,7 @@ QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, si
       const uint8_t* const steps = q6_k_step(panel_block, half, 0) + 32 * r;
       const uint8_t* const tile = a + 4 * half * Tile::kBytes + 4 * t;
       const uint8_t* const biases = side + 4 * half * Side::kBytes + Side::kBias32 + 4 * t;
-      const uint8_t* const ahead = steps + kPrefetchAhead<C> + 768 * r;
+      const uint8_t* const ahead = steps + kPrefetchAhead<P> + 768 * r;
       Bits dot[4];
       QUERN_UNROLL
       for (size_t sub = 0; sub < 2; ++sub) {
@@ -130,6 +130,7 @@ struct Packed {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 256;
   static constexpr size_t kBlockBytes = Q6_K::kBytes;
+  static constexpr size_t kStreams = 2;
 
   template <size_t C, size_t P>
   static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,

@@ -28,8 +28,8 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
     for (size_t i = 0; i < 8 * P; ++i) {
       const size_t s = i / P, p = i % P;
       const uint8_t* const panel_block = block + p * panel_stride;
-      prefetch_weights<C, Block::kBytes>(panel_block, s);
-      if (s == 7) prefetch_weights<C, Block::kBytes>(panel_block, 8);
+      prefetch_weights<P, Block::kBytes>(panel_block, s);
+      if (s == 7) prefetch_weights<P, Block::kBytes>(panel_block, 8);
       if constexpr (C == kTileTokens) prefetch_activations<Tile>(a, s);
       const Codes w = Block::codes(panel_block, s);
       Bits magnitude[2] = {_mm256_abs_epi8(w.rows[0]), _mm256_abs_epi8(w.rows[1])};
@@ -72,6 +72,7 @@ struct Kernel {
   using Activations = QuantizedActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Block::kBytes;
+  static constexpr size_t kStreams = 4;
   static constexpr size_t kChunkBlocks = 32;  // 17 KB
 
   template <size_t C, size_t P>

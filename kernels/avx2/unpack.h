@@ -20,7 +20,7 @@
 #if defined(__clang__)
 #define QUERN_UNROLL _Pragma("unroll")
 #else
-#define QUERN_UNROLL _Pragma("GCC unroll 16")
+#define QUERN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 // Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
