@@ -19,6 +19,7 @@ constexpr size_t kActivationGroup = 32;                     // values that share
 constexpr uint64_t kUnknownCacheBytes = uint64_t{8} << 20;  // a small laptop's, where the system tells none
 constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two microseconds each
 constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
+constexpr size_t kLeastBlockTokens = 128;
 
 class CpuBuffer final : public DeviceBuffer {
  public:
@@ -222,11 +223,12 @@ void CpuDevice::run_products(const MatmulArgs& block, size_t first_token, std::s
   }
 }
 
-// Tokens whose activations fit beside other things in the last-level cache, so that every panel finds them
-// there. Panels are read again for each block, which costs little from some hundred tokens on.
+// Tokens whose activations take a small part of the last-level cache, which other cores and processes use
+// too, so that every panel finds them there. Panels are read and taken apart again for each block, which
+// costs one or two percent from some hundred tokens on.
 size_t CpuDevice::tokens_of_block(size_t n, uint64_t bytes_per_token) const {
-  const size_t fit = static_cast<size_t>(last_level_cache_ / 2 / std::max<uint64_t>(bytes_per_token, 1));
-  const size_t most = std::max(fit / kBlockTokens, size_t{1}) * kBlockTokens;
+  const size_t fit = static_cast<size_t>(last_level_cache_ / 8 / std::max<uint64_t>(bytes_per_token, 1));
+  const size_t most = std::max(fit / kBlockTokens * kBlockTokens, kLeastBlockTokens);
   if (n <= most) return n;
   const size_t n_blocks = (n + most - 1) / most;
   return ((n + n_blocks - 1) / n_blocks + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
