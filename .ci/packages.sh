@@ -8,7 +8,7 @@ packages_of() {
   case $1 in
     build) echo g++ cmake ninja-build libfmt-dev libsentencepiece-dev nlohmann-json3-dev libcli11-dev \
       libedit-dev ;;
-    test) echo libgtest-dev libbenchmark-dev python3 binutils ;;
+    test) echo libgtest-dev libbenchmark-dev libopenblas-dev python3 binutils ;;
     check) echo clang-14 clang-format-14 libomp-14-dev ;;
   esac
 }

@@ -3,8 +3,9 @@
 // decode/SET/KV/HEADSxKV_HEADSxHEAD_DIM/depth:D/threads:T: one token at position D - 1. The cache holds as
 // many layers as fill half a GiB, taken in turn, so that keys and values come from memory; each call is
 // followed by a plain read of as many bytes of another layer, so that both meet the same neighbours:
-//   GB/s   keys and values attended to, median        read   the plain read's median        share   their
-//   ratio
+//   GB/s   keys and values attended to, median
+//   read   the set's plain read (kernels/machine_probe.h), median
+//   share  median of the ratios of neighbours
 // prefill/SET/KV/SHAPE/depth:D: 512 tokens behind D others, one thread, its own CPU time, and the clock
 // measured around every call:
 //   MAC/s, MAC/cycle   multiply-adds of scores and of values, medians
@@ -92,21 +93,6 @@ void fill(const KernelSet& set, const Case& c, size_t n_layers, size_t n_keys, c
   });
 }
 
-// Two streams, which reads a little faster than one.
-uint64_t plain_read(const uint8_t* bytes, size_t n) {
-  const size_t half = n / 2 / 64 * 64;
-  uint64_t sums[8] = {};
-  for (size_t i = 0; i < half; i += 64) {
-    uint64_t words[2][8];
-    std::memcpy(words[0], bytes + i, 64);
-    std::memcpy(words[1], bytes + half + i, 64);
-    for (size_t j = 0; j < 8; ++j) sums[j] += words[0][j] + words[1][j];
-  }
-  uint64_t sum = 0;
-  for (const uint64_t s : sums) sum += s;
-  return sum;
-}
-
 void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t depth, int n_threads) {
   const size_t n_layers = std::max<size_t>(2, kDecodeBytes / c.bytes(depth));
   const CpuKvCache cache({n_layers, c.n_kv_heads, c.head_dim, depth, c.kv});
@@ -115,7 +101,7 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
   CpuAttention attention(set, team);
   const std::vector<float> q = values(c.n_heads * c.head_dim);
   std::vector<float> out(q.size());
-  std::vector<double> attended, read;
+  std::vector<double> attended, read, share;
   const double bytes = static_cast<double>(c.bytes(depth));
   for (size_t i = 0; auto _ : state) {
     attended.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
@@ -125,22 +111,24 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
     const KvHead other = cache.head((i + n_layers / 2) % n_layers, 0);
     const size_t n_segments = (depth + other.segment_keys - 1) / other.segment_keys;
     const size_t layer_bytes = 2 * other.segment_keys * kv_row_bytes(c.kv, c.head_dim) * c.n_kv_heads;
-    constexpr size_t kPieces = 8;
+    const size_t part = layer_bytes / static_cast<size_t>(n_threads) / kProbeReadStep * kProbeReadStep;
     const double seconds = seconds_of(CLOCK_MONOTONIC, [&] {
-      parallel_for(n_threads, n_segments * kPieces, 1, [&](size_t begin, size_t end) {
-        for (size_t piece = begin; piece < end; ++piece)
-          benchmark::DoNotOptimize(plain_read(
-              other.base + piece / kPieces * other.segment_stride + piece % kPieces * (layer_bytes / kPieces),
-              layer_bytes / kPieces));
+      team.share(n_segments * static_cast<size_t>(n_threads), 1, [&](int, size_t begin, size_t) noexcept {
+        const size_t segment = begin / static_cast<size_t>(n_threads),
+                     piece = begin % static_cast<size_t>(n_threads);
+        benchmark::DoNotOptimize(
+            set.probe->read(other.base + segment * other.segment_stride + piece * part, part));
       });
     });
-    read.push_back(seconds * bytes / static_cast<double>(layer_bytes * n_segments));
+    const double read_bytes = static_cast<double>(part * static_cast<size_t>(n_threads) * n_segments);
+    read.push_back(seconds * bytes / read_bytes);
+    share.push_back(read.back() / attended.back());
     state.SetIterationTime(attended.back());
     ++i;
   }
   state.counters["GB/s"] = bytes / median(attended) * 1e-9;
   state.counters["read"] = bytes / median(read) * 1e-9;
-  state.counters["share"] = median(read) / median(attended);
+  state.counters["share"] = median(share);
 }
 
 void prefill(benchmark::State& state, const KernelSet& set, const Case& c, size_t depth) {

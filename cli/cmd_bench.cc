@@ -48,8 +48,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "bench",
       "Measures tokens per second of prompts (pp) and of generation (tg), as llama-bench does: random "
       "tokens, a warm-up, then -r repetitions. Beside them: the bytes of weights (tg) or the multiply-adds "
-      "of "
-      "the layers (pp) per second, their share of what plain loops reach on this machine right before and "
+      "of the layers (pp) per second, their share of what plain loops reach on this machine right before and "
       "after each repetition (median, lowest and highest), and attention's share of the time.",
       "  quern bench model.gguf\n"
       "  quern bench model.gguf -p 128,512 -n 32 -r 3 -t 1,2\n"

@@ -26,11 +26,9 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   Arguments parser(
       "convert",
       "Turns a checkpoint folder (safetensors) or a GGUF into one quantized GGUF file, in one pass. "
-      "The target appears whole or not at all. --layout p16 stores the matrices as the kernels read them: "
-      "such "
-      "a file starts at once and is shared between processes, and only quern reads it; --layout standard "
-      "turns "
-      "it back, byte for byte.",
+      "The target appears whole or not at all. --layout p16 stores the matrices as the kernels read "
+      "them: such a file starts at once and is shared between processes, and only quern reads it; "
+      "--layout standard turns it back, byte for byte.",
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
       "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run\n"

@@ -21,6 +21,12 @@ constexpr size_t kTokenGrain = 4;    // rows of some thousand values, one or two
 constexpr size_t kBlockTokens = 64;  // a multiple of every ActivationTiles::tokens
 constexpr size_t kLeastBlockTokens = 128;
 
+// The CPUs that this process may keep busy at once.
+int usable_cpus() {
+  const CpuCount count = count_cpus();
+  return count.quota > 0 ? std::min(count.affinity, count.quota) : count.affinity;
+}
+
 class CpuBuffer final : public DeviceBuffer {
  public:
   CpuBuffer(size_t rows, size_t width)
@@ -44,7 +50,7 @@ class CpuDevice final : public Device {
   CpuDevice(const KernelSet& kernels, int n_threads, Notice notice)
       : kernels_(kernels),
         n_threads_(n_threads),
-        team_(n_threads),
+        team_(n_threads, usable_cpus()),
         notice_(std::move(notice)),
         attention_(kernels, team_) {}
 

@@ -1,11 +1,11 @@
 // Weights of the CPU device, in the layout that a kernel reads.
 //
-//   tensor in the file   kernel wants   the matrix
-//   rows                 rows           the file's bytes
-//   rows                 panels         a copy as panels, the last one padded; the file's bytes are let go
-//   panels               panels         the file's bytes; of the rows beyond the last whole panel a padded
-//   copy panels               rows           a copy as rows; the file's bytes are let go either only gathers
-//   the file's bytes
+//   in the file   the kernel wants   the matrix is
+//   rows          rows               the file's bytes
+//   rows          panels             a copy; the file's bytes are let go
+//   panels        panels             the file's bytes; rows beyond the last whole panel: a padded copy
+//   panels        rows               a copy; the file's bytes are let go
+//   either        only gathers       the file's bytes
 #pragma once
 
 #include <cstddef>

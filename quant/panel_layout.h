@@ -1,4 +1,4 @@
-// P16 panels: the layout that SIMD kernels read (DESIGN.md section 3, kernels.md section 4).
+// P16 panels: the layout that SIMD kernels read (formats.md 2.7).
 //
 // A panel is 16 consecutive rows of a matrix. Lanes are rows: a 32-bit lane holds 4 consecutive k-bytes of
 // one row, 16 rows make 64 bytes. A panel has exactly the bytes of its 16 rows in GGUF's layout, in another

@@ -26,10 +26,10 @@ void pause_briefly() {
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int n_threads)
+ThreadTeam::ThreadTeam(int n_threads, int n_cpus)
     : size_(n_threads),
       // With more threads than cores whoever spins keeps another from working.
-      spins_(n_threads <= omp_get_num_procs() ? kSpins : 0),
+      spins_(n_threads <= (n_cpus > 0 ? n_cpus : omp_get_num_procs()) ? kSpins : 0),
       parts_(std::make_unique<Part[]>(static_cast<size_t>(n_threads))) {
   QUERN_CHECK(n_threads >= 1);
 }

@@ -63,7 +63,9 @@ void parallel_for(int n_threads, size_t n, size_t grain, Body&& body) {
 // One thread at a time uses a team. Not copyable.
 class ThreadTeam {
  public:
-  explicit ThreadTeam(int n_threads);  // n_threads >= 1
+  // n_threads >= 1. n_cpus: those that the process may use; 0: those of its affinity mask. Threads of a
+  // larger team do not spin.
+  explicit ThreadTeam(int n_threads, int n_cpus = 0);
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 

@@ -89,8 +89,8 @@ RowResult convert_row(const BlockFormat& from, const BlockFormat& to, const uint
   return result;
 }
 
-// Rows are taken by threads in chunks of about so many weights: a thread that must share its core, with the
-// one that writes for instance, delays the others by a chunk at most.
+// Rows are taken by threads in chunks of about so many weights: a thread that must share its core
+// delays the others by a chunk at most.
 constexpr size_t kChunkWeights = 32768;
 
 // One call of quantize_rows: rows in groups of 16 of the tensor, which is how panels come apart.

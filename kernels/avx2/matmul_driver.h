@@ -148,9 +148,10 @@ size_t walk_streams(const MatmulArgs& args) noexcept {
   return args.row_begin + run * kStreams * kPanelRows;
 }
 
-// The walk. A panel's k is cut into chunks that stay in the L1 cache while the tokens pass over them four at
-// a time, so that weights come from memory once; what a chunk adds is kept in `acc` between chunks, which
-// changes no bit. Kernel: Activations, kBlockWeights, kBlockBytes (of a panel block), kChunkBlocks, and
+// The walk. A panel's k is cut into chunks that stay in the caches of a core (Kernel::kChunkBlocks) while the
+// tokens pass over them four at a time, so that weights come from memory once; what a chunk adds is kept in
+// `acc` between chunks, which changes no bit. Kernel: Activations, kBlockWeights, kBlockBytes (of a panel
+// block), kChunkBlocks, and
 //   accumulate(blocks, n_blocks, activations, token, n_tokens, weight, acc)
 // for n_tokens from `token` on and n_blocks <= kChunkBlocks from `weight` on; acc: [n_tokens, 16].
 template <class Kernel>

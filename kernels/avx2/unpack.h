@@ -57,11 +57,6 @@ QUERN_INLINE Bits broadcast4(const void* p) {
 }
 
 // 8 bytes from memory in all lanes.
-QUERN_INLINE Bits broadcast8(const void* p) {
-  int64_t bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return _mm256_set1_epi64x(bits);
-}
 
 // Eight f16 numbers.
 QUERN_INLINE __m256 load_f16(const void* p) {
@@ -191,7 +186,6 @@ QUERN_KERNEL void unpack_blocks(const uint8_t* packed, size_t n_blocks, uint8_t*
 struct Q6_K {
   static constexpr size_t kBytes = 3360, kGroups = 8;  // groups of 32 weights
   static constexpr size_t kSubScalesAt = 32, kStepsAt = 288, kStepBytes = 192;
-  static constexpr int16_t kOffset = 32;
 };
 
 // A group of 32 weights taken apart: 16 f32 scales; twice 16 pairs of int16 (sub-scale, sub-scale), of the

@@ -257,7 +257,7 @@ TEST(Convert, ForceOverAModelThatRunsKeepsItsOldPages) {
 // Interruptions at many moments of one conversion.
 class Interrupted : public testing::Test {
  protected:
-  static constexpr size_t kMegabytes = kSanitized ? 20 : 100;
+  static constexpr size_t kMegabytes = kSanitized ? 20 : 200;
 
   std::vector<std::string> command() const {
     return quern_command({"convert", source_, "-o", folder_.file("out.gguf"), "--no-tokenizer", "--threads",

@@ -119,11 +119,11 @@ TEST(CpuKvCache, KeepsHeadsAndLayersApart) {
 }
 
 // Bytes of this process that are in memory.
-uint64_t resident_bytes() {
+int64_t resident_bytes() {
   std::ifstream file("/proc/self/statm");
-  uint64_t size = 0, resident = 0;
+  int64_t size = 0, resident = 0;
   file >> size >> resident;
-  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return resident * sysconf(_SC_PAGESIZE);
 }
 
 TEST(CpuKvCache, TakesMemoryForTheSegmentsThatAreReached) {
@@ -133,13 +133,13 @@ TEST(CpuKvCache, TakesMemoryForTheSegmentsThatAreReached) {
   const uint64_t segment_bytes = shape.bytes() / (kCapacity / kAttentionSegment);
   const CpuKvCache cache(shape);
   const std::vector<float> x(kHeadDim, 1);
-  const uint64_t before = resident_bytes();
+  const int64_t before = resident_bytes();
   for (const size_t position : {0, 300, 511})
     for (size_t layer = 0; layer < kLayers; ++layer)
       for (size_t head = 0; head < kHeads; ++head)
         test::reference_set().store_kv(
             {x.data(), x.data(), kHeadDim, position, KvType::kF16, cache.head(layer, head)});
-  EXPECT_LT(resident_bytes() - before, 2 * segment_bytes);
+  EXPECT_LT(resident_bytes() - before, static_cast<int64_t>(2 * segment_bytes));
   // The last position works as well.
   test::reference_set().store_kv(
       {x.data(), x.data(), kHeadDim, kCapacity - 1, KvType::kF16, cache.head(kLayers - 1, kHeads - 1)});

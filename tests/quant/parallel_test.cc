@@ -78,26 +78,29 @@ TEST_P(ThreadTeamOf, MayBeAssembledWithinItself) {
   EXPECT_TRUE(called);
 }
 
-// One chunk takes long: what else stood in that thread's part is done by the others meanwhile.
+// The chunk that begins first takes until all others are done: so whoever has it does none of them.
 TEST(ThreadTeam, TakesOverTheChunksOfAThreadThatIsHeldUp) {
   ThreadTeam team(2);
   std::vector<std::atomic<int>> done_by(16);
   for (auto& thread : done_by) thread = -1;
-  std::atomic<bool> others_done{false};
+  std::atomic<bool> held{false}, others_done{false};
+  std::atomic<int> holder{-1};
   team.assemble([&] {
     team.share(16, 1, [&](int thread, size_t begin, size_t) noexcept {
-      if (begin == 0) {  // whoever has the first chunk waits until all others are done
+      const bool holds = !held.exchange(true);
+      if (holds) {
+        holder = thread;
         for (int i = 0; i < 10000 && !others_done; ++i)
           std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
-      done_by[begin] = thread;
+      done_by[begin] = holds ? -1 : thread;
       int n = 0;
-      for (size_t i = 1; i < 16; ++i) n += done_by[i] >= 0;
+      for (const auto& done : done_by) n += done >= 0;
       if (n == 15) others_done = true;
     });
   });
   EXPECT_TRUE(others_done);
-  for (size_t i = 1; i < 16; ++i) EXPECT_NE(done_by[i], done_by[0]) << i;
+  for (const auto& done : done_by) EXPECT_NE(done, holder);
 }
 
 TEST(SplitRange, CoversTheRangeInOrderWithPartsThatDifferByAGrain) {
