@@ -88,10 +88,10 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
 
   std::vector<int32_t> history(prompt.begin(), prompt.end());
   const size_t reused = session.reuse_prefix(prompt);
-  result.prompt_tokens = prompt.size() - reused;
   auto start = Clock::now();
   bool running = session.eval(prompt.subspan(reused), 1, keep_logits, stop);
   result.prompt_seconds = seconds_since(start);
+  result.prompt_tokens = session.position() - reused;  // an interruption leaves whole micro-batches
   if (!running) result.reason = FinishReason::kInterrupted;
 
   Sampler sampler(options.sampler);
