@@ -272,7 +272,13 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
     n_panels += count_panels(weight.rows());
     weight_bytes += weight.bytes();
     quantized = quantized || !weight.format().is_float();
-    if (weight.kernel().tiles != nullptr) tiles = weight.kernel().tiles;  // a set has one form
+    const ActivationTiles* form = weight.kernel().tiles;
+    if (tiles != nullptr && form != nullptr && form != tiles) {
+      // The input is needed in two forms, and there is room for one: one product after the other.
+      for (const Product& one : products) matmul(x, n, {&one, 1}, add);
+      return;
+    }
+    if (form != nullptr) tiles = form;
   }
   MatmulArgs shared{};
   shared.k = x.width();

@@ -70,6 +70,37 @@ void pack_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
   }
 }
 
+// Packs the pair tile of the four tokens from `token` on.
+void pack_pair_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
+  const size_t groups = k / 32;
+  const int8_t* codes = a.codes + token * k;
+  const float* scales = a.scales + token * groups;
+  for (size_t g = 0; g < groups; ++g, codes += 32, ++scales, out += PairBlock::kBytes) {
+    alignas(32) uint8_t steps[8][16];
+    pack_codes<kTileTokens>(codes, k, steps[0]);
+    for (size_t s = 0; s < 8; ++s) {
+      const __m128i four = _mm_load_si128(reinterpret_cast<const __m128i*>(steps[s]));
+      put<16>(out + 32 * s, _mm_srai_epi16(_mm_slli_epi16(four, 8), 8));
+      put<16>(out + 32 * s + 16, _mm_srai_epi16(four, 8));
+    }
+    put<16>(out + PairBlock::kScales,
+            _mm_castps_si128(_mm_setr_ps(scales[0], scales[groups], scales[2 * groups], scales[3 * groups])));
+  }
+}
+
+void pack_tile_of(size_t n_tokens, const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
+  switch (n_tokens) {
+    case 1:
+      return pack_tile<1>(a, token, k, out);
+    case 2:
+      return pack_tile<2>(a, token, k, out);
+    case 3:
+      return pack_tile<3>(a, token, k, out);
+    default:
+      return pack_tile<4>(a, token, k, out);
+  }
+}
+
 }  // namespace
 
 size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 32) * kTokenGroupBytes; }
@@ -77,21 +108,22 @@ size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 3
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept {
   for (size_t token = token_begin; token < token_end; token += kTileTokens) {
-    uint8_t* const out = tiles + tile_bytes(token, k);
-    switch (n_tokens - token) {
-      case 1:
-        pack_tile<1>(a, token, k, out);
-        break;
-      case 2:
-        pack_tile<2>(a, token, k, out);
-        break;
-      case 3:
-        pack_tile<3>(a, token, k, out);
-        break;
-      default:
-        pack_tile<4>(a, token, k, out);
-        break;
-    }
+    pack_tile_of(n_tokens - token, a, token, k, tiles + tile_bytes(token, k));
+  }
+}
+
+size_t pair_tile_bytes(size_t n_tokens, size_t k) noexcept {
+  return n_tokens * (k / 32) * PairBlock::kTokenGroupBytes;
+}
+
+void pack_pair_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
+                     uint8_t* tiles) noexcept {
+  for (size_t token = token_begin; token < token_end; token += kTileTokens) {
+    uint8_t* const out = tiles + pair_tile_bytes(token, k);
+    if (n_tokens - token < kTileTokens)
+      pack_tile_of(n_tokens - token, a, token, k, out);
+    else
+      pack_pair_tile(a, token, k, out);
   }
 }
 

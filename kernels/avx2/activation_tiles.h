@@ -15,6 +15,14 @@
 //
 // Apart, because many tokens' activations come from the last-level cache for every panel. The tiles of n
 // tokens are of four tokens each, the last one of those that are left.
+//
+// Q8_0 has a form of its own. Its tiles of four tokens hold codes as int16: for every group a block of
+// 4 * 68 bytes,
+//
+//         0: 8 steps s of 4 tokens x 2 int16   codes k = 4s, 4s+2, then as many of k = 4s+1, 4s+3
+//       256: 4 x f32                           da
+//
+// and its last tile, of fewer tokens, is one of the first form, of which it reads the blocks only.
 #pragma once
 
 #include <cstddef>
@@ -35,6 +43,11 @@ struct TileBlock {
 template <size_t C>
 struct TileSide {
   static constexpr size_t kScaledSums = 0, kSums16 = 4 * C, kBias32 = 8 * C, kBytes = kSideBytes * C;
+};
+
+struct PairBlock {
+  static constexpr size_t kStepBytes = 16;  // 16 steps of two codes
+  static constexpr size_t kTokenGroupBytes = 68, kScales = 256, kBytes = kTokenGroupBytes * kTileTokens;
 };
 
 // Where both parts of some group of a tile stand.

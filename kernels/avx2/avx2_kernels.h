@@ -12,12 +12,15 @@ namespace quern::avx2 {
 extern const MatmulKernel kMatmuls[];
 inline constexpr size_t kMatmulCount = 9;
 
-// The activations' form that quantized formats read (activation_tiles.h), as kernel_set.h's ActivationTiles
-// has it.
+// The activations' forms (activation_tiles.h), as kernel_set.h's ActivationTiles has them: of Q8_0 and of the
+// other quantized formats.
 inline constexpr size_t kTileTokens = 4;
 size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept;
+size_t pair_tile_bytes(size_t n_tokens, size_t k) noexcept;
+void pack_pair_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
+                     uint8_t* tiles) noexcept;
 
 // The functions behind the rows of kMatmuls, one file a family of formats.
 void matmul_f32(const MatmulArgs& args) noexcept;

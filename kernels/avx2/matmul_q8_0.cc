@@ -1,9 +1,13 @@
 // Q8_0: blocks of 32 signed codes and an f16 scale. Lanes as in matmul_nibbles.cc.
 //
-// vpmaddubsw wants one unsigned operand: |code| * (a with the code's sign). |-128| is 128 as an unsigned
-// byte, and 2 * 128 * 127 = 32512 fits in int16, so a single step is exact; two would not be, so that every
-// step is widened by vpmaddwd at once. Activations are never -128 (kernel_set.h), whose sign could not be
-// turned.
+// Four tokens: codes and activations as pairs of int16, which vpmaddwd multiplies and adds up exactly. From
+// some tokens on the codes are widened once for all of them.
+//
+// Fewer tokens: vpmaddubsw wants one unsigned operand: |code| * (a with the code's sign). |-128| is 128 as an
+// unsigned byte, and 2 * 128 * 127 = 32512 fits in int16, so a single step is exact; two would not be, so
+// that every step is widened by vpmaddwd at once. Activations are never -128 (kernel_set.h), whose sign could
+// not be turned. That needs no wide codes, but three instructions for a multiplier's two ports where pairs
+// need two: 21 multiply-adds a cycle at most on Zen 3 where pairs reach 25 (32 by the ports alone).
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/matmul_driver.h"
 
@@ -68,21 +72,158 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
   }
 }
 
+// Bytes of four codes to the int16 pairs that the pair tiles (activation_tiles.h) have: codes 0 and 2, then 1
+// and 3.
+QUERN_INLINE Bits even_codes(Bits four) { return _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8); }
+QUERN_INLINE Bits odd_codes(Bits four) { return _mm256_srai_epi16(four, 8); }
+
+// A block widened once for many tokens: 16 f32 scales, then 16 steps of 16 rows x 2 codes of 16 bits.
+struct WideBlock {
+  static constexpr size_t kStepsAt = 64, kBytes = 64 + 16 * 64;
+
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
+    return _mm256_castsi256_ps(load(block + 32 * r));
+  }
+  // Step s's pairs of rows 0-7 and 8-15.
+  QUERN_INLINE static Codes even(const uint8_t* block, size_t s) { return pairs(block, 2 * s); }
+  QUERN_INLINE static Codes odd(const uint8_t* block, size_t s) { return pairs(block, 2 * s + 1); }
+  QUERN_INLINE static Codes pairs(const uint8_t* block, size_t i) {
+    return {{load(block + kStepsAt + 64 * i), load(block + kStepsAt + 64 * i + 32)}};
+  }
+};
+
+// The same from a block as it stands in memory.
+struct NarrowBlock : Block {
+  QUERN_INLINE static Codes even(const uint8_t* block, size_t s) {
+    const Codes w = codes(block, s);
+    return {{even_codes(w.rows[0]), even_codes(w.rows[1])}};
+  }
+  QUERN_INLINE static Codes odd(const uint8_t* block, size_t s) {
+    const Codes w = codes(block, s);
+    return {{odd_codes(w.rows[0]), odd_codes(w.rows[1])}};
+  }
+};
+
+QUERN_KERNEL void widen_blocks(const uint8_t* narrow, size_t n_blocks, uint8_t* wide) noexcept {
+  for (; n_blocks != 0; --n_blocks, narrow += Block::kBytes, wide += WideBlock::kBytes) {
+    for (size_t r = 0; r < 2; ++r) store(wide + 32 * r, _mm256_castps_si256(Block::scale(narrow, r)));
+    QUERN_UNROLL
+    for (size_t s = 0; s < 8; ++s) {
+      const Codes w = Block::codes(narrow, s);
+      uint8_t* out = wide + WideBlock::kStepsAt + 128 * s;
+      store(out, even_codes(w.rows[0]));
+      store(out + 32, even_codes(w.rows[1]));
+      store(out + 64, odd_codes(w.rows[0]));
+      store(out + 96, odd_codes(w.rows[1]));
+    }
+  }
+}
+
+// Two codes in each lane of 16 rows times the two activations at `a`, which every lane gets; added to sum, or
+// the first that is in it.
+template <bool kFirst>
+QUERN_INLINE void add_pairs(const Codes& w, const uint8_t* a, Bits sum[2]) {
+  if constexpr (kFirst) {
+    Bits t;
+    asm("vpbroadcastd %[a], %[t]\n\t"
+        "vpmaddwd %[t], %[w0], %[s0]\n\t"
+        "vpmaddwd %[t], %[w1], %[s1]"
+        : [s0] "=&x"(sum[0]), [s1] "=&x"(sum[1]), [t] "=&x"(t)
+        : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
+  } else {
+    Bits t, p;
+    asm("vpbroadcastd %[a], %[t]\n\t"
+        "vpmaddwd %[t], %[w0], %[p]\n\t"
+        "vpmaddwd %[t], %[w1], %[t]\n\t"
+        "vpaddd %[p], %[s0], %[s0]\n\t"
+        "vpaddd %[t], %[s1], %[s1]"
+        : [s0] "+x"(sum[0]), [s1] "+x"(sum[1]), [t] "=&x"(t), [p] "=&x"(p)
+        : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
+  }
+}
+
+// n_blocks blocks x 4 tokens, added to acc[4][16]. a: of the first block of a pair tile.
+template <class WeightBlock>
+QUERN_KERNEL void pair_loop(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+  constexpr size_t C = kTileTokens;
+  for (; n_blocks != 0; --n_blocks, block += WeightBlock::kBytes, a += PairBlock::kBytes) {
+    Bits sum[C][2];
+    QUERN_UNROLL
+    for (size_t s = 0; s < 8; ++s) {
+      const uint8_t* const step = a + 2 * PairBlock::kStepBytes * s;
+      if (WeightBlock::kBytes == Block::kBytes) prefetch_weights<1, Block::kBytes>(block, s);
+      prefetch_activations<PairBlock>(a, s);
+      const Codes even = WeightBlock::even(block, s);
+      QUERN_UNROLL
+      for (size_t t = 0; t < C; ++t) {
+        if (s == 0)
+          add_pairs<true>(even, step + 4 * t, sum[t]);
+        else
+          add_pairs<false>(even, step + 4 * t, sum[t]);
+        pin(sum[t][0], sum[t][1]);
+      }
+      const Codes odd = WeightBlock::odd(block, s);
+      QUERN_UNROLL
+      for (size_t t = 0; t < C; ++t) {
+        add_pairs<false>(odd, step + PairBlock::kStepBytes + 4 * t, sum[t]);
+        pin(sum[t][0], sum[t][1]);
+      }
+    }
+    __m256 d[2] = {WeightBlock::scale(block, 0), WeightBlock::scale(block, 1)};
+    pin(d[0], d[1]);
+    QUERN_UNROLL
+    for (size_t t = 0; t < C; ++t) {
+      const __m256 da = broadcast_f32(a + PairBlock::kScales + 4 * t);
+      QUERN_UNROLL
+      for (size_t r = 0; r < 2; ++r)
+        add_scaled(sum[t][r], _mm256_mul_ps(d[r], da), acc + kPanelRows * t + 8 * r);
+    }
+    compiler_fence();
+  }
+}
+
+struct PairActivations {
+  const uint8_t* tiles;  // activation_tiles.h, Q8_0's form
+  size_t k;              // of a whole row
+
+  static PairActivations of(const MatmulArgs& args) { return {args.tiles, args.k}; }
+  // token is a multiple of kTileTokens, weight one of 32. Tiles of kTileTokens are pair tiles.
+  TilePosition tile(size_t token, size_t width, size_t weight) const {
+    const size_t group_bytes = (width == kTileTokens ? PairBlock::kTokenGroupBytes : kMainBytes) * width;
+    return {tiles + token * (k / 32) * PairBlock::kTokenGroupBytes + weight / 32 * group_bytes, nullptr};
+  }
+};
+
+// From this many tokens on, widening a chunk once pays for writing and reading the pairs: at 32 tokens it
+// costs 5 %, at 512 it gains as much.
+constexpr size_t kWidenTokens = 64;
+
 struct Kernel {
-  using Activations = QuantizedActivations;
+  using Activations = PairActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Block::kBytes;
   static constexpr size_t kStreams = 4;
-  static constexpr size_t kChunkBlocks = 32;  // 17 KB
+  static constexpr size_t kChunkBlocks = 16;  // widened, 17 KB
 
   template <size_t C, size_t P>
   static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
-    tile_loop<C, P>(blocks, panel_stride, n_blocks, at, acc);
+    if constexpr (C == kTileTokens)
+      pair_loop<NarrowBlock>(blocks, n_blocks, at.block, acc);
+    else
+      tile_loop<C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const PairActivations& a, size_t token,
                          size_t n_tokens, size_t weight, float* acc) noexcept {
-    for_each_tile<Kernel>(blocks, n_blocks, a, token, n_tokens, weight, acc);
+    size_t t = 0;
+    if (n_tokens >= kWidenTokens) {
+      alignas(64) uint8_t wide[kChunkBlocks * WideBlock::kBytes];
+      widen_blocks(blocks, n_blocks, wide);
+      for (; t + kTileTokens <= n_tokens; t += kTileTokens)
+        pair_loop<WideBlock>(wide, n_blocks, a.tile(token + t, kTileTokens, weight).block,
+                             acc + t * kPanelRows);
+    }
+    for_each_tile<Kernel>(blocks, n_blocks, a, token + t, n_tokens - t, weight, acc + t * kPanelRows);
   }
 };
 

@@ -7,6 +7,7 @@ namespace quern::avx2 {
 
 namespace {
 constexpr ActivationTiles kTiles = {kTileTokens, tile_bytes, pack_tiles};
+constexpr ActivationTiles kPairTiles = {kTileTokens, pair_tile_bytes, pack_pair_tiles};
 }  // namespace
 
 const MatmulKernel kMatmuls[] = {
@@ -17,7 +18,7 @@ const MatmulKernel kMatmuls[] = {
     {DType::Q4_1, WeightLayout::kPanels, matmul_q4_1, &kTiles},
     {DType::Q5_0, WeightLayout::kPanels, matmul_q5_0, &kTiles},
     {DType::Q5_1, WeightLayout::kPanels, matmul_q5_1, &kTiles},
-    {DType::Q8_0, WeightLayout::kPanels, matmul_q8_0, &kTiles},
+    {DType::Q8_0, WeightLayout::kPanels, matmul_q8_0, &kPairTiles},
     {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
 };
 static_assert(std::size(kMatmuls) == kMatmulCount);
