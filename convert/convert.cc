@@ -193,6 +193,16 @@ class Conversion {
     return (piece.row_end - piece.row_begin) * target_row_bytes(piece.tensor);
   }
 
+  QuantizeTarget target_of(size_t tensor) const {
+    return {report_.tensors[tensor].to, report_.tensors[tensor].layout};
+  }
+
+  // That a thread needs for a piece: the bytes it writes, then quantize_rows' scratch.
+  uint64_t memory_bytes(const Piece& piece) const {
+    return target_bytes(piece) +
+           quantize_scratch_bytes(source_.tensors[piece.tensor].view, target_of(piece.tensor));
+  }
+
   void write(const GgufPlan& plan) {
     const Clock::time_point start = Clock::now();
     GgufWriter writer(options_.output, plan, source_.metadata, options_.force);
@@ -205,7 +215,7 @@ class Conversion {
   // and memory is one piece per thread. Callbacks are called by this thread, the first of them.
   void convert_pieces(const std::vector<Piece>& pieces, GgufWriter& writer) {
     uint64_t largest = 0;
-    for (const Piece& piece : pieces) largest = std::max(largest, target_bytes(piece));
+    for (const Piece& piece : pieces) largest = std::max(largest, memory_bytes(piece));
     std::vector<std::unique_ptr<uint8_t[]>> buffers(static_cast<size_t>(options_.n_threads));
     for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<uint8_t[]>(largest);
 
@@ -219,8 +229,8 @@ class Conversion {
       try {
         for (size_t i; !given_up && (i = next.fetch_add(1)) < pieces.size();) {
           read_ahead(pieces, i);
-          const std::span<uint8_t> out(buffers[static_cast<size_t>(thread)].get(), target_bytes(pieces[i]));
-          states[i].result = convert_piece(pieces[i], out, writer);
+          uint8_t* const memory = buffers[static_cast<size_t>(thread)].get();
+          states[i].result = convert_piece(pieces[i], {memory, memory_bytes(pieces[i])}, writer);
           if (states[i].result.bad_element >= 0) given_up = true;
           states[i].done = true;
           if (thread == 0) report_finished(pieces, states, &finished);
@@ -253,17 +263,17 @@ class Conversion {
     (file.*advice)(begin, (piece.row_end - piece.row_begin) * row_bytes);
   }
 
-  QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> out, GgufWriter& writer) const {
+  QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> memory, GgufWriter& writer) const {
     const SourceTensor& tensor = source_.tensors[piece.tensor];
-    const ConvertedTensor& converted = report_.tensors[piece.tensor];
+    const std::span<uint8_t> out = memory.first(target_bytes(piece)), scratch = memory.subspan(out.size());
     std::vector<uint64_t> row_map;  // empty: rows keep their order
     if (tensor.permuted_heads > 0) {
       row_map = interleaved_row_map(tensor.permuted_heads,
                                     static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
     }
     const QuantizeResult result =
-        quantize_rows(tensor.view, {converted.to, converted.layout}, piece.row_begin, piece.row_end,
-                      row_map.empty() ? nullptr : row_map.data(), 1, out);
+        quantize_rows(tensor.view, target_of(piece.tensor), piece.row_begin, piece.row_end,
+                      row_map.empty() ? nullptr : row_map.data(), scratch, out);
     if (result.bad_element < 0)
       writer.write_tensor(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor), out);
     advise(piece, &MappedFile::done_with);

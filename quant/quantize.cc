@@ -1,7 +1,6 @@
 #include "quant/quantize.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -43,11 +42,6 @@ Sums sum_squares(const float* source, const float* decoded, size_t n) {
   return sums;
 }
 
-struct RowResult {
-  Sums sums;
-  int64_t bad_column = -1;
-};
-
 // n weights (<= kChunk, whole blocks of both formats). Returns the index of the first bad one, n if all are
 // good. What lies behind a bad weight is not encoded: encoders take finite numbers only.
 size_t convert_chunk(const BlockFormat& from, const BlockFormat& to, const uint8_t* source, size_t n,
@@ -73,123 +67,70 @@ size_t convert_chunk(const BlockFormat& from, const BlockFormat& to, const uint8
   return n;
 }
 
-RowResult convert_row(const BlockFormat& from, const BlockFormat& to, const uint8_t* source, size_t columns,
-                      uint8_t* out) {
-  RowResult result;
+// One row of source_row, a row of the source tensor, into `out`; what it took is added to *result.
+void convert_row(const BlockFormat& from, const BlockFormat& to, const uint8_t* source, uint64_t source_row,
+                 size_t columns, uint8_t* out, QuantizeResult* result) {
+  Sums sums;
   for (size_t begin = 0; begin < columns; begin += kChunk) {
     const size_t n = std::min(kChunk, columns - begin);
-    const size_t bad = convert_chunk(from, to, source, n, out, &result.sums);
+    const size_t bad = convert_chunk(from, to, source, n, out, &sums);
     if (bad < n) {
-      result.bad_column = static_cast<int64_t>(begin + bad);
+      const auto element = static_cast<int64_t>(source_row * columns + begin + bad);
+      if (result->bad_element < 0 || element < result->bad_element) result->bad_element = element;
       break;
     }
     source += from.row_bytes(n);
     out += to.row_bytes(n);
   }
-  return result;
+  result->squared_error += sums.squared_error;
+  result->squared_source += sums.squared_source;
 }
-
-// Rows are taken by threads in chunks of about so many weights: a thread that must share its core
-// delays the others by a chunk at most.
-constexpr size_t kChunkWeights = 32768;
-
-// One call of quantize_rows: rows in groups of 16 of the tensor, which is how panels come apart.
-class RowConverter {
- public:
-  RowConverter(const TensorView& source, const QuantizeTarget& target, uint64_t row_begin, uint64_t row_end,
-               const uint64_t* row_map, std::span<uint8_t> out)
-      : source_(source),
-        target_(target),
-        from_(block_format(source.dtype)),
-        to_(block_format(target.dtype)),
-        from_bytes_(from_.row_bytes(source.columns())),
-        to_bytes_(to_.row_bytes(source.columns())),
-        row_begin_(row_begin),
-        row_map_(row_map),
-        out_(out),
-        rows_(row_end - row_begin) {}
-
-  // Output rows [begin, end), counted from row_begin. scratch: scratch_bytes().
-  void convert(size_t begin, size_t end, uint8_t* scratch) noexcept {
-    for (size_t row = begin; row < end; row += kPanelRows)
-      convert_group(row, std::min(kPanelRows, end - row), scratch);
-  }
-
-  bool any_panels() const {
-    return source_.layout == TensorLayout::kPanels || target_.layout == TensorLayout::kPanels;
-  }
-  size_t scratch_bytes() const { return any_panels() ? kPanelRows * (from_bytes_ + to_bytes_) : 0; }
-
-  uint64_t source_row(uint64_t row) const {
-    return row_map_ != nullptr ? row_map_[row_begin_ + row] : row_begin_ + row;
-  }
-  const std::vector<RowResult>& rows() const { return rows_; }
-
- private:
-  void convert_group(size_t row, size_t n, uint8_t* scratch) noexcept {
-    const bool unpack = source_.layout == TensorLayout::kPanels;
-    const bool pack = target_.layout == TensorLayout::kPanels && n == kPanelRows;
-    const uint8_t* group = unpack ? rows_of_group(source_, row_begin_ + row, scratch) : nullptr;
-    uint8_t* const out = out_.data() + row * to_bytes_;
-    uint8_t* const to = pack ? scratch + kPanelRows * from_bytes_ : out;
-    for (size_t r = 0; r < n; ++r) {
-      const uint8_t* from =
-          unpack ? group + r * from_bytes_ : source_.data + source_row(row + r) * from_bytes_;
-      if (from_.decode == nullptr) {  // not numbers to us: bytes that can only move
-        std::memcpy(to + r * to_bytes_, from, to_bytes_);
-      } else {
-        rows_[row + r] = convert_row(from_, to_, from, source_.columns(), to + r * to_bytes_);
-      }
-    }
-    if (pack) pack_panel(target_.dtype, to, n, source_.columns(), out);
-  }
-
-  const TensorView& source_;
-  const QuantizeTarget target_;
-  const BlockFormat &from_, &to_;
-  const uint64_t from_bytes_, to_bytes_, row_begin_;
-  const uint64_t* row_map_;
-  const std::span<uint8_t> out_;
-  std::vector<RowResult> rows_;
-};
 
 }  // namespace
 
+uint64_t quantize_scratch_bytes(const TensorView& source, const QuantizeTarget& target) {
+  if (source.layout != TensorLayout::kPanels && target.layout != TensorLayout::kPanels) return 0;
+  return kPanelRows * (block_format(source.dtype).row_bytes(source.columns()) +
+                       block_format(target.dtype).row_bytes(source.columns()));
+}
+
 QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& target, uint64_t row_begin,
-                             uint64_t row_end, const uint64_t* row_map, int n_threads,
+                             uint64_t row_end, const uint64_t* row_map, std::span<uint8_t> scratch,
                              std::span<uint8_t> out) {
   const BlockFormat& from = block_format(source.dtype);
   const BlockFormat& to = block_format(target.dtype);
   const uint64_t columns = source.columns();
   QUERN_CHECK(row_begin <= row_end && row_end <= source.rows());
   QUERN_CHECK(columns % from.block_weights == 0 && columns % to.block_weights == 0);
-  QUERN_CHECK(out.size() == (row_end - row_begin) * to.row_bytes(columns));
+  const uint64_t from_bytes = from.row_bytes(columns), to_bytes = to.row_bytes(columns);
+  QUERN_CHECK(out.size() == (row_end - row_begin) * to_bytes);
+  QUERN_CHECK(scratch.size() >= quantize_scratch_bytes(source, target));
   QUERN_CHECK(&from == &to || (from.decode != nullptr && to.encode != nullptr));
-
-  RowConverter converter(source, target, row_begin, row_end, row_map, out);
-  if (converter.any_panels()) {
+  const bool from_panels = source.layout == TensorLayout::kPanels;
+  const bool to_panels = target.layout == TensorLayout::kPanels;
+  if (from_panels || to_panels)
     QUERN_CHECK(row_begin % kPanelRows == 0 && (row_end % kPanelRows == 0 || row_end == source.rows()));
-    QUERN_CHECK(row_map == nullptr || source.layout == TensorLayout::kRows);
-  }
-  const size_t scratch_bytes = converter.scratch_bytes();
-  std::vector<uint8_t> scratch(scratch_bytes * static_cast<size_t>(n_threads));
-  const size_t n_rows = row_end - row_begin;
-  const size_t chunk_rows = (kChunkWeights / columns / kPanelRows + 1) * kPanelRows;
-  std::atomic<size_t> next{0};
-  parallel_region(n_threads, [&](int thread) noexcept {
-    uint8_t* const mine = scratch.data() + scratch_bytes * static_cast<size_t>(thread);
-    for (size_t begin; (begin = next.fetch_add(chunk_rows)) < n_rows;)
-      converter.convert(begin, std::min(begin + chunk_rows, n_rows), mine);
-  });
+  QUERN_CHECK(row_map == nullptr || !from_panels);
 
+  // In groups of 16 rows, which is how panels come apart.
   QuantizeResult result;
-  for (uint64_t r = 0; r < n_rows; ++r) {
-    const RowResult& row = converter.rows()[r];
-    result.squared_error += row.sums.squared_error;
-    result.squared_source += row.sums.squared_source;
-    if (row.bad_column < 0) continue;
-    const int64_t element = static_cast<int64_t>(converter.source_row(r) * columns) + row.bad_column;
-    if (result.bad_element < 0 || element < result.bad_element) result.bad_element = element;
+  for (uint64_t row = row_begin; row < row_end; row += kPanelRows) {
+    const size_t n = std::min<uint64_t>(kPanelRows, row_end - row);
+    const uint8_t* const group = from_panels ? rows_of_group(source, row, scratch.data()) : nullptr;
+    const bool pack = to_panels && n == kPanelRows;
+    uint8_t* const group_out = &out[(row - row_begin) * to_bytes];
+    uint8_t* const rows_out = pack ? &scratch[kPanelRows * from_bytes] : group_out;
+    for (size_t r = 0; r < n; ++r) {
+      const uint64_t source_row = row_map != nullptr ? row_map[row + r] : row + r;
+      const uint8_t* const bytes =
+          from_panels ? group + r * from_bytes : source.data + source_row * from_bytes;
+      if (from.decode == nullptr) {  // not numbers to us: bytes that can only move
+        std::memcpy(rows_out + r * to_bytes, bytes, to_bytes);
+      } else {
+        convert_row(from, to, bytes, source_row, columns, rows_out + r * to_bytes, &result);
+      }
+    }
+    if (pack) pack_panel(target.dtype, rows_out, n, columns, group_out);
   }
   return result;
 }

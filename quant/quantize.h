@@ -1,4 +1,4 @@
-// Converts tensor data from one format to another, on all threads, with the error it took.
+// Converts tensor data from one format to another, with the error it took.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +23,19 @@ struct QuantizeTarget {
   TensorLayout layout = TensorLayout::kRows;
 };
 
+// Bytes of memory that quantize_rows works in: 16 rows of both formats where either side is panels, otherwise
+// none.
+uint64_t quantize_scratch_bytes(const TensorView& source, const QuantizeTarget& target);
+
 // Converts rows [row_begin, row_end) of `source` to `target`; out: their bytes there, (row_end - row_begin) *
 // row_bytes. When source and target are the same format the bytes are copied (and still checked; the sums
 // are 0). Columns must be a multiple of the target's block. Where either side is panels, row_begin is a
 // multiple of 16, and so is row_end unless it is the last row. `row_map`, if not null, gives for every output
-// row of the tensor the source row it comes from [rows]; the source is rows then. Bytes do not depend on
-// n_threads; the two sums are accumulated in row order, so neither do they. The scratch memory is 16 rows of
-// both formats per thread.
+// row of the tensor the source row it comes from [rows]; the source is rows then. scratch: at least
+// quantize_scratch_bytes(), of any content. Works on the calling thread; calls on different `scratch` and
+// `out` may run side by side.
 QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& target, uint64_t row_begin,
-                             uint64_t row_end, const uint64_t* row_map, int n_threads,
+                             uint64_t row_end, const uint64_t* row_map, std::span<uint8_t> scratch,
                              std::span<uint8_t> out);
 
 // Index, in GGUF's order of blocks, of the first block of a tensor in either layout with a scale, minimum or
