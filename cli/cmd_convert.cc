@@ -12,6 +12,7 @@
 #include "kernels/cpu_features.h"
 #include "quant/recipe.h"
 #include "runtime/chat_format.h"
+#include "runtime/memory_plan.h"
 
 namespace quern {
 namespace {
@@ -158,6 +159,7 @@ int run_convert(std::span<const std::string> arguments) {
   callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
     return std::string(recognise_chat_format(vocabulary));
   };
+  callbacks.available_memory = available_memory;
   callbacks.stop = [&] { return stop.requested(); };
   const ConvertReport report = convert(options.convert, callbacks);
   bar.clear();

@@ -4,15 +4,19 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
+#include "quant/checked_math.h"
 #include "quant/gguf_writer.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
@@ -199,25 +203,70 @@ class Conversion {
 
   // That a thread needs for a piece: the bytes it writes, then quantize_rows' scratch.
   uint64_t memory_bytes(const Piece& piece) const {
-    return target_bytes(piece) +
-           quantize_scratch_bytes(source_.tensors[piece.tensor].view, target_of(piece.tensor));
+    const uint64_t scratch =
+        quantize_scratch_bytes(source_.tensors[piece.tensor].view, target_of(piece.tensor));
+    uint64_t bytes = 0;
+    return checked_add(target_bytes(piece), scratch, &bytes) ? bytes : UINT64_MAX;
   }
 
   void write(const GgufPlan& plan) {
     const Clock::time_point start = Clock::now();
+    const std::vector<Piece> pieces = cut_into_pieces();
+    const int n_threads =
+        static_cast<int>(std::clamp<size_t>(pieces.size(), 1, static_cast<size_t>(options_.n_threads)));
+    const uint64_t thread_bytes = plan_memory(pieces, n_threads);
+    make_row_maps();
     GgufWriter writer(options_.output, plan, source_.metadata, options_.force);
-    convert_pieces(cut_into_pieces(), writer);
+    convert_pieces(pieces, n_threads, thread_bytes, writer);
     report_.seconds = seconds_since(start);
     writer.finish(&report_.fsync_seconds);
   }
 
+  // Bytes of memory for each thread: what the largest piece needs. Nothing in a file keeps its rows from
+  // being so long that 16 of them are more than there is, and memory that is promised and then not there ends
+  // the process without a word.
+  uint64_t plan_memory(const std::vector<Piece>& pieces, int n_threads) const {
+    uint64_t bytes = 0;
+    const Piece* largest = nullptr;
+    for (const Piece& piece : pieces) {
+      if (memory_bytes(piece) <= bytes) continue;
+      bytes = memory_bytes(piece);
+      largest = &piece;
+    }
+    const uint64_t available = callbacks_.available_memory ? callbacks_.available_memory() : UINT64_MAX;
+    if (largest == nullptr || bytes <= available / static_cast<uint64_t>(n_threads)) return bytes;
+    const SourceTensor& tensor = source_.tensors[largest->tensor];
+    fail(ErrorCode::kResource,
+         "{}: tensor '{}': not enough memory: each of {} threads needs {} bytes to convert {} rows of {} "
+         "columns at once, {} bytes are available; {}",
+         source_.files[tensor.file].path(), printable(tensor.view.name), n_threads, bytes,
+         largest->row_end - largest->row_begin, tensor.view.columns(), available,
+         bytes <= available ? fmt::format("--threads {} would fit", available / bytes)
+                            : "free memory, or convert on a machine that has more");
+  }
+
+  void make_row_maps() {
+    for (const SourceTensor& tensor : source_.tensors) {
+      if (tensor.permuted_heads == 0) continue;
+      std::vector<uint64_t>& map = row_maps_[{tensor.permuted_heads, tensor.view.rows()}];
+      if (!map.empty()) continue;
+      map = interleaved_row_map(tensor.permuted_heads,
+                                static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
+    }
+  }
+
+  // Null: rows keep their order.
+  const uint64_t* row_map(const SourceTensor& tensor) const {
+    if (tensor.permuted_heads == 0) return nullptr;
+    return row_maps_.at({tensor.permuted_heads, tensor.view.rows()}).data();
+  }
+
   // Every thread takes a piece, reads, converts and writes it, and takes the next: nobody waits for anybody,
   // and memory is one piece per thread. Callbacks are called by this thread, the first of them.
-  void convert_pieces(const std::vector<Piece>& pieces, GgufWriter& writer) {
-    uint64_t largest = 0;
-    for (const Piece& piece : pieces) largest = std::max(largest, memory_bytes(piece));
-    std::vector<std::unique_ptr<uint8_t[]>> buffers(static_cast<size_t>(options_.n_threads));
-    for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<uint8_t[]>(largest);
+  void convert_pieces(const std::vector<Piece>& pieces, int n_threads, uint64_t thread_bytes,
+                      GgufWriter& writer) {
+    std::vector<std::unique_ptr<uint8_t[]>> buffers(static_cast<size_t>(n_threads));
+    for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<uint8_t[]>(thread_bytes);
 
     std::vector<PieceState> states(pieces.size());
     Finished finished;
@@ -225,7 +274,7 @@ class Conversion {
     std::atomic<bool> given_up{false};
     std::mutex mutex;
     std::exception_ptr failure;
-    parallel_region(options_.n_threads, [&](int thread) noexcept {
+    parallel_region(n_threads, [&](int thread) noexcept {
       try {
         for (size_t i; !given_up && (i = next.fetch_add(1)) < pieces.size();) {
           read_ahead(pieces, i);
@@ -266,14 +315,8 @@ class Conversion {
   QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> memory, GgufWriter& writer) const {
     const SourceTensor& tensor = source_.tensors[piece.tensor];
     const std::span<uint8_t> out = memory.first(target_bytes(piece)), scratch = memory.subspan(out.size());
-    std::vector<uint64_t> row_map;  // empty: rows keep their order
-    if (tensor.permuted_heads > 0) {
-      row_map = interleaved_row_map(tensor.permuted_heads,
-                                    static_cast<uint32_t>(tensor.view.rows() / tensor.permuted_heads));
-    }
-    const QuantizeResult result =
-        quantize_rows(tensor.view, target_of(piece.tensor), piece.row_begin, piece.row_end,
-                      row_map.empty() ? nullptr : row_map.data(), scratch, out);
+    const QuantizeResult result = quantize_rows(tensor.view, target_of(piece.tensor), piece.row_begin,
+                                                piece.row_end, row_map(tensor), scratch, out);
     if (result.bad_element < 0)
       writer.write_tensor(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor), out);
     advise(piece, &MappedFile::done_with);
@@ -311,12 +354,19 @@ class Conversion {
     const TensorView& view = tensor.view;
     const BlockFormat& format = block_format(view.dtype);
     const uint64_t row = element / view.columns(), column = element % view.columns();
-    std::vector<float> values(view.columns());
-    std::vector<uint8_t> scratch(kPanelRows * source_row_bytes(view));
-    const uint8_t* group = rows_of_group(view, row / kPanelRows * kPanelRows, scratch.data());
-    format.decode(group + row % kPanelRows * source_row_bytes(view), view.columns() / format.block_weights,
-                  values.data());
-    const float value = values[column];
+    // Its block alone: rows may be long.
+    const uint64_t block = column / format.block_weights, group = row / kPanelRows * kPanelRows;
+    std::vector<uint8_t> bytes(format.block_bytes);
+    std::vector<float> values(format.block_weights);
+    if (view.layout == TensorLayout::kPanels && group + kPanelRows <= view.rows()) {
+      unpack_row_blocks(view.dtype, view.data + group * source_row_bytes(view), row - group, block, block + 1,
+                        bytes.data());
+    } else {
+      std::memcpy(bytes.data(), view.data + row * source_row_bytes(view) + block * format.block_bytes,
+                  bytes.size());
+    }
+    format.decode(bytes.data(), 1, values.data());
+    const float value = values[column % format.block_weights];
     fail(ErrorCode::kIntegrity, "{}: tensor '{}': element {} (row {}, column {}) is {}{}",
          source_.files[tensor.file].path(), printable(view.name), element, row, column, value,
          std::isfinite(value) ? fmt::format(", in a block that {} cannot hold", block_format(target).name)
@@ -328,6 +378,7 @@ class Conversion {
   const Recipe* const recipe_;
   ConversionSource source_;
   ConvertReport report_;
+  std::map<std::pair<uint32_t, uint64_t>, std::vector<uint64_t>> row_maps_;  // by heads and rows
 };
 
 }  // namespace

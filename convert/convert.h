@@ -57,6 +57,8 @@ struct ConvertCallbacks {
   std::function<void(const ConvertProgress&)> on_progress;  // often; from the calling thread
   std::function<void(const ConvertedTensor&)> on_tensor;    // after each tensor
   std::function<bool()> stop;  // polled; true: the output is discarded, Interrupted is thrown
+  // Bytes that the process may still take. Null: memory is not checked before it is taken.
+  std::function<uint64_t()> available_memory;
   // Name of the built-in chat format that the vocabulary's template describes, "" when it is not known.
   // Stored as quern.chat_format.
   std::function<std::string(const Vocabulary&)> recognise_chat_format;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "quant/checked_math.h"
 #include "quant/error.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
@@ -90,8 +91,10 @@ void convert_row(const BlockFormat& from, const BlockFormat& to, const uint8_t* 
 
 uint64_t quantize_scratch_bytes(const TensorView& source, const QuantizeTarget& target) {
   if (source.layout != TensorLayout::kPanels && target.layout != TensorLayout::kPanels) return 0;
-  return kPanelRows * (block_format(source.dtype).row_bytes(source.columns()) +
-                       block_format(target.dtype).row_bytes(source.columns()));
+  const uint64_t from = block_format(source.dtype).row_bytes(source.columns());
+  const uint64_t to = block_format(target.dtype).row_bytes(source.columns());
+  uint64_t bytes = 0;
+  return checked_add(from, to, &bytes) && checked_mul(bytes, kPanelRows, &bytes) ? bytes : UINT64_MAX;
 }
 
 QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& target, uint64_t row_begin,

@@ -24,7 +24,7 @@ struct QuantizeTarget {
 };
 
 // Bytes of memory that quantize_rows works in: 16 rows of both formats where either side is panels, otherwise
-// none.
+// none. UINT64_MAX when it is more than can be counted.
 uint64_t quantize_scratch_bytes(const TensorView& source, const QuantizeTarget& target);
 
 // Converts rows [row_begin, row_end) of `source` to `target`; out: their bytes there, (row_end - row_begin) *

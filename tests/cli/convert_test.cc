@@ -243,6 +243,47 @@ TEST(Convert, FileSizeLimitLeavesNothing) {
   EXPECT_TRUE(folder.names().empty());
 }
 
+// 16 rows of 16 MiB each, of which the file has nothing but their size: memory for three times that is not
+// there.
+TEST(Convert, RowsBeyondTheMemoryEndInOneLine) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers need address space that this test takes away";
+  const TempFolder folder;
+  std::string header = "GGUF";
+  const auto append = [&](const auto& value) {
+    header.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const auto append_text = [&](std::string_view text) {
+    append(uint64_t{text.size()});
+    header += text;
+  };
+  constexpr uint64_t kColumns = 4 << 20, kRows = 16;
+  constexpr uint32_t kVersion = 3, kString = 8, kPanelsOfF32 = 0x50160100;
+  append(kVersion);
+  append(uint64_t{1});  // tensors
+  append(uint64_t{1});  // metadata
+  append_text("general.architecture");
+  append(kString);
+  append_text("llama");
+  append_text("token_embd.weight");
+  append(uint32_t{2});
+  append(kColumns);
+  append(kRows);
+  append(kPanelsOfF32);
+  append(uint64_t{0});
+  header.resize((header.size() + 31) / 32 * 32);
+  const std::string source = folder.write("wide.gguf", header);
+  fs::resize_file(source, header.size() + 4 * kColumns * kRows);
+  const ProcessResult result =
+      quern_after("ulimit -v 800000", {"convert", source, "-o", folder.file("a.gguf"), "--threads", "2"});
+  EXPECT_EQ(result.exit_code, 4) << describe(result);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 1u) << describe(result);
+  EXPECT_NE(result.err.find("wide.gguf: tensor 'token_embd.weight': not enough memory"), std::string::npos)
+      << describe(result);
+  EXPECT_LT(result.peak_rss_bytes, uint64_t{64} << 20);
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"wide.gguf"});
+}
+
 TEST(Convert, ForceOverAModelThatRunsKeepsItsOldPages) {
   const TempFolder folder;
   const std::string model = converted(folder, "tiny-mistral", "f32");

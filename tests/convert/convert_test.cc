@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -649,6 +650,85 @@ TEST(Convert, KeepsFormatsThatItCannotReadWhenOnlyTheLayoutChanges) {
   EXPECT_EQ(p.reader.tensors()[1].layout, TensorLayout::kPanels);
   relayout(folder.file("p.gguf"), folder.file("b.gguf"), TensorLayout::kRows);
   EXPECT_TRUE(test::read_file(folder.file("b.gguf")) == test::read_file(folder.file("a.gguf")));
+}
+
+// A file of tensors of F32 rows, all numbers zero.
+std::string write_zeros(const TempFolder& folder, const std::vector<GgufTensorInfo>& tensors) {
+  GgufMetadata metadata;
+  metadata.set_string("general.architecture", "llama");
+  const GgufPlan plan(metadata, tensors);
+  GgufWriter(folder.file("zeros.gguf"), plan, metadata, false).finish();
+  return folder.file("zeros.gguf");
+}
+
+// Rows may be of any length; a thread holds 16 of them, or 48 where panels are turned.
+TEST(Convert, MemoryIsCheckedBeforeAnyIsTakenAndAnyFileIsMade) {
+  constexpr uint64_t kRowBytes = 4 * 65536;
+  const TempFolder folder;
+  const std::string rows = write_zeros(
+      folder, {{"a.weight", DType::F32, {16, 64}}, {"b.weight", DType::F32, {32, kRowBytes / 4}}});
+  const std::string panels = folder.file("panels.gguf"), output = folder.file("out.gguf");
+  relayout(rows, panels, TensorLayout::kPanels);
+  for (const bool of_panels : {false, true}) {
+    const std::string& source = of_panels ? panels : rows;
+    const uint64_t thread_bytes = (of_panels ? 48 : 16) * kRowBytes;
+    const auto convert_with = [&](uint64_t available, bool dry_run = false) {
+      ConvertOptions options;
+      options.source = source;
+      options.output = output;
+      options.n_threads = 8;  // three pieces: as many threads are used
+      options.dry_run = dry_run;
+      ConvertCallbacks callbacks;
+      callbacks.available_memory = [&] { return available; };
+      convert(options, callbacks);
+    };
+    const std::string none = error_of([&] { convert_with(thread_bytes - 1); });
+    EXPECT_EQ(error_code, ErrorCode::kResource);
+    EXPECT_EQ(none,
+              fmt::format("{}: tensor 'b.weight': not enough memory: each of 3 threads needs {} bytes to "
+                          "convert 16 rows of 65536 columns at once, {} bytes are available; free memory, "
+                          "or convert on a machine that has more",
+                          source, thread_bytes, thread_bytes - 1));
+    const std::string two = error_of([&] { convert_with(3 * thread_bytes - 1); });
+    EXPECT_EQ(error_code, ErrorCode::kResource);
+    EXPECT_TRUE(two.ends_with("; --threads 2 would fit")) << two;
+    convert_with(0, true);  // writes nothing and takes none
+    EXPECT_FALSE(fs::exists(output));
+    convert_with(3 * thread_bytes);
+    EXPECT_TRUE(test::read_file(output) == test::read_file(rows));
+    fs::remove(output);
+  }
+  EXPECT_EQ(folder.names(), (std::vector<std::string>{"panels.gguf", "zeros.gguf"}));
+}
+
+TEST(Convert, NamesABadWeightOfPanelsByItsRow) {
+  const TempFolder folder;
+  constexpr uint64_t kRows = 33, kColumns = 64;
+  const std::string rows = write_zeros(folder, {{"a.weight", DType::F32, {kRows, kColumns}}});
+  const std::string panels = folder.file("panels.gguf");
+  relayout(rows, panels, TensorLayout::kPanels);
+  const std::string good = test::read_file(panels);
+  const size_t data = good.size() - 4 * kRows * kColumns;
+  const float infinity = std::numeric_limits<float>::infinity();
+  // Lanes of a panel are rows: 16 rows' weights of one column, then those of the next. The last row stands
+  // alone.
+  const struct {
+    size_t at;
+    uint64_t row, column;
+  } cases[] = {{16 * kColumns + 16 * 5 + 3, 19, 5}, {32 * kColumns + 7, 32, 7}};
+  for (const auto& [at, row, column] : cases) {
+    std::string bad = good;
+    std::memcpy(&bad[data + 4 * at], &infinity, sizeof infinity);
+    const std::string message =
+        error_of([&] { run(folder.write("bad.gguf", bad), folder.file("out.gguf"), "q8_0"); });
+    EXPECT_EQ(error_code, ErrorCode::kIntegrity);
+    EXPECT_NE(
+        message.find(fmt::format("'a.weight': element {} (row {}, column {}) is inf, weights must be finite",
+                                 row * kColumns + column, row, column)),
+        std::string::npos)
+        << message;
+    EXPECT_FALSE(fs::exists(folder.file("out.gguf")));
+  }
 }
 
 }  // namespace
