@@ -195,10 +195,12 @@ std::string markdown_notes(const BenchModel& model, std::span<const BenchResult>
   }
   if (results.empty() || results.front().first_token_ns == 0) return notes;
   const BenchResult& first = results.front();
+  uint64_t peak_memory_bytes = 0;
+  for (const BenchResult& result : results)
+    peak_memory_bytes = std::max(peak_memory_bytes, result.peak_memory_bytes);
   notes += fmt::format("start: load {:.2f} s, first token of {} after {:.2f} s; peak memory {}\n",
                        static_cast<double>(first.load_ns) * 1e-9, test_name(first),
-                       static_cast<double>(first.first_token_ns) * 1e-9,
-                       size_cell(results.back().peak_memory_bytes));
+                       static_cast<double>(first.first_token_ns) * 1e-9, size_cell(peak_memory_bytes));
   return notes;
 }
 

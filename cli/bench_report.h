@@ -48,7 +48,7 @@ struct BenchResult {
   uint64_t load_ns = 0;   // of the model
   uint64_t first_token_ns =
       0;  // from the start of the load, but for earlier tests, to this test's first logits
-  uint64_t peak_memory_bytes = 0;  // of the process so far, without the memory of the probe
+  uint64_t peak_memory_bytes = 0;  // of the load and this test, without the memory of the probe
 
   bool is_prompt() const { return n_gen == 0; }
   bool is_generation() const { return n_prompt == 0; }

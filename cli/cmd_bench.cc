@@ -104,16 +104,39 @@ uint64_t nanoseconds_since(Clock::time_point start) {
       std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count());
 }
 
+// The most memory that the process has taken in a stretch of its life, without the read probe's.
+class MemoryPeak {
+ public:
+  // False where a stretch cannot begin anew: it then goes on.
+  bool begin() {
+    if (!restart_peak_memory()) return false;
+    before_probe_ = 0;
+    return true;
+  }
+  // The probe has taken n_bytes for the rest of the process's life; before: peak_memory() until then.
+  void probe_taken(uint64_t before, uint64_t n_bytes) {
+    before_probe_ = before;
+    probe_bytes_ = n_bytes;
+  }
+  uint64_t bytes() const {
+    const uint64_t all = peak_memory();
+    return std::max(before_probe_, all - std::min(all, probe_bytes_));
+  }
+
+ private:
+  uint64_t before_probe_ = 0, probe_bytes_ = 0;
+};
+
 // What the machine gives at most, measured in short runs between the repetitions.
 class Probes {
  public:
   explicit Probes(bool wanted) : wanted_(wanted) {}
 
-  // Takes the probe's memory, where the test needs it and there is room. Call when the model has been loaded
-  // and run: what that took is then known.
+  // Takes the probe's memory, where the test needs it and there is room. Call when the test has run once:
+  // what that took is then known.
   void prepare(const BenchResult& result) {
     if (!wanted_ || !result.is_generation() || read_ || refused_) return;
-    peak_before_ = peak_memory();
+    const uint64_t before = peak_memory();
     constexpr uint64_t kSpare = uint64_t{256} << 20;
     if (available_memory() < ReadProbe::kBytes + kSpare) {
       refused_ = true;
@@ -122,6 +145,7 @@ class Probes {
       return;
     }
     read_.emplace(result.n_threads);
+    memory_.probe_taken(before, read_->bytes());
   }
 
   // The peak that limits a test; 0: not measured.
@@ -131,16 +155,12 @@ class Probes {
     return result.is_generation() && read_ ? read_->rate(model.kernels(), model.n_threads(), seconds) : 0;
   }
 
-  // Of the process, without the probe.
-  uint64_t peak_bytes() const {
-    const uint64_t all = peak_memory();
-    return read_ ? std::max(peak_before_, all - std::min(all, read_->bytes())) : all;
-  }
+  MemoryPeak& memory() { return memory_; }
 
  private:
   bool wanted_, refused_ = false;
   std::optional<ReadProbe> read_;
-  uint64_t peak_before_ = 0;
+  MemoryPeak memory_;
 };
 
 // One test: a session of its own, its depth filled once and kept.
@@ -178,7 +198,6 @@ class Test {
       if (before > 0 && after > 0) result_.limit.peaks.push_back((before + after) / 2);
       before = after;
     }
-    result_.peak_memory_bytes = probes->peak_bytes();
   }
 
  private:
@@ -273,6 +292,8 @@ int run_bench(std::span<const std::string> arguments) {
     fail(ErrorCode::kUsage, "nothing to measure: --n-prompt and --n-gen are both 0, and there is no -pg");
   const BenchFormat& format = find_format(options.format);
   Probes probes(!options.no_probe);
+  MemoryPeak& memory = probes.memory();
+  bool peaks_are_own = true;
   BenchModel description;
   std::vector<BenchResult> results;
 
@@ -281,20 +302,25 @@ int run_bench(std::span<const std::string> arguments) {
     std::vector<BenchResult> tests = planned_tests(options, static_cast<int>(n_threads));
     model_options.n_threads = static_cast<int>(n_threads);
     model_options.context = needed_context(tests);
+    model_options.context_option = "the longest test (-p, -n or -pg, plus -d) of";
+    peaks_are_own = memory.begin() && peaks_are_own;
     const auto load_start = Clock::now();
     const auto model = Model::load(options.model, model_options, notice);
     const uint64_t load_ns = nanoseconds_since(load_start);
+    const uint64_t load_bytes = memory.bytes();
     description = describe(options, *model);
     const StopScope stop;
     for (BenchResult& result : tests) {
       result.n_threads = model->n_threads();
       result.load_ns = load_ns;
+      peaks_are_own = memory.begin() && peaks_are_own;
       const auto start = Clock::now();
       Test test(*model, &result, stop);
       test.warm_up();
       result.first_token_ns = load_ns + nanoseconds_since(start);
       probes.prepare(result);
       test.run(options.repetitions, &probes);
+      result.peak_memory_bytes = std::max(load_bytes, memory.bytes());
       write_out(results.empty() ? format.header(description) : std::string(format.separator));
       write_out(format.result(description, result));
       flush_out();
@@ -302,6 +328,10 @@ int run_bench(std::span<const std::string> arguments) {
     }
   }
   write_out(format.footer(description, results));
+  if (!peaks_are_own && results.size() > 1) {
+    print_notice(
+        "peak memory: of all tests up to each, as /proc/self/clear_refs cannot be written to begin anew");
+  }
   return 0;
 }
 

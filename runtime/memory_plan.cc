@@ -100,7 +100,13 @@ uint64_t available_memory() {
 uint64_t total_memory() { return read_field("/proc/meminfo", "MemTotal").value_or(0); }
 uint64_t peak_memory() { return read_field("/proc/self/status", "VmHWM").value_or(0); }
 
+bool restart_peak_memory() {
+  std::ofstream file("/proc/self/clear_refs");
+  return static_cast<bool>(file << '5' << std::flush);
+}
+
 void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context,
+                    std::string_view context_option,
                     const std::function<uint64_t(uint64_t context)>& session_bytes) {
   if (plan.total() <= available) return;
   uint64_t fits =
@@ -114,7 +120,7 @@ void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context
       high = middle - 1;
     }
   }
-  const std::string advice = fits >= 64 ? fmt::format("--ctx {} would fit", fits / 64 * 64)
+  const std::string advice = fits >= 64 ? fmt::format("{} {} would fit", context_option, fits / 64 * 64)
                                         : "no context fits; a smaller format (convert --type) might";
   fail(ErrorCode::kResource,
        "not enough memory: weights {} + cache {} (context of {}) + scratch {} = {} needed, {} available; {}",

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "quant/checked_math.h"
 
@@ -14,10 +15,14 @@ namespace quern {
 // nothing can be read.
 uint64_t available_memory();
 
-// Bytes of memory that the machine has, and the most that this process has had in memory so far; 0: not
-// known.
+// Bytes of memory that the machine has; 0: not known.
 uint64_t total_memory();
+
+// The most bytes that this process has had in memory, since its start or the last restart_peak_memory(); 0:
+// not known.
 uint64_t peak_memory();
+// Lets the peak begin again at what is in memory now. False: the system does not allow it, nothing changed.
+bool restart_peak_memory();
 
 struct MemoryPlan {
   uint64_t weights = 0;  // mapped bytes that are used in place, and repacked copies
@@ -31,8 +36,10 @@ struct MemoryPlan {
 };
 
 // Throws kResource when plan.total() exceeds `available`: the message holds the parts, and the largest
-// context that fits. session_bytes(context): KV and scratch of a context.
+// context that fits, behind `context_option` (ModelOptions). session_bytes(context): KV and scratch of a
+// context.
 void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context,
+                    std::string_view context_option,
                     const std::function<uint64_t(uint64_t context)>& session_bytes);
 
 // "4.03 GB" (decimal units).

@@ -146,13 +146,13 @@ void ModelLoader::choose_context() {
   constexpr uint64_t kDefault = 4096, kMax = uint64_t{1} << 24;
   const uint64_t trained = model_->hparams_.context_length;
   if (options_.context > kMax)
-    fail(ErrorCode::kUsage, "--ctx {}: expected at most {}", options_.context, kMax);
+    fail(ErrorCode::kUsage, "{} {}: expected at most {}", options_.context_option, options_.context, kMax);
   if (options_.context != 0) {
     model_->context_ = options_.context;
     if (model_->context_ > trained)
       note(fmt::format(
-          "warning: --ctx {} is beyond the {} tokens that the model was trained on; answers may degrade",
-          model_->context_, trained));
+          "warning: {} {} is beyond the {} tokens that the model was trained on; answers may degrade",
+          options_.context_option, model_->context_, trained));
   } else {
     model_->context_ = std::min(trained, kDefault);
     note(fmt::format("context: {} tokens (the model was trained on {}; override: --ctx)", model_->context_,
@@ -207,7 +207,7 @@ void ModelLoader::plan_memory() {
   plan.kv = session(model_->context_).kv;
   plan.scratch = session(model_->context_).scratch;
   const auto session_bytes = [&](uint64_t context) { return session(context).total(); };
-  require_memory(plan, available_memory(), model_->context_, session_bytes);
+  require_memory(plan, available_memory(), model_->context_, options_.context_option, session_bytes);
 }
 
 void ModelLoader::check_tensors() {

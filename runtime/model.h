@@ -28,9 +28,10 @@ struct LayerWeights {
 };
 
 struct ModelOptions {
-  std::string isa;       // empty: automatic (dispatch.h)
-  int n_threads = 0;     // 0: automatic (cpu_features.h)
-  uint64_t context = 0;  // positions of the session's cache; 0: min(trained, 4096)
+  std::string isa;                       // empty: automatic (dispatch.h)
+  int n_threads = 0;                     // 0: automatic (cpu_features.h)
+  uint64_t context = 0;                  // positions of the session's cache; 0: min(trained, 4096)
+  std::string context_option = "--ctx";  // what sets it, as it stands in messages before the number
   KvType kv = KvType::kF16;
   std::optional<bool> check_tensors;  // default: files below 64 MiB
   bool allow_mmap = true;

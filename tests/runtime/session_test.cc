@@ -142,11 +142,11 @@ TEST(Generate, SameSeedGivesTheSameTokens) {
 TEST(MemoryPlan, NamesTheContextThatWouldFit) {
   const auto session_bytes = [](uint64_t context) { return context * 1000 + 5000; };
   const MemoryPlan plan{.weights = 100000, .kv = 4096000, .scratch = 5000};
-  EXPECT_NO_THROW(require_memory(plan, plan.total(), 4096, session_bytes));
-  const Error e = error_of([&] { require_memory(plan, 105000 + 700 * 1000, 4096, session_bytes); });
+  EXPECT_NO_THROW(require_memory(plan, plan.total(), 4096, "--ctx", session_bytes));
+  const Error e = error_of([&] { require_memory(plan, 105000 + 700 * 1000, 4096, "--ctx", session_bytes); });
   EXPECT_EQ(e.code(), ErrorCode::kResource);
   EXPECT_NE(std::string(e.what()).find("--ctx 640 would fit"), std::string::npos) << e.what();
-  const Error none = error_of([&] { require_memory(plan, 50000, 4096, session_bytes); });
+  const Error none = error_of([&] { require_memory(plan, 50000, 4096, "--ctx", session_bytes); });
   EXPECT_NE(std::string(none.what()).find("no context fits"), std::string::npos) << none.what();
 }
 
