@@ -12,11 +12,10 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <cstring>
-#include <ctime>
 #include <string>
 #include <vector>
 
+#include "bench/measure.h"
 #include "kernels/cpu_attention.h"
 #include "kernels/dispatch.h"
 #include "quant/parallel.h"
@@ -26,25 +25,6 @@ namespace {
 
 constexpr uint64_t kDecodeBytes = uint64_t{1} << 29;
 constexpr size_t kPrefillTokens = 512;
-
-double seconds_on(clockid_t clock) {
-  timespec now;
-  clock_gettime(clock, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-template <class Body>
-double seconds_of(clockid_t clock, Body&& body) {
-  const double start = seconds_on(clock);
-  body();
-  return seconds_on(clock) - start;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 // Cycles per second, by a chain of 2-cycle steps that no compiler shortens.
 double clock_rate() {
@@ -76,15 +56,8 @@ constexpr Case kCases[] = {
     {KvType::kF16, "f16", 32, 32, 128},
 };
 
-// Speed does not depend on the values; scores stay small.
-std::vector<float> values(size_t n) {
-  std::vector<float> x(n);
-  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) * 0.001f - 0.5f;
-  return x;
-}
-
 void fill(const KernelSet& set, const Case& c, size_t n_layers, size_t n_keys, const CpuKvCache& cache) {
-  const std::vector<float> x = values(c.head_dim + 64);
+  const std::vector<float> x = some_floats(c.head_dim + 64);
   parallel_for(2, n_layers * c.n_kv_heads, 1, [&](size_t begin, size_t end) noexcept {
     for (size_t i = begin; i < end; ++i)
       for (size_t key = 0; key < n_keys; ++key)
@@ -99,9 +72,9 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
   fill(set, c, n_layers, depth, cache);
   ThreadTeam team(n_threads);
   CpuAttention attention(set, team);
-  const std::vector<float> q = values(c.n_heads * c.head_dim);
+  const std::vector<float> q = some_floats(c.n_heads * c.head_dim);
   std::vector<float> out(q.size());
-  std::vector<double> attended, read, share;
+  std::vector<double> attended, read;
   const double bytes = static_cast<double>(c.bytes(depth));
   for (size_t i = 0; auto _ : state) {
     attended.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
@@ -122,13 +95,12 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
     });
     const double read_bytes = static_cast<double>(part * static_cast<size_t>(n_threads) * n_segments);
     read.push_back(seconds * bytes / read_bytes);
-    share.push_back(read.back() / attended.back());
     state.SetIterationTime(attended.back());
     ++i;
   }
   state.counters["GB/s"] = bytes / median(attended) * 1e-9;
   state.counters["read"] = bytes / median(read) * 1e-9;
-  state.counters["share"] = median(share);
+  state.counters["share"] = median(ratios(read, attended));
 }
 
 void prefill(benchmark::State& state, const KernelSet& set, const Case& c, size_t depth) {
@@ -136,7 +108,7 @@ void prefill(benchmark::State& state, const KernelSet& set, const Case& c, size_
   fill(set, c, 1, depth + kPrefillTokens, cache);
   ThreadTeam team(1);
   CpuAttention attention(set, team);
-  const std::vector<float> q = values(kPrefillTokens * c.n_heads * c.head_dim);
+  const std::vector<float> q = some_floats(kPrefillTokens * c.n_heads * c.head_dim);
   std::vector<float> out(q.size());
   const double keys = static_cast<double>(kPrefillTokens * depth + kPrefillTokens * (kPrefillTokens + 1) / 2);
   const double macs = keys * 2 * static_cast<double>(c.n_heads * c.head_dim);
@@ -179,9 +151,5 @@ int main(int argc, char** argv) {
   for (const quern::KernelSetRow& row : quern::kernel_sets())
     if (row.supported(quern::cpu_features()) && &row != &quern::kernel_sets().front())
       quern::register_cases(*row.set);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  return quern::run_benchmarks(argc, argv);
 }

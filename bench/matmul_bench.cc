@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "bench/measure.h"
 #include "kernels/cpu_device.h"
 #include "kernels/dispatch.h"
 #include "kernels/host_memory.h"
@@ -23,32 +23,6 @@ constexpr size_t kColumns = 4096;
 constexpr uint64_t kDecodeBytes = uint64_t{1} << 30;
 // Short, so that most segments meet no other process; each has left every cache when its turn comes again.
 constexpr uint64_t kSegmentBytes = uint64_t{4} << 20;
-
-double seconds_on(clockid_t clock) {
-  timespec now;
-  clock_gettime(clock, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-template <class Body>
-double seconds_of(clockid_t clock, Body&& body) {
-  const double start = seconds_on(clock);
-  body();
-  return seconds_on(clock) - start;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-// Pair by pair: taken one right after the other, so that what else the machine does meets both.
-std::vector<double> ratios(const std::vector<double>& of, const std::vector<double>& to) {
-  std::vector<double> out;
-  for (size_t i = 0; i < of.size(); ++i) out.push_back(of[i] / to[i]);
-  return out;
-}
 
 // A repeated byte whose f16, bf16 and f32 values are ordinary numbers: speed does not depend on the codes.
 void fill(const HostMemory& memory) { std::memset(memory.data(), 0x2c, memory.size()); }
@@ -71,13 +45,12 @@ struct Tokens {
   size_t y_stride;
 
   Tokens(const KernelSet& set, const MatmulKernel& kernel, size_t n_tokens, size_t rows)
-      : x(n_tokens * kColumns),
+      : x(some_floats(n_tokens * kColumns)),
         scales(n_tokens * kColumns / 32),
         y(n_tokens * rows),
         codes(n_tokens * kColumns),
         sums(n_tokens * kColumns / 8),
         y_stride(rows) {
-    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) * 0.001f - 0.5f;
     set.quantize_activations(x.data(), n_tokens, kColumns, rows_view());
     if (kernel.tiles == nullptr) return;
     tiles.resize(kernel.tiles->bytes(n_tokens, kColumns));
@@ -176,12 +149,6 @@ void count(benchmark::State& state, const Shape2& shape, const KernelSet& set, D
   state.SetLabel(set.probe->multiply_name);
 }
 
-std::vector<float> some_activations(size_t n) {
-  std::vector<float> x(n);
-  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i * 2654435761u % 1000) * 0.001f - 0.5f;
-  return x;
-}
-
 TensorView weights_of(DType dtype, const Shape2& shape) {
   const uint64_t bytes = shape.rows * block_format(dtype).row_bytes(shape.columns);
   return {"weights", dtype, {shape.rows, shape.columns}, decode_weights().data(), bytes};
@@ -194,7 +161,7 @@ void product(benchmark::State& state, const KernelSet& set, DType dtype, const S
   const auto matrices =
       enough_matrices(view.n_bytes, [&] { return device->load_matrix(view, MatrixUse::kProduct); });
   // The one way to fill a buffer from here: as an embedding of f32 rows.
-  const std::vector<float> x = some_activations(shape.n_tokens * shape.columns);
+  const std::vector<float> x = some_floats(shape.n_tokens * shape.columns);
   const TensorView rows{"activations",
                         DType::F32,
                         {shape.n_tokens, shape.columns},
@@ -226,7 +193,7 @@ void sgemm(benchmark::State& state, const KernelSet& set, DType dtype, const Sha
   const BlockFormat& format = block_format(dtype);
   const TensorView view = weights_of(dtype, shape);
   const size_t n_blocks = shape.rows * shape.columns / format.block_weights;
-  const std::vector<float> x = some_activations(shape.n_tokens * shape.columns);
+  const std::vector<float> x = some_floats(shape.n_tokens * shape.columns);
   std::vector<float> w(shape.rows * shape.columns), y(shape.n_tokens * shape.rows);
   const auto m = static_cast<blasint>(shape.n_tokens), n = static_cast<blasint>(shape.rows),
              k = static_cast<blasint>(shape.columns);
@@ -320,9 +287,5 @@ int main(int argc, char** argv) {
     if (quern::has_panel_layout(format.dtype))
       benchmark::RegisterBenchmark(("pack/" + std::string(format.name)).c_str(),
                                    [&format](benchmark::State& state) { quern::pack(state, format); });
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  return quern::run_benchmarks(argc, argv);
 }
