@@ -16,6 +16,26 @@ double sum_exp(const float* z, size_t n, float z_max) noexcept;
 
 uint64_t probe_read(const uint8_t* bytes, size_t n_bytes) noexcept;
 
+// A set whose operations are these, for CPUs that have more than AVX2: its results have the same bits.
+// consteval: no file has code of it, whatever that file is compiled for.
+consteval KernelSet set_with_avx2_operations(const char* name, const MatmulKernel* matmuls, size_t n_matmuls,
+                                             const ProbeLoops* probe) {
+  return {
+      .name = name,
+      .matmuls = matmuls,
+      .n_matmuls = n_matmuls,
+      .quantize_activations = quantize_activations,
+      .rms_norm = rms_norm,
+      .rope = rope,
+      .swiglu = swiglu,
+      .store_kv = store_kv,
+      .attend_segment = attend_segment,
+      .merge_segment = merge_segment,
+      .sum_exp = sum_exp,
+      .probe = probe,
+  };
+}
+
 extern const ProbeLoops kProbeLoops;
 extern const KernelSet kKernelSet;
 

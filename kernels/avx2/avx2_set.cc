@@ -3,19 +3,6 @@
 
 namespace quern::avx2 {
 
-constinit const KernelSet kKernelSet = {
-    .name = "avx2",
-    .matmuls = kMatmuls,
-    .n_matmuls = kMatmulCount,
-    .quantize_activations = quantize_activations,
-    .rms_norm = rms_norm,
-    .rope = rope,
-    .swiglu = swiglu,
-    .store_kv = store_kv,
-    .attend_segment = attend_segment,
-    .merge_segment = merge_segment,
-    .sum_exp = sum_exp,
-    .probe = &kProbeLoops,
-};
+constinit const KernelSet kKernelSet = set_with_avx2_operations("avx2", kMatmuls, kMatmulCount, &kProbeLoops);
 
 }  // namespace quern::avx2

@@ -30,19 +30,7 @@ constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2:
 
 }  // namespace
 
-constinit const KernelSet kKernelSet = {
-    .name = QUERN_NAME(QUERN_AVXVNNI),
-    .matmuls = kMatmuls,
-    .n_matmuls = std::size(kMatmuls),
-    .quantize_activations = avx2::quantize_activations,
-    .rms_norm = avx2::rms_norm,
-    .rope = avx2::rope,
-    .swiglu = avx2::swiglu,
-    .store_kv = avx2::store_kv,
-    .attend_segment = avx2::attend_segment,
-    .merge_segment = avx2::merge_segment,
-    .sum_exp = avx2::sum_exp,
-    .probe = &kProbeLoops,
-};
+constinit const KernelSet kKernelSet =
+    avx2::set_with_avx2_operations(QUERN_NAME(QUERN_AVXVNNI), kMatmuls, std::size(kMatmuls), &kProbeLoops);
 
 }  // namespace quern::QUERN_AVXVNNI
