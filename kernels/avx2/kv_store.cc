@@ -2,20 +2,13 @@
 #include <immintrin.h>
 
 #include "kernels/avx2/avx2_ops.h"
+#include "kernels/avx2/lanes.h"
 
 namespace quern::avx2 {
 
 namespace {
 
 constexpr size_t kPanelBlockBytes = kKvBlockKeys * (kKvGroup + 2);  // 16 keys, 32 dims of Q8_0
-
-// Values beyond `count` are zero. count <= 8.
-__m256 load_some(const float* x, size_t count) {
-  if (count == 8) return _mm256_loadu_ps(x);
-  alignas(32) float padded[8] = {};
-  __builtin_memcpy(padded, x, count * sizeof(float));
-  return _mm256_load_ps(padded);
-}
 
 // Nearest even; finite values saturate at +-65504, infinities and NaN stay.
 __m128i saturated_f16(__m256 x) {
@@ -49,8 +42,8 @@ void store_floats(const StoreKvArgs& args) {
                          args.position % kAttentionTile * n;
   for (size_t d = 0; d < n; d += 8) {
     const size_t count = n - d < 8 ? n - d : 8;
-    store_elements(load_some(args.k + d, count), count, kKvBlockKeys, k_out + d * kKvBlockKeys);
-    store_elements(load_some(args.v + d, count), count, 1, v_out + d);
+    store_elements(load_partial(args.k + d, count), count, kKvBlockKeys, k_out + d * kKvBlockKeys);
+    store_elements(load_partial(args.v + d, count), count, 1, v_out + d);
   }
 }
 
@@ -82,7 +75,8 @@ bool no_nan(const float* k, const float* v, size_t n) {
   __m256 nan = _mm256_setzero_ps();
   for (size_t d = 0; d < n; d += 8) {
     const size_t count = n - d < 8 ? n - d : 8;
-    nan = _mm256_or_ps(nan, _mm256_cmp_ps(load_some(k + d, count), load_some(v + d, count), _CMP_UNORD_Q));
+    nan = _mm256_or_ps(nan,
+                       _mm256_cmp_ps(load_partial(k + d, count), load_partial(v + d, count), _CMP_UNORD_Q));
   }
   return _mm256_movemask_ps(nan) == 0;
 }

@@ -4,17 +4,11 @@
 
 #include "kernels/avx2/avx2_ops.h"
 #include "kernels/avx2/exp2q.h"
+#include "kernels/avx2/lanes.h"
 
 namespace quern::avx2 {
 
 namespace {
-
-// Values beyond `count` are zero. count <= 8.
-__m256 load_partial(const float* x, size_t count) {
-  alignas(32) float padded[8] = {};
-  __builtin_memcpy(padded, x, count * sizeof(float));
-  return _mm256_load_ps(padded);
-}
 
 void store_partial(__m256 value, size_t count, float* y) {
   alignas(32) float padded[8];
@@ -22,15 +16,7 @@ void store_partial(__m256 value, size_t count, float* y) {
   __builtin_memcpy(y, padded, count * sizeof(float));
 }
 
-// fold16 of lanes 0..7 and 8..15.
-float fold16(__m256 low, __m256 high) {
-  const __m256 eight = _mm256_add_ps(low, high);
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
-// Lanes 0..3, 4..7, 8..11, 12..15.
+// fold16 of lanes 0..3, 4..7, 8..11 and 12..15.
 double fold16(const __m256d (&lanes)[4]) {
   const __m256d four = _mm256_add_pd(_mm256_add_pd(lanes[0], lanes[2]), _mm256_add_pd(lanes[1], lanes[3]));
   const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
@@ -166,7 +152,7 @@ double sum_exp(const float* z, size_t n, float z_max) noexcept {
   __m256d lanes[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
   for (size_t k = 0; k < n; k += 8) {
     const size_t count = n - k < 8 ? n - k : 8;
-    __m256 e = exp_below(count == 8 ? _mm256_loadu_ps(z + k) : load_partial(z + k, count), top);
+    __m256 e = exp_below(load_partial(z + k, count), top);
     if (count < 8) {
       const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
       const __m256i valid = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);

@@ -56,8 +56,6 @@ QUERN_INLINE Bits broadcast4(const void* p) {
   return _mm256_set1_epi32(bits);
 }
 
-// 8 bytes from memory in all lanes.
-
 // Eight f16 numbers.
 QUERN_INLINE __m256 load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
