@@ -14,18 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/compiler.h"
 #include "quant/panel_layout.h"
-
-// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
-#if defined(__clang__)
-#define QUERN_UNROLL _Pragma("unroll")
-#else
-#define QUERN_UNROLL _Pragma("GCC unroll 32")
-#endif
-
-// Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
-#define QUERN_KERNEL __attribute__((noinline))
-#define QUERN_INLINE inline __attribute__((always_inline))
 
 namespace quern::avx2 {
 namespace {

@@ -11,17 +11,9 @@
 #include <cstdint>
 
 #include "kernels/avx512/avx512_kernels.h"
+#include "kernels/compiler.h"
 #include "kernels/vnni_tiles.h"
 #include "quant/panel_layout.h"
-
-// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
-#if defined(__clang__)
-#define QUERN_UNROLL _Pragma("unroll")
-#else
-#define QUERN_UNROLL _Pragma("GCC unroll 32")
-#endif
-#define QUERN_KERNEL __attribute__((noinline))
-#define QUERN_INLINE inline __attribute__((always_inline))
 
 namespace quern::avx512 {
 namespace {

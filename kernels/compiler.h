@@ -1,0 +1,14 @@
+// What compilers must be told about inner loops whose arrays of vectors are registers. For files that are
+// compiled for one instruction set.
+#pragma once
+
+// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
+#if defined(__clang__)
+#define QUERN_UNROLL _Pragma("unroll")
+#else
+#define QUERN_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+// Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
+#define QUERN_KERNEL __attribute__((noinline))
+#define QUERN_INLINE inline __attribute__((always_inline))
