@@ -41,10 +41,11 @@ struct ShardIndex {
   Json json;
 };
 
-// A shard lies beside its index: anything that could lead elsewhere is refused.
+// A shard lies beside its index: anything that could lead elsewhere is refused, and anything that would not
+// be printed as it is (messages are full of file names).
 bool is_plain_file_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.find_first_of("/\\") == name.npos &&
-         name.find('\0') == name.npos;
+         printable(name, kPathBytes) == name;
 }
 
 ShardIndex read_index(const std::string& path) {
@@ -73,7 +74,10 @@ std::vector<std::string> mistral_files(const std::string& folder) {
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with(kMistralPrefix) && name.ends_with(kExtension)) names.push_back(name);
+    if (!name.starts_with(kMistralPrefix) || !name.ends_with(kExtension)) continue;
+    if (!is_plain_file_name(name))
+      fail(ErrorCode::kMalformed, "{}: bad file name '{}'", folder, printable(name, kPathBytes));
+    names.push_back(name);
   }
   if (error) fail(ErrorCode::kIo, "{}: cannot list the folder: {}", folder, error.message());
   std::sort(names.begin(), names.end());

@@ -198,6 +198,8 @@ TEST(Checkpoint, IndexAndShardsMustAgree) {
       {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\"",
        "\"model.norm.weight\": \"..\"",
        {"shard name"}},
+      {"\"model.norm.weight\": \"", "\"model.norm.weight\": \"\\u001b[31m", {"shard name", "\\x1B[31m"}},
+      {"\"model.norm.weight\": \"", "\"model.norm.weight\": \"\\u202e", {"shard name", "\\xE2\\x80\\xAE"}},
       {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\"",
        "\"model.norm.weight\": 1",
        {"shard name"}},
@@ -214,6 +216,12 @@ TEST(Checkpoint, IndexAndShardsMustAgree) {
     write_shards(folder, [&](const std::string& text) { return replaced(text, c.from, c.to); });
     expect_error(folder, c.expected);
   }
+}
+
+TEST(Checkpoint, FileNamesThatWouldMisleadATerminalAreRefused) {
+  const TempFolder folder;
+  folder.write("consolidated.\x1b[31m.safetensors", safetensors_file(all_tensors()));
+  expect_error(folder, {"bad file name 'consolidated.\\x1B[31m.safetensors'"});
 }
 
 TEST(Checkpoint, WrongTotalSizeIsAWarning) {
