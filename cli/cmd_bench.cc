@@ -69,7 +69,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.integer<int64_t>("-r,--repetitions", "Repetitions of each test (default 5)", 1, 10000,
                           &options->repetitions);
   parser.integers("-t,--threads", "Threads (default: physical cores within affinity and cgroup quota)", 1,
-                  1024, &options->n_threads);
+                  kMaxThreads, &options->n_threads);
   options->session.declare_device(parser);
   parser.choice("-o,--output", "Form of the table (default md)", formats, &options->format);
   parser.flag("--no-probe", "Do not measure the machine's limits (the read takes 1 GiB)", &options->no_probe);

@@ -156,9 +156,9 @@ void Chat::save(const std::string& path) const {
   bool good = file != nullptr && std::fwrite(json.data(), 1, json.size(), file) == json.size();
   good = (file != nullptr && std::fclose(file) == 0) && good;
   if (good)
-    print_notice("saved {} to '{}'", turns(conversation_.n_turns()), printable(path, 4096));
+    print_notice("saved {} to '{}'", turns(conversation_.n_turns()), printable(path, kPathBytes));
   else
-    print_notice("cannot write '{}': {}", printable(path, 4096), std::strerror(errno));
+    print_notice("cannot write '{}': {}", printable(path, kPathBytes), std::strerror(errno));
 }
 
 void Chat::stats() const {

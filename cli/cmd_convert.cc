@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/json_writer.h"
 #include "cli/report.h"
+#include "cli/session_options.h"
 #include "cli/stop_signal.h"
 #include "kernels/cpu_features.h"
 #include "quant/recipe.h"
@@ -47,8 +48,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.flag("--dry-run", "Show the plan, write nothing", &convert.dry_run);
   parser.flag("--strict", "Fail where a tensor cannot get the format of --type", &convert.strict);
   parser.flag("--no-tokenizer", "Write a file without a vocabulary", &convert.no_tokenizer);
-  parser.integer<int>("-t,--threads", "Threads (default: physical cores within affinity and cgroup quota)", 1,
-                      1024, &convert.n_threads);
+  declare_threads(parser, &convert.n_threads);
   parser.flag("--verbose", "One line per tensor", &options->verbose);
   parser.flag("--json", "Print the report as one object", &options->json);
   if (!parser.parse(arguments)) return false;
@@ -142,8 +142,9 @@ int run_convert(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
   if (options.convert.n_threads == 0) {
-    options.convert.n_threads = count_cpus().usable;
-    print_notice("threads: {} (physical cores; override: --threads)", options.convert.n_threads);
+    const CpuCount cpus = count_cpus();
+    options.convert.n_threads = cpus.usable;
+    print_notice("threads: {} ({}; override: --threads)", cpus.usable, reason_of_usable(cpus));
   }
 
   const StopScope stop;

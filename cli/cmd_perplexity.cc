@@ -51,9 +51,9 @@ class TokenLog {
     for (const std::string& input : inputs)
       if (is_same_file(path_, input))
         fail(ErrorCode::kUsage, "--per-token: '{}' is an input; it would be overwritten",
-             printable(path_, 4096));
+             printable(path_, kPathBytes));
     file_.reset(std::fopen(path_.c_str(), "w"));
-    if (file_ == nullptr) fail_errno(errno, fmt::format("cannot write '{}'", printable(path_, 4096)));
+    if (file_ == nullptr) fail_errno(errno, fmt::format("cannot write '{}'", printable(path_, kPathBytes)));
     write("chunk,position,id,nll\n");
   }
 
@@ -69,7 +69,7 @@ class TokenLog {
     if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size()) fail_write();
   }
   [[noreturn]] void fail_write() const {
-    fail_errno(errno, fmt::format("cannot write '{}'", printable(path_, 4096)));
+    fail_errno(errno, fmt::format("cannot write '{}'", printable(path_, kPathBytes)));
   }
 
   struct Close {

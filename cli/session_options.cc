@@ -11,8 +11,6 @@
 namespace quern {
 namespace {
 
-constexpr int kMaxThreads = 1024;
-constexpr uint64_t kMaxContext = uint64_t{1} << 24;
 constexpr double kMaxNumber = std::numeric_limits<float>::max();
 
 double per_second(size_t tokens, double seconds) {

@@ -14,7 +14,9 @@
 
 namespace quern {
 
-// The options that doctor shares with commands that have a model.
+inline constexpr int kMaxThreads = 1024;
+
+// The options that doctor and convert share with commands that have a model.
 void declare_threads(Arguments& arguments, int* n_threads);
 void declare_isa(Arguments& arguments, std::string* isa);
 

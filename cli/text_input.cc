@@ -34,21 +34,22 @@ std::string read_bytes(const std::string& path) {
   // O_NONBLOCK: opening a pipe without a writer must not wait for one.
   const FileDescriptor file{path == "-" ? STDIN_FILENO
                                         : open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) fail_errno(errno, fmt::format("cannot open '{}'", printable(path, 4096)));
+  if (file.fd < 0) fail_errno(errno, fmt::format("cannot open '{}'", printable(path, kPathBytes)));
   struct stat status {};
   if (file.fd != STDIN_FILENO && (fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode)))
-    fail(ErrorCode::kIo, "'{}' is not a regular file; pipes are read from stdin", printable(path, 4096));
+    fail(ErrorCode::kIo, "'{}' is not a regular file; pipes are read from stdin",
+         printable(path, kPathBytes));
   std::string bytes;
   std::vector<char> chunk(1 << 16);
   for (;;) {
     const ssize_t n = read(file.fd, chunk.data(), chunk.size());
     if (n == 0) return bytes;
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_errno(errno, fmt::format("cannot read '{}'", printable(path, 4096)));
+    if (n < 0) fail_errno(errno, fmt::format("cannot read '{}'", printable(path, kPathBytes)));
     bytes.append(chunk.data(), static_cast<size_t>(n));
     if (bytes.size() > kMaxTextBytes)
       fail(ErrorCode::kResource, "'{}' holds more than {}, the most that is read as text",
-           printable(path, 4096), format_size(kMaxTextBytes));
+           printable(path, kPathBytes), format_size(kMaxTextBytes));
   }
 }
 

@@ -67,24 +67,12 @@ constexpr BlockFormat kFormats[] = {
 };
 // clang-format on
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
-}
-
 }  // namespace
 
 std::span<const BlockFormat> block_formats() noexcept { return kFormats; }
 
 const BlockFormat* find_block_format(DType dtype) noexcept {
   const auto* found = std::ranges::find(kFormats, dtype, &BlockFormat::dtype);
-  return found == std::end(kFormats) ? nullptr : found;
-}
-
-const BlockFormat* find_block_format(std::string_view name) noexcept {
-  const auto* found = std::ranges::find_if(
-      kFormats, [name](const BlockFormat& row) { return equal_ignoring_case(row.name, name); });
   return found == std::end(kFormats) ? nullptr : found;
 }
 

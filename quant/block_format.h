@@ -85,8 +85,6 @@ struct BlockFormat {
 std::span<const BlockFormat> block_formats() noexcept;
 // Null when the id is not in the table.
 const BlockFormat* find_block_format(DType dtype) noexcept;
-// By name, case-insensitive ("q4_0"); null when unknown.
-const BlockFormat* find_block_format(std::string_view name) noexcept;
 // The row of a dtype that has been validated; QUERN_CHECK otherwise.
 const BlockFormat& block_format(DType dtype) noexcept;
 

@@ -143,10 +143,11 @@ void ModelLoader::read_tokenizer() {
 }
 
 void ModelLoader::choose_context() {
-  constexpr uint64_t kDefault = 4096, kMax = uint64_t{1} << 24;
+  constexpr uint64_t kDefault = 4096;
   const uint64_t trained = model_->hparams_.context_length;
-  if (options_.context > kMax)
-    fail(ErrorCode::kUsage, "{} {}: expected at most {}", options_.context_option, options_.context, kMax);
+  if (options_.context > kMaxContext)
+    fail(ErrorCode::kUsage, "{} {}: expected at most {}", options_.context_option, options_.context,
+         kMaxContext);
   if (options_.context != 0) {
     model_->context_ = options_.context;
     if (model_->context_ > trained)
@@ -220,7 +221,7 @@ void ModelLoader::check_tensors() {
       fail(ErrorCode::kIntegrity,
            "{}: tensor {}: NaN or infinity in block {} (weights {} to {}); the file is damaged, convert or "
            "download it again",
-           printable(path_, 4096), tensor.name, bad, bad * format.block_weights,
+           printable(path_, kPathBytes), tensor.name, bad, bad * format.block_weights,
            (bad + 1) * format.block_weights - 1);
   }
 }

@@ -27,10 +27,12 @@ struct LayerWeights {
   std::unique_ptr<DeviceMatrix> w_down;               // [dim, hidden_dim]
 };
 
+inline constexpr uint64_t kMaxContext = uint64_t{1} << 24;  // positions
+
 struct ModelOptions {
-  std::string isa;                       // empty: automatic (dispatch.h)
-  int n_threads = 0;                     // 0: automatic (cpu_features.h)
-  uint64_t context = 0;                  // positions of the session's cache; 0: min(trained, 4096)
+  std::string isa;       // empty: automatic (dispatch.h)
+  int n_threads = 0;     // 0: automatic (cpu_features.h)
+  uint64_t context = 0;  // positions of the session's cache, up to kMaxContext; 0: min(trained, 4096)
   std::string context_option = "--ctx";  // what sets it, as it stands in messages before the number
   KvType kv = KvType::kF16;
   std::optional<bool> check_tensors;  // default: files below 64 MiB

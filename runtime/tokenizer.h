@@ -36,8 +36,6 @@ class Tokenizer {
   // formats.md 3.3. Always valid UTF-8. Throws kUsage for an id that is not in the vocabulary.
   std::string decode(std::span<const TokenId> ids) const;
 
-  bool is_end(TokenId id) const { return id == vocabulary_.eos; }
-
  private:
   friend class StreamDecoder;
   struct Encoder;

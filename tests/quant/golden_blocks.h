@@ -2,9 +2,11 @@
 // reference quantizer makes of each and the floats it reads back.
 #pragma once
 
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,13 @@ inline std::vector<float> floats_from_hex(const std::string& hex) {
   return floats;
 }
 
+// "Q4_0"; throws std::out_of_range when there is none.
+inline const BlockFormat* format_named(const std::string& name) {
+  for (const BlockFormat& format : block_formats())
+    if (format.name == name) return &format;
+  throw std::out_of_range("no format " + name);
+}
+
 inline std::vector<GoldenBlocks> read_golden_blocks() {
   std::ifstream file(QUERN_TEST_DATA "/golden/quantized_blocks.jsonl");
   std::vector<GoldenBlocks> golden;
@@ -45,7 +54,7 @@ inline std::vector<GoldenBlocks> read_golden_blocks() {
       inputs[line["id"]] = floats_from_hex(line["f32_hex"]);
     } else if (line["kind"] == "q") {
       const std::string input = line["input"];
-      golden.push_back({find_block_format(line["type"].get<std::string>()), input, inputs.at(input),
+      golden.push_back({format_named(line["type"]), input, inputs.at(input),
                         bytes_from_hex(line["bytes_hex"]), floats_from_hex(line["dequant_f32_hex"])});
     }
   }
