@@ -128,7 +128,7 @@ TEST_F(Chat, WaitsForItsUserWithoutTakingProcessorTime) {
   options.timeout_seconds *= kSlowdown;
   Process chat(quern_command(command({"-t", "2"})), options);
   ASSERT_TRUE(chat.wait_for_stdout("\n")) << describe(chat.wait());
-  chat.run_for(0.5);  // the rest of the answer
+  chat.run_for(0.5 * kSlowdown);  // the rest of the answer
   const double before = chat.cpu_seconds();
   chat.run_for(0.5);
   EXPECT_LT(chat.cpu_seconds() - before, 0.2);  // a thread that spins takes 0.5
