@@ -19,12 +19,25 @@ TEST(Doctor, DescribesThisMachine) {
 }
 
 TEST(Doctor, MeasuresReadingAndMultiplying) {
+  if (!has_memory_to_probe()) GTEST_SKIP() << "less than 3 GiB of memory are available";
   const ProcessResult result = quern({"doctor", "--json", "-t", "1"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   const nlohmann::json json = nlohmann::json::parse(result.out);
   EXPECT_GT(json["read_bytes_per_second"], 1e6);
   EXPECT_GT(json["multiply_macs_per_second"], 1e6);
   EXPECT_EQ(json["n_threads"], 1);
+}
+
+TEST(Doctor, SaysWhyItMeasuresNothingWhereMemoryIsShort) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers do not run within a limit on addresses";
+  const ProcessResult text = quern_after("ulimit -v 1000000", {"doctor", "-t", "2"});
+  ASSERT_EQ(text.exit_code, 0) << describe(text);
+  for (const char* name : {"read bandwidth", "multiply rate"})
+    EXPECT_EQ(count_lines_with_prefix(text.out, name), 1u) << describe(text);
+  EXPECT_NE(text.out.find("not measured: that takes 1.25 GiB"), std::string::npos) << describe(text);
+  const ProcessResult json = quern_after("ulimit -v 1000000", {"doctor", "-t", "2", "--json"});
+  ASSERT_EQ(json.exit_code, 0) << describe(json);
+  EXPECT_TRUE(nlohmann::json::parse(json.out)["read_bytes_per_second"].is_null()) << describe(json);
 }
 
 TEST(Doctor, ShowsWhatAnOptionWouldChoose) {
