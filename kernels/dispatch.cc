@@ -69,8 +69,7 @@ std::string explain_kernel_set(const KernelSet& chosen, const CpuFeatures& featu
   return text;
 }
 
-const KernelSet& select_kernel_set(std::string_view forced) {
-  const CpuFeatures& features = cpu_features();
+const KernelSet& select_kernel_set(std::string_view forced, const CpuFeatures& features) {
   if (!forced.empty()) return named_set(forced, "--isa", features);
   const char* environment = std::getenv("QUERN_ISA");
   if (environment != nullptr && *environment != '\0') return named_set(environment, "QUERN_ISA", features);

@@ -20,9 +20,10 @@ struct KernelSetRow {
 std::span<const KernelSetRow> kernel_sets() noexcept;
 
 // The best supported set; or the one called `forced`, or, when that is empty, the one that the environment
-// variable QUERN_ISA names. An unknown name, or a set that this CPU cannot run, throws kUsage with the names
-// that would work.
-const KernelSet& select_kernel_set(std::string_view forced = {});
+// variable QUERN_ISA names. An unknown name, or a set that a CPU of these features cannot run, throws kUsage
+// with the names that would work.
+const KernelSet& select_kernel_set(std::string_view forced = {},
+                                   const CpuFeatures& features = cpu_features());
 
 // Why `chosen` runs on a CPU of these features and no better set does: "avx512 needs AVX-512 (F, BW, DQ, VL)
 // with VNNI, which this CPU lacks"; empty when it is the best there is.

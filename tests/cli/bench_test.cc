@@ -113,6 +113,7 @@ TEST_F(Bench, MarkdownIsLlamaBenchsTable) {
 }
 
 TEST_F(Bench, SharesAreOfLimitsMeasuredInTheSameRun) {
+  if (!has_memory_to_probe()) GTEST_SKIP() << "less than 3 GiB of memory are available";
   const ProcessResult result = quern({"bench", model_, "-p", "32", "-n", "8", "-pg", "16,4", "-r", "3", "-t",
                                       "1", "--isa", "scalar", "-o", "json"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
@@ -166,7 +167,21 @@ TEST_F(Bench, SpeaksOfTheContextByItsOwnOptions) {
     EXPECT_EQ(result.err.find("--ctx"), std::string::npos) << describe(result);
 }
 
+TEST_F(Bench, SaysWhyAShareIsMissingWhereMemoryIsShort) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers do not run within a limit on addresses";
+  const ProcessResult result = quern_after(
+      "ulimit -v 1000000", {"bench", model_, "-p", "16", "-n", "4", "-r", "2", "-t", "2", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "no read bandwidth: its measurement needs 1.25 GiB"), 1u)
+      << describe(result);
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_GT(rows[0]["multiply_share"], 0.0);  // that takes no memory
+  EXPECT_TRUE(rows[1]["read_share"].is_null() && rows[1]["read_bytes_per_second"].is_null()) << rows[1];
+}
+
 TEST_F(Bench, MarkdownWithLimitsBeginsAsWithout) {
+  if (!has_memory_to_probe()) GTEST_SKIP() << "less than 3 GiB of memory are available";
   const ProcessResult without = bench({});
   const ProcessResult with = quern({"bench", model_, "-p", "16", "-n", "4", "-r", "1"});
   ASSERT_EQ(with.exit_code, 0) << describe(with);

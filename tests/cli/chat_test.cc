@@ -121,6 +121,21 @@ TEST_F(Chat, FirstInterruptStopsTheAnswerAndTheChatGoesOn) {
   EXPECT_EQ(result.exit_code, 0) << describe(result);
 }
 
+TEST_F(Chat, WaitsForItsUserWithoutTakingProcessorTime) {
+  ProcessOptions options;  // without the environment of tests, in which OpenMP's threads never spin
+  options.keep_stdin_open = true;
+  options.input = "Hello\n";
+  options.timeout_seconds *= kSlowdown;
+  Process chat(quern_command(command({"-t", "2"})), options);
+  ASSERT_TRUE(chat.wait_for_stdout("\n")) << describe(chat.wait());
+  chat.run_for(0.5 * kSlowdown);  // the rest of the answer
+  const double before = chat.cpu_seconds();
+  chat.run_for(0.5);
+  EXPECT_LT(chat.cpu_seconds() - before, 0.2);  // a thread that spins takes 0.5
+  chat.write_line("/exit");
+  EXPECT_EQ(chat.wait().exit_code, 0);
+}
+
 TEST_F(Chat, InterruptWhileIdleLeaves) {
   ProcessOptions options = with_test_environment();
   options.keep_stdin_open = true;

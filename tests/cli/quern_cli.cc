@@ -49,6 +49,12 @@ ProcessResult quern_after(const std::string& shell_lines, const std::vector<std:
   return run_process(command, with_test_environment({}));
 }
 
+bool has_memory_to_probe() {
+  const ProcessResult result = quern({"doctor", "--no-probe", "--json"});
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  return nlohmann::json::parse(result.out)["available_bytes"] > 3.0 * (1 << 30);
+}
+
 std::string test_data(std::string_view name) { return std::string(QUERN_TEST_DATA "/") + std::string(name); }
 
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,

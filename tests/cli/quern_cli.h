@@ -24,6 +24,10 @@ ProcessResult quern(const std::vector<std::string>& arguments, const ProcessOpti
 // The same, after lines of shell such as "ulimit -f 100".
 ProcessResult quern_after(const std::string& shell_lines, const std::vector<std::string>& arguments);
 
+// Whether the memory is there that measuring the read bandwidth takes (1.25 GiB), for two tests at the same
+// time; one that needs a measurement is skipped otherwise.
+bool has_memory_to_probe();
+
 std::string test_data(std::string_view name);
 // Converts a checkpoint of tests/data into `folder`, checks that it worked, returns the GGUF's path.
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,

@@ -1,7 +1,9 @@
 // run: completions that are known, the same on every path, and an output that other programs can trust.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <chrono>
 #include <filesystem>
 #include <sstream>
 #include <string>
@@ -196,6 +198,41 @@ TEST_F(Run, InterruptEndsWith130) {
   const ProcessResult result = process.wait();
   EXPECT_EQ(result.exit_code, 130) << describe(result);
   EXPECT_TRUE(is_utf8(result.out)) << describe(result);
+}
+
+// 60,000 tokens would take minutes. The first of them take a fraction of a second for each micro-batch of
+// 512.
+TEST_F(Run, SignalEndsALongPromptWithinAMicroBatch) {
+  constexpr size_t kTokens = 60000;
+  std::string ids = "1";
+  for (size_t i = 1; i < kTokens; ++i) ids += ",5";
+  for (const int signal : {SIGINT, SIGTERM}) {
+    Process process(quern_command({"run", model_, "--ids", ids, "--ctx", "65536", "-t", "2", "-n", "4",
+                                   "--seed", "1", "--json"}),
+                    with_test_environment());
+    ASSERT_TRUE(process.wait_for_stderr("kernels:")) << describe(process.wait());
+    // Loading takes milliseconds: whoever has worked for this long is in the prompt.
+    const double loaded = process.cpu_seconds();
+    while (process.running() && process.cpu_seconds() < loaded + 1) process.run_for(0.02);
+    ASSERT_TRUE(process.running()) << describe(process.wait());
+    const auto sent = std::chrono::steady_clock::now();
+    process.send_signal(signal);
+    const ProcessResult result = process.wait();
+    EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::duration<double>(10 * kSlowdown));
+    EXPECT_EQ(result.exit_code, 128 + signal) << describe(result);
+    ASSERT_TRUE(result.out.starts_with("{")) << describe(result);
+    const nlohmann::json json = nlohmann::json::parse(result.out);
+    EXPECT_EQ(json["finish_reason"], "interrupted");
+    EXPECT_EQ(json["ids"].size(), 0u);
+    const size_t evaluated = json["timings"]["prompt_tokens"];
+    EXPECT_LT(evaluated, kTokens);
+    EXPECT_EQ(evaluated % 512, 0u) << "micro-batches are whole or not there";
+    // One line says how far it came, and nothing is called an error.
+    EXPECT_EQ(count_lines_with_prefix(result.err, "load "), 1u) << describe(result);
+    EXPECT_NE(result.err.find(fmt::format("| prompt {} tokens, ", evaluated)), std::string::npos)
+        << describe(result);
+    EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 0u) << describe(result);
+  }
 }
 
 TEST_F(Run, FileThatIsCutMeanwhileIsAnIoError) {

@@ -2,6 +2,9 @@
 // (kernels/avxvnni/dot4.h, CMakeLists.txt). No user can choose these.
 #pragma once
 
+#include <iterator>
+#include <vector>
+
 #include "kernels/dispatch.h"
 
 namespace quern {
@@ -22,6 +25,13 @@ inline constexpr KernelSetRow kAvxVnniTwins[] = {
     {&avxvnni_emulated::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
 };
+
+// The sets that users can choose, and those that stand in for one of them on other CPUs.
+inline std::vector<KernelSetRow> sets_and_twins() {
+  std::vector<KernelSetRow> rows(kernel_sets().begin(), kernel_sets().end());
+  rows.insert(rows.end(), std::begin(kAvxVnniTwins), std::end(kAvxVnniTwins));
+  return rows;
+}
 
 }  // namespace test
 }  // namespace quern

@@ -2,6 +2,7 @@
 // tokens begin and end.
 #include "kernels/cpu_attention.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -23,11 +24,13 @@ struct Layout {
   AttentionShape shape(size_t window) const { return {n_heads, n_kv_heads, head_dim, head_dim, window}; }
 };
 
-// A cache of two layers whose second is filled up to n_keys, the rest with what is no number.
-CpuKvCache filled_cache(const Layout& layout, KvType type, size_t capacity, size_t n_keys) {
+// A cache of two layers whose second holds the keys [first_key, n_keys), the rest what is no number (before
+// first_key: nothing, so that its memory stays untouched).
+CpuKvCache filled_cache(const Layout& layout, KvType type, size_t capacity, size_t n_keys,
+                        size_t first_key = 0) {
   CpuKvCache cache({2, layout.n_kv_heads, layout.head_dim, capacity, type});
   for (size_t h = 0; h < layout.n_kv_heads; ++h)
-    for (size_t position = 0; position < capacity; ++position) {
+    for (size_t position = first_key; position < capacity; ++position) {
       const auto seed = static_cast<uint32_t>(position * 31 + h);
       std::vector<float> k = random_values(layout.head_dim, Values::kNormal, seed);
       std::vector<float> v = random_values(layout.head_dim, Values::kNormal, seed + 1000000);
@@ -75,6 +78,106 @@ TEST(CpuAttention, HasTheSameBitsForAnyThreadsSetAndCut) {
           }
         }
     }
+}
+
+// Rows [begin, begin + n) of q.
+std::vector<float> rows(const std::vector<float>& q, size_t row, size_t begin, size_t n) {
+  return {q.begin() + begin * row, q.begin() + (begin + n) * row};
+}
+
+class DeepAttention : public testing::TestWithParam<KvType> {};
+INSTANTIATE_TEST_SUITE_P(KvTypes, DeepAttention, testing::ValuesIn(kKvTypes),
+                         [](const auto& type) { return kv_name(type.param); });
+
+// Six tokens on both sides of an edge of tiles (64 keys) or of segments (512), at either end of what they
+// see.
+TEST_P(DeepAttention, HasTheSameBitsAcrossEdgesFarFromTheStart) {
+  constexpr Layout kLayout{3, 1, 32};
+  constexpr size_t kRow = 3 * 32, kTokens = 6;
+  const CpuKvCache cache = filled_cache(kLayout, GetParam(), 32896, 32837);
+  const std::vector<float> q = random_values(kTokens * kRow, Values::kNormal, 21);
+  for (const size_t position : {8189, 8253, 32765, 32829})
+    for (const size_t window : {0, 130, 4097}) {
+      std::vector<std::vector<float>> alone;
+      std::vector<float> expected;
+      for (size_t t = 0; t < kTokens; ++t) {
+        alone.push_back(
+            attend(test::reference_set(), 1, kLayout, cache, window, position + t, rows(q, kRow, t, 1)));
+        expected.insert(expected.end(), alone[t].begin(), alone[t].end());
+      }
+      for (const KernelSet* set : test::supported_sets()) {
+        const bool slow = set == &test::reference_set();
+        for (const int n_threads : {1, 2, 3}) {
+          if (slow && n_threads == 1) continue;
+          const std::string where =
+              fmt::format("{}, threads {}, position {}, window {}", set->name, n_threads, position, window);
+          for (size_t t = 0; t < kTokens; t += slow ? kTokens - 1 : 1)
+            ASSERT_TRUE(same_bits(
+                attend(*set, n_threads, kLayout, cache, window, position + t, rows(q, kRow, t, 1)), alone[t]))
+                << where << ", token " << t;
+          if (slow && n_threads == 2) continue;
+          ASSERT_TRUE(same_bits(attend(*set, n_threads, kLayout, cache, window, position, q), expected))
+              << where;
+        }
+      }
+    }
+}
+
+// More tokens than a block takes, on both sides of 8192 and 32768. The reference does some of them.
+TEST_P(DeepAttention, HasTheSameBitsForMoreTokensThanABlockTakes) {
+  constexpr Layout kLayout{4, 1, 32};
+  constexpr size_t kRow = 4 * 32, kTokens = 130;
+  const CpuKvCache cache = filled_cache(kLayout, GetParam(), 32896, 32833);
+  const std::vector<float> q = random_values(kTokens * kRow, Values::kNormal, 22);
+  for (const size_t position : {8127, 32703})
+    for (const size_t window : {0, 4097}) {
+      std::vector<float> first;
+      for (const KernelSet* set : test::supported_sets()) {
+        if (set == &test::reference_set()) continue;
+        for (const int n_threads : {1, 2, 3}) {
+          const std::vector<float> out = attend(*set, n_threads, kLayout, cache, window, position, q);
+          if (first.empty()) first = out;
+          ASSERT_TRUE(same_bits(out, first))
+              << set->name << " threads " << n_threads << " position " << position << " window " << window;
+        }
+      }
+      if (first.empty()) GTEST_SKIP() << "nothing to compare the reference with";
+      for (const size_t t : {size_t{0}, size_t{64}, size_t{65}, kTokens - 1})
+        ASSERT_TRUE(same_bits(
+            attend(test::reference_set(), 1, kLayout, cache, window, position + t, rows(q, kRow, t, 1)),
+            rows(first, kRow, t, 1)))
+            << "token " << t << " position " << position << " window " << window;
+    }
+}
+
+// Whole segments become items of work of their own as long as the parts that they leave fit a limit. A job of
+// many tokens that see few keys leaves many parts and costs the reference little.
+TEST_P(DeepAttention, HasTheSameBitsOnBothSidesOfTheLimitOfParts) {
+  constexpr Layout kLayout{2, 2, 256};
+  constexpr size_t kRow = 2 * 256, kWindow = 20, kEnd = 32768 + 100;
+  constexpr int kThreads = 3;
+  constexpr struct {
+    size_t n_tokens, n_segments;
+    bool below;
+  } kJobs[] = {{700, 3, true}, {2200, 6, false}};
+  const CpuKvCache cache = filled_cache(kLayout, GetParam(), kEnd + 30, kEnd, kEnd - 2400);
+  for (const auto& job : kJobs) {
+    const auto planned = [&](size_t n_segments) {
+      return CpuAttention::scratch_bytes(kLayout.shape(kWindow), n_segments * kAttentionSegment, job.n_tokens,
+                                         kThreads);
+    };
+    // The plan reckons with 48 groups of rows, the most that are cut; the larger job has 46.
+    ASSERT_EQ(planned(job.n_segments - (job.below ? 0 : 1)) < planned(1000), job.below)
+        << "the limit has moved: choose other jobs";
+    const size_t position = kEnd - job.n_tokens;
+    const std::vector<float> q = random_values(job.n_tokens * kRow, Values::kNormal, 23);
+    const std::vector<float> expected =
+        attend(test::reference_set(), 1, kLayout, cache, kWindow, position, q);
+    for (const KernelSet* set : test::supported_sets())
+      for (const int n_threads : {1, 2, kThreads})
+        ASSERT_TRUE(same_bits(attend(*set, n_threads, kLayout, cache, kWindow, position, q), expected))
+            << set->name << " threads " << n_threads << " tokens " << job.n_tokens;
+  }
 }
 
 TEST(CpuAttention, PlansAtLeastTheScratchOfEverySingleCall) {

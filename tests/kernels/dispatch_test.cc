@@ -60,26 +60,64 @@ TEST(Dispatch, PicksTheLastSupportedSetByItself) {
   EXPECT_EQ(&select_kernel_set(), best);
 }
 
-TEST(Dispatch, OrdersTheSetsByWhatACpuGainsFromThem) {
 #if defined(__x86_64__)
-  CpuFeatures cpu;
-  const auto best = [&cpu] {
-    std::string_view name;
-    for (const KernelSetRow& row : kernel_sets())
-      if (row.supported(cpu)) name = row.set->name;
-    return name;
-  };
-  EXPECT_EQ(best(), "scalar");
-  cpu.avx_vnni = cpu.avx512 = cpu.avx512_vnni = true;
-  EXPECT_EQ(best(), "scalar");  // the sets for these take the AVX2 set's functions
-  cpu.avx2 = cpu.fma = cpu.f16c = true;
-  EXPECT_EQ(best(), "avx512");
-  cpu.avx512_vnni = false;
-  EXPECT_EQ(best(), "avxvnni");
-  cpu.avx_vnni = false;
-  EXPECT_EQ(best(), "avx2");
-#endif
+struct Cpu {
+  const char* name;
+  bool avx2, fma, f16c, avx_vnni, avx512, avx512_vnni;
+  const char* best;  // the set that is chosen
+};
+constexpr Cpu kCpus[] = {
+    {"none", false, false, false, false, false, false, "scalar"},
+    {"haswell_to_zen3", true, true, true, false, false, false, "avx2"},
+    {"skylake_server", true, true, true, false, true, false, "avx2"},  // AVX-512 without VNNI
+    {"ice_lake_to_zen4", true, true, true, false, true, true, "avx512"},
+    {"alder_lake", true, true, true, true, false, false, "avxvnni"},
+    {"sapphire_rapids", true, true, true, true, true, true, "avx512"},
+    {"avx512_hidden", true, true, true, true, true, false, "avxvnni"},
+    // The system or a hypervisor hides some: every set takes the AVX2 set's functions.
+    {"without_fma", true, false, true, true, true, true, "scalar"},
+    {"without_f16c", true, true, false, true, true, true, "scalar"},
+    {"without_avx2", false, true, true, true, true, true, "scalar"},
+};
+
+class DispatchOn : public testing::TestWithParam<Cpu> {
+ protected:
+  CpuFeatures features() const {
+    const Cpu& cpu = GetParam();
+    CpuFeatures features;
+    features.avx2 = cpu.avx2, features.fma = cpu.fma, features.f16c = cpu.f16c;
+    features.avx_vnni = cpu.avx_vnni, features.avx512 = cpu.avx512, features.avx512_vnni = cpu.avx512_vnni;
+    return features;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Cpus, DispatchOn, testing::ValuesIn(kCpus),
+                         [](const auto& cpu) { return cpu.param.name; });
+
+TEST_P(DispatchOn, TakesTheBestSetOfWhichNothingIsMissing) {
+  const Environment environment(nullptr);
+  EXPECT_STREQ(select_kernel_set({}, features()).name, GetParam().best);
 }
+
+TEST_P(DispatchOn, GivesWhatIsAskedForOrNamesWhatIsMissingAndWhatWorks) {
+  std::string working;
+  for (const KernelSetRow& row : kernel_sets())
+    if (row.supported(features())) working += (working.empty() ? "" : ", ") + std::string(row.set->name);
+  for (const KernelSetRow& row : kernel_sets()) {
+    if (row.supported(features())) {
+      EXPECT_EQ(&select_kernel_set(row.set->name, features()), row.set);
+      continue;
+    }
+    try {
+      select_kernel_set(row.set->name, features());
+      ADD_FAILURE() << row.set->name << " is chosen";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      EXPECT_EQ(error.what(), std::string("--isa: the instruction set '") + row.set->name + "' needs " +
+                                  row.needs + ", which this CPU or system lacks; here work: " + working);
+    }
+  }
+}
+#endif
 
 TEST(Dispatch, ObeysTheArgumentBeforeTheEnvironment) {
   for (const KernelSetRow& row : kernel_sets()) {

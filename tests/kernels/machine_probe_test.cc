@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/dispatch.h"
+#include "tests/kernels/avxvnni_twins.h"
 
 namespace quern {
 namespace {
@@ -14,10 +15,12 @@ namespace {
 class ProbeLoopsOf : public testing::TestWithParam<size_t> {
  protected:
   void SetUp() override {
-    const KernelSetRow& row = kernel_sets()[GetParam()];
-    if (!row.supported(cpu_features())) GTEST_SKIP() << row.set->name << " needs " << row.needs;
+    if (!row_.supported(cpu_features())) GTEST_SKIP() << row_.set->name << " needs " << row_.needs;
   }
-  const KernelSet& set() const { return *kernel_sets()[GetParam()].set; }
+  const KernelSet& set() const { return *row_.set; }
+
+ private:
+  KernelSetRow row_ = test::sets_and_twins()[GetParam()];
 };
 
 TEST_P(ProbeLoopsOf, ReadEveryByteOnce) {
@@ -55,9 +58,9 @@ TEST_P(ProbeLoopsOf, MeasureAboutAsLongAsAsked) {
 }
 
 std::string set_name(const testing::TestParamInfo<size_t>& info) {
-  return kernel_sets()[info.param].set->name;
+  return test::sets_and_twins()[info.param].set->name;
 }
-INSTANTIATE_TEST_SUITE_P(, ProbeLoopsOf, testing::Range(size_t{0}, kernel_sets().size()), set_name);
+INSTANTIATE_TEST_SUITE_P(, ProbeLoopsOf, testing::Range(size_t{0}, test::sets_and_twins().size()), set_name);
 
 }  // namespace
 }  // namespace quern

@@ -328,16 +328,9 @@ struct SetAndFormat {
   DType dtype;
 };
 
-// The sets that users can choose, and those that stand in for one of them on other CPUs.
-std::vector<KernelSetRow> tested_sets() {
-  std::vector<KernelSetRow> rows(kernel_sets().begin(), kernel_sets().end());
-  rows.insert(rows.end(), std::begin(test::kAvxVnniTwins), std::end(test::kAvxVnniTwins));
-  return rows;
-}
-
 std::vector<SetAndFormat> kernels_of_this_cpu() {
   std::vector<SetAndFormat> all;
-  for (const KernelSetRow& row : tested_sets())
+  for (const KernelSetRow& row : test::sets_and_twins())
     if (row.supported(cpu_features()))
       for (size_t i = 0; i < row.set->n_matmuls; ++i) all.push_back({row.set, row.set->matmuls[i].dtype});
   return all;
@@ -350,7 +343,7 @@ TEST_P(MatmulSet, RunsOnThisCpu) {
   if (!GetParam().supported(cpu_features())) GTEST_SKIP() << "this CPU lacks one of " << GetParam().needs;
 }
 
-INSTANTIATE_TEST_SUITE_P(Sets, MatmulSet, testing::ValuesIn(tested_sets()),
+INSTANTIATE_TEST_SUITE_P(Sets, MatmulSet, testing::ValuesIn(test::sets_and_twins()),
                          [](const auto& tested) { return std::string(tested.param.set->name); });
 
 class Matmul : public testing::TestWithParam<SetAndFormat> {

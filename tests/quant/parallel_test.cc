@@ -1,9 +1,13 @@
 #include "quant/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <time.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -101,6 +105,121 @@ TEST(ThreadTeam, TakesOverTheChunksOfAThreadThatIsHeldUp) {
   });
   EXPECT_TRUE(others_done);
   for (const auto& done : done_by) EXPECT_NE(done, holder);
+}
+
+// Processor time of all threads of this process. Other processes do not count, so that a busy machine changes
+// little.
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<int> usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof set, &set);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  return cpus;
+}
+
+// Binds the calling thread, and the threads that it starts from now on.
+void bind_to(const std::vector<int>& cpus) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) CPU_SET(cpu, &set);
+  ASSERT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
+}
+
+// Some ten microseconds of work with a result of its own.
+uint64_t churn(uint64_t x) {
+  for (int i = 0; i < 10000; ++i) x = x * 6364136223846793005 + 1442695040888963407;
+  return x;
+}
+
+struct Effort {
+  double cpu, wall;  // seconds
+};
+
+// A pass in small: jobs of 16 items, each made of the job before. Checks every number.
+Effort do_jobs(int n_threads, int n_jobs) {
+  constexpr size_t kItems = 16;
+  ThreadTeam team(n_threads);
+  std::vector<uint64_t> values(kItems, 1), next(kItems), expected(kItems, 1);
+  const double cpu = cpu_seconds(), wall = wall_seconds();
+  team.assemble([&] {
+    for (int job = 0; job < n_jobs; ++job) {
+      team.share(kItems, 1, [&](int, size_t begin, size_t end) noexcept {
+        for (size_t i = begin; i < end; ++i) next[i] = churn(values[i] + values[(i + 1) % kItems] + i);
+      });
+      values.swap(next);
+    }
+  });
+  const Effort effort{cpu_seconds() - cpu, wall_seconds() - wall};
+  for (int job = 0; job < n_jobs; ++job) {
+    for (size_t i = 0; i < kItems; ++i) next[i] = churn(expected[i] + expected[(i + 1) % kItems] + i);
+    expected.swap(next);
+  }
+  EXPECT_EQ(values, expected);
+  return effort;
+}
+
+// A thread that spun until its turn comes would keep the one that works from working: four threads would take
+// four times the processor time of one.
+TEST(ThreadTeam, ManyThreadsOnOneCpuDoAllWorkWithoutStandingInEachOthersWay) {
+  constexpr int kJobs = 1000;
+  std::thread([] {
+    bind_to({usable_cpus().front()});
+    const Effort one = do_jobs(1, kJobs), four = do_jobs(4, kJobs);
+    EXPECT_LT(four.cpu, 2.5 * one.cpu + 0.1) << "one thread: " << one.cpu;
+    EXPECT_LT(four.wall, 30) << "one thread: " << one.wall;
+  }).join();
+}
+
+TEST(ThreadTeam, GetsOnBesideABusyThread) {
+  constexpr int kJobs = 300;
+  for (const bool all_cpus : {false, true}) {
+    std::thread([all_cpus] {
+      const std::vector<int> cpus = usable_cpus();
+      std::atomic<bool> over{false};
+      // On the first CPU, which is the team's only one or one of several.
+      std::thread busy([&] {
+        bind_to({cpus.front()});
+        for (uint64_t x = 1; !over; x = churn(x)) asm volatile("" ::"r"(x));
+      });
+      if (!all_cpus) bind_to({cpus.front()});
+      for (const int n_threads : {2, 3}) EXPECT_LT(do_jobs(n_threads, kJobs).wall, 30);
+      over = true;
+      busy.join();
+    }).join();
+  }
+}
+
+// Within assemble() the others wait for the next job; outside of it they are OpenMP's, some of whose runtimes
+// spin for a fifth of a second before they sleep.
+TEST(ThreadTeam, TakesNoProcessorTimeWhileItIsIdle) {
+  const char* policy = std::getenv("OMP_WAIT_POLICY");
+  if (policy != nullptr && std::string_view(policy) != "passive") GTEST_SKIP() << "OpenMP is told to spin";
+  const auto cpu_while_idle = [] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    const double before = cpu_seconds();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    return cpu_seconds() - before;
+  };
+  for (const int n_threads : {2, 4}) {
+    ThreadTeam team(n_threads, n_threads);  // even where there are fewer CPUs it may spin for its moment
+    team.assemble([&] {
+      count_items(team, 100, 1);
+      EXPECT_LT(cpu_while_idle(), 0.1) << "assembled, threads " << n_threads;
+    });
+    EXPECT_LT(cpu_while_idle(), 0.1) << "threads " << n_threads;
+  }
 }
 
 TEST(SplitRange, CoversTheRangeInOrderWithPartsThatDifferByAGrain) {

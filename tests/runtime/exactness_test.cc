@@ -6,9 +6,12 @@
 #include <cstring>
 #include <random>
 
+#include "convert/convert.h"
 #include "kernels/dispatch.h"
 #include "quant/recipe.h"
+#include "tests/support/checkpoints.h"
 #include "tests/support/models.h"
+#include "tests/support/temp_folder.h"
 
 namespace quern {
 namespace {
@@ -151,6 +154,97 @@ TEST_P(ExactnessAcrossSegments, WhatWasTruncatedLeavesNoTrace) {
     ASSERT_EQ(a.size(), b.size());
     EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size_bytes()), 0) << end;
   }
+}
+
+// A model of one small layer, so that tens of thousands of positions are within reach.
+std::string small_model(const test::TempFolder& folder, size_t window) {
+  test::SmallCheckpoint shape;
+  shape.window = window;
+  ConvertOptions options;
+  options.source = folder.file("checkpoint");
+  options.output = folder.file("small.gguf");
+  options.type = "q8_0";
+  options.n_threads = 1;
+  options.no_tokenizer = true;
+  test::write_small_checkpoint(shape, options.source);
+  convert(options, {});
+  return options.output;
+}
+
+// The ways on which a sequence comes to its last tokens.
+struct Pass {
+  std::string isa;
+  int n_threads;
+  size_t chunk;        // tokens evaluated together near the end
+  size_t micro_batch;  // before
+};
+
+// Logits of the last n_last of n tokens.
+std::vector<float> last_logits(const std::string& path, KvType kv, const Pass& pass, size_t n,
+                               size_t n_last) {
+  ModelOptions options;
+  options.context = n;
+  options.kv = kv;
+  options.isa = pass.isa;
+  options.n_threads = pass.n_threads;
+  const auto model = test::open_model(path, options);
+  std::mt19937 random(3);
+  std::vector<int32_t> tokens(n);
+  for (int32_t& id : tokens) id = static_cast<int32_t>(random() % model->hparams().vocab_size);
+  Session session(*model, pass.micro_batch);
+  session.eval(std::span(tokens).first(n - n_last));
+  std::vector<float> all;
+  while (session.position() < n) {
+    const auto piece =
+        std::span(tokens).subspan(session.position(), std::min(pass.chunk, n - session.position()));
+    session.eval(piece, piece.size(), [&](size_t, std::span<const float> logits) {
+      all.insert(all.end(), logits.begin(), logits.end());
+    });
+  }
+  return all;
+}
+
+class ExactnessOfLongContexts : public testing::TestWithParam<KvType> {
+ protected:
+  // Every pass of the sets that can take part, against the first.
+  void expect_the_same(const std::string& path, size_t n, size_t n_last, bool with_reference) const {
+    std::vector<float> first;
+    for (const KernelSetRow& row : kernel_sets()) {
+      const bool slow = &row == &kernel_sets().front();
+      if (!row.supported(cpu_features()) || (slow && !with_reference)) continue;
+      for (const Pass& pass : {Pass{row.set->name, 1, 1, 512}, Pass{row.set->name, 2, n_last, 512},
+                               Pass{row.set->name, 3, 5, 200}}) {
+        if (slow && !first.empty()) continue;
+        const std::vector<float> out = last_logits(path, GetParam(), pass, n, n_last);
+        if (first.empty()) first = out;
+        ASSERT_EQ(out.size(), first.size());
+        ASSERT_EQ(std::memcmp(out.data(), first.data(), out.size() * sizeof(float)), 0)
+            << pass.isa << ", threads " << pass.n_threads << ", pieces of " << pass.chunk << ", tokens " << n;
+      }
+    }
+    if (first.empty()) GTEST_SKIP() << "the reference would take too long";
+    // What is compared is no row of the same numbers.
+    EXPECT_NE(std::memcmp(first.data(), first.data() + first.size() / 2, first.size() / 2 * sizeof(float)),
+              0);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(KvTypes, ExactnessOfLongContexts,
+                         testing::Values(KvType::kF16, KvType::kF32, KvType::kQ8_0), kv_name);
+
+// The last tokens lie on both sides of 32768, the end of the trained context; the window begins and ends in
+// different segments.
+TEST_P(ExactnessOfLongContexts, HoldsWithAWindowAcross32768) {
+  const test::TempFolder folder;
+  expect_the_same(small_model(folder, 40), 32768 + 5, 12, true);
+}
+
+// Without a window the reference comes to the third segment only, the others across 8192.
+TEST_P(ExactnessOfLongContexts, HoldsAcrossManySegmentsOfGlobalAttention) {
+  const test::TempFolder folder;
+  const std::string path = small_model(folder, 0);
+  expect_the_same(path, 1024 + 5, 12, true);
+  expect_the_same(path, 8192 + 5, 12, false);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <span>
 #include <stdexcept>
 #include <string_view>
@@ -98,6 +99,49 @@ std::vector<TestTensor> read_safetensors_file(const std::string& path) {
                        bytes.substr(tensor.begin, tensor.end - tensor.begin)});
   }
   return tensors;
+}
+
+void write_small_checkpoint(const SmallCheckpoint& shape, const std::string& folder) {
+  fs::create_directories(folder);
+  std::mt19937 random(1);
+  std::vector<TestTensor> tensors;
+  const auto add = [&](std::string name, Shape tensor_shape) {
+    size_t n = 1;
+    for (const auto dim : tensor_shape) n *= dim;
+    std::string bytes;
+    for (size_t i = 0; i < n; ++i) {
+      // Norms are 1; the rest of either sign, from 2^-4 up to 1.
+      const auto bits =
+          tensor_shape.size() == 1 ? 0x3f80u : (random() & 0x807fu) | (0x3d80u + random() % 4 * 0x80u);
+      bytes += static_cast<char>(bits & 0xff);
+      bytes += static_cast<char>(bits >> 8 & 0xff);
+    }
+    tensors.push_back({std::move(name), "BF16", std::move(tensor_shape), std::move(bytes)});
+  };
+  const size_t q_dim = shape.n_heads * shape.head_dim, kv_dim = shape.n_kv_heads * shape.head_dim;
+  const std::string layer = "model.layers.0.";
+  add("model.embed_tokens.weight", {shape.vocab_size, shape.dim});
+  add(layer + "input_layernorm.weight", {shape.dim});
+  add(layer + "self_attn.q_proj.weight", {q_dim, shape.dim});
+  add(layer + "self_attn.k_proj.weight", {kv_dim, shape.dim});
+  add(layer + "self_attn.v_proj.weight", {kv_dim, shape.dim});
+  add(layer + "self_attn.o_proj.weight", {shape.dim, q_dim});
+  add(layer + "post_attention_layernorm.weight", {shape.dim});
+  add(layer + "mlp.gate_proj.weight", {shape.hidden_dim, shape.dim});
+  add(layer + "mlp.up_proj.weight", {shape.hidden_dim, shape.dim});
+  add(layer + "mlp.down_proj.weight", {shape.dim, shape.hidden_dim});
+  add("model.norm.weight", {shape.dim});
+  add("lm_head.weight", {shape.vocab_size, shape.dim});
+  write_file(fs::path(folder) / "model.safetensors", safetensors_file(tensors));
+  write_file(fs::path(folder) / "config.json",
+             fmt::format(R"({{"architectures": ["MistralForCausalLM"], "model_type": "mistral",)"
+                         R"( "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 10000.0,)"
+                         R"( "tie_word_embeddings": false, "hidden_size": {}, "intermediate_size": {},)"
+                         R"( "num_hidden_layers": 1, "num_attention_heads": {}, "num_key_value_heads": {},)"
+                         R"( "head_dim": {}, "vocab_size": {}, "max_position_embeddings": 32768,)"
+                         R"( "bos_token_id": 1, "eos_token_id": 2, "sliding_window": {}}})",
+                         shape.dim, shape.hidden_dim, shape.n_heads, shape.n_kv_heads, shape.head_dim,
+                         shape.vocab_size, shape.window == 0 ? "null" : std::to_string(shape.window)));
 }
 
 void write_tied_twin(const std::string& source, const std::string& folder) {

@@ -6,10 +6,12 @@
 #include <spawn.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <system_error>
 
 extern char** environ;
@@ -148,6 +150,14 @@ void Process::send_signal(int signal) {
 bool Process::running() {
   reap(/*block=*/false);
   return !ended_;
+}
+
+double Process::cpu_seconds() {
+  clockid_t clock;
+  timespec time{};
+  if (!running() || clock_getcpuclockid(pid_, &clock) != 0 || clock_gettime(clock, &time) != 0)
+    return std::numeric_limits<double>::quiet_NaN();
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 ProcessResult Process::wait() {

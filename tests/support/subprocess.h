@@ -48,6 +48,8 @@ class Process {
   void close_stdin();
   void send_signal(int signal);
   bool running();
+  // Processor time that the child has taken so far, all its threads together; NaN when it has ended.
+  double cpu_seconds();
 
   // To the end of the child.
   ProcessResult wait();
