@@ -187,7 +187,9 @@ std::string markdown_notes(const BenchModel& model, std::span<const BenchResult>
       peaks.insert(peaks.end(), result.limit.peaks.begin(), result.limit.peaks.end());
     }
     std::string peaks;
-    if (!reads.empty()) peaks += fmt::format("; plain read {:.1f} GB/s", median(reads) * 1e-9);
+    if (!reads.empty())
+      peaks += fmt::format("; plain read{} {:.1f} GB/s", model.reads_mapping ? " of the mapped file" : "",
+                           median(reads) * 1e-9);
     if (!multiplies.empty())
       peaks += fmt::format("; {} {:.1f} GMAC/s", model.multiply_instruction, median(multiplies) * 1e-9);
     if (!peaks.empty())
@@ -268,7 +270,7 @@ std::vector<Field> fields(const BenchModel& model, const BenchResult& result) {
 }
 
 // What is not known is empty in csv, null in json.
-std::vector<Field> more_fields(const BenchResult& result) {
+std::vector<Field> more_fields(const BenchModel& model, const BenchResult& result) {
   const auto number = [](std::string_view name, double value) {
     return Field{name, value > 0 ? json_number(value) : "", false};
   };
@@ -282,12 +284,15 @@ std::vector<Field> more_fields(const BenchResult& result) {
   const double high = extreme([](auto a, auto b) { return std::max_element(a, b); });
   const auto if_prompt = [&](double value) { return result.is_prompt() ? value : 0; };
   const auto if_generation = [&](double value) { return result.is_generation() ? value : 0; };
+  const bool has_read = if_generation(result.peak_rate()) > 0;
+  const Field read_of{"read_of", !has_read ? "" : model.reads_mapping ? "mapped file" : "memory", has_read};
   const DeviceTimes& times = result.attention;
   return {count("load_ns", result.load_ns),
           count("first_token_ns", result.first_token_ns),
           count("peak_memory_bytes", result.peak_memory_bytes),
           number("weight_bytes_per_second", if_generation(result.work_rate())),
           number("read_bytes_per_second", if_generation(result.peak_rate())),
+          read_of,
           number("read_share", if_generation(share)),
           number("read_share_min", if_generation(low)),
           number("read_share_max", if_generation(high)),
@@ -314,7 +319,7 @@ std::string csv_header(const BenchModel& model) {
   std::string line;
   for (const Field& field : fields(model, {}))
     line += fmt::format("{}{}", line.empty() ? "" : ",", field.name);
-  for (const Field& field : more_fields({})) line += fmt::format(",{}", field.name);
+  for (const Field& field : more_fields({}, {})) line += fmt::format(",{}", field.name);
   return line + "\n";
 }
 
@@ -324,7 +329,7 @@ std::string csv_row(const BenchModel& model, const BenchResult& result) {
     if (!line.empty()) line += ',';
     line += csv_quote(field.text);
   }
-  for (const Field& field : more_fields(result)) {
+  for (const Field& field : more_fields(model, result)) {
     line += ',';
     line += csv_quote(field.text);
   }
@@ -341,10 +346,13 @@ std::string json_object(const BenchModel& model, const BenchResult& result) {
   for (const Field& field : fields(model, result))
     object +=
         fmt::format("    \"{}\": {},\n", field.name, field.quoted ? json_quote(field.text) : field.text);
+  const auto or_null = [](const Field& field) {
+    return field.text.empty() ? "null" : field.quoted ? json_quote(field.text) : field.text;
+  };
   object += fmt::format("    \"samples_ns\": [ {} ],\n", fmt::join(result.samples_ns, ", "));
   object += fmt::format("    \"samples_ts\": [ {:.6f} ]", fmt::join(result.samples_ts(), ", "));
-  for (const Field& field : more_fields(result))
-    object += fmt::format(",\n    \"{}\": {}", field.name, field.text.empty() ? "null" : field.text);
+  for (const Field& field : more_fields(model, result))
+    object += fmt::format(",\n    \"{}\": {}", field.name, or_null(field));
   object += fmt::format(",\n    \"samples_share\": [ {:.6f} ]\n", fmt::join(result.shares(), ", "));
   return object + "  }";
 }

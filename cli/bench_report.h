@@ -26,6 +26,7 @@ struct BenchModel {
   std::string kv_type;  // "f16"
   bool use_mmap = true;
   bool probed = false;               // the machine's limits were measured: the table has columns for them
+  bool reads_mapping = false;        // weights were compared with a plain read of the mapped file
   std::string multiply_instruction;  // "vpmaddubsw"
 };
 

@@ -132,10 +132,17 @@ class Probes {
  public:
   explicit Probes(bool wanted) : wanted_(wanted) {}
 
-  // Takes the probe's memory, where the test needs it and there is room. Call when the test has run once:
-  // what that took is then known.
-  void prepare(const BenchResult& result) {
-    if (!wanted_ || !result.is_generation() || read_ || refused_) return;
+  // Weights that are read where a file is mapped are compared with a plain read of that mapping, others with
+  // one of memory of the probe's own; that is taken where the test needs it and there is room. Call when the
+  // test has run once: what that took is then known.
+  void prepare(const Model& model, const BenchResult& result) {
+    if (!wanted_ || !result.is_generation()) return;
+    if (reads_mapping(model)) {
+      read_mapping_.emplace(model.mapped_weights());
+      return;
+    }
+    read_mapping_.reset();
+    if (read_ || refused_) return;
     const uint64_t before = peak_memory();
     constexpr uint64_t kSpare = uint64_t{256} << 20;
     if (available_memory() < ReadProbe::kBytes + kSpare) {
@@ -152,14 +159,19 @@ class Probes {
   double peak(const Model& model, const BenchResult& result, double seconds) {
     if (!wanted_) return 0;
     if (result.is_prompt()) return multiply_rate(model.kernels(), model.n_threads(), seconds);
-    return result.is_generation() && read_ ? read_->rate(model.kernels(), model.n_threads(), seconds) : 0;
+    std::optional<ReadProbe>& read = read_mapping_ ? read_mapping_ : read_;
+    return result.is_generation() && read ? read->rate(model.kernels(), model.n_threads(), seconds) : 0;
+  }
+
+  static bool reads_mapping(const Model& model) {
+    return model.mapped_weights().size() >= ReadProbe::kLeastBytes;
   }
 
   MemoryPeak& memory() { return memory_; }
 
  private:
   bool wanted_, refused_ = false;
-  std::optional<ReadProbe> read_;
+  std::optional<ReadProbe> read_, read_mapping_;
   MemoryPeak memory_;
 };
 
@@ -271,6 +283,7 @@ BenchModel describe(const Options& options, const Model& model) {
   out.kv_type = options.session.kv;
   out.use_mmap = !options.session.no_mmap;
   out.probed = !options.no_probe;
+  out.reads_mapping = Probes::reads_mapping(model);
   out.multiply_instruction = model.kernels().probe->multiply_name;
   return out;
 }
@@ -318,7 +331,7 @@ int run_bench(std::span<const std::string> arguments) {
       Test test(*model, &result, stop);
       test.warm_up();
       result.first_token_ns = load_ns + nanoseconds_since(start);
-      probes.prepare(result);
+      probes.prepare(*model, result);
       test.run(options.repetitions, &probes);
       result.peak_memory_bytes = std::max(load_bytes, memory.bytes());
       write_out(results.empty() ? format.header(description) : std::string(format.separator));

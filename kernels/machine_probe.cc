@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "quant/error.h"
 #include "quant/parallel.h"
 
 namespace quern {
@@ -18,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 // Read in a quarter of a millisecond, so that threads end together; the streams within are long enough for
 // the prefetchers.
 constexpr uint64_t kChunk = uint64_t{4} << 20;
+constexpr uint64_t kAlignment = 64;                // of what loops read
 constexpr double kPatience = 0.1;                  // seconds to wait for other threads
 constexpr uint64_t kMacsBetweenLooks = 1'000'000;  // some ten microseconds
 
@@ -62,13 +64,20 @@ ReadProbe::ReadProbe(int n_threads, uint64_t n_bytes)
     // Written, not read: pages that nobody wrote to are all one page of zeros.
     for (size_t i = begin; i < end; i += 4096) memory_.data()[i] = 1;
   });
+  bytes_ = {memory_.data(), memory_.size()};
+}
+
+ReadProbe::ReadProbe(std::span<const uint8_t> bytes) : memory_(0, "the read probe") {
+  QUERN_CHECK(bytes.size() >= 2 * kChunk);
+  const uint64_t skipped = (kAlignment - reinterpret_cast<uintptr_t>(bytes.data()) % kAlignment) % kAlignment;
+  bytes_ = bytes.subspan(skipped, (bytes.size() - skipped) / kChunk * kChunk);
 }
 
 double ReadProbe::rate(const KernelSet& kernels, int n_threads, double seconds) {
-  const uint64_t n_chunks = memory_.size() / kChunk;
+  const uint64_t n_chunks = bytes_.size() / kChunk;
   std::atomic<uint64_t> next{next_};
   const double rate = rate_of(n_threads, seconds, [&]() noexcept {
-    const uint64_t sum = kernels.probe->read(memory_.data() + next++ % n_chunks * kChunk, kChunk);
+    const uint64_t sum = kernels.probe->read(bytes_.data() + next++ % n_chunks * kChunk, kChunk);
     asm volatile("" ::"r"(sum));  // wanted: the read is not optimised away
     return kChunk;
   });

@@ -3,30 +3,35 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/host_memory.h"
 #include "kernels/kernel_set.h"
 
 namespace quern {
 
-// Bytes per second of a plain streaming read of memory in huge pages. Not thread-safe.
+// Bytes per second of a plain streaming read. Not thread-safe.
 class ReadProbe {
  public:
-  static constexpr uint64_t kBytes = uint64_t{1} << 30;  // far more than any cache
+  static constexpr uint64_t kBytes = uint64_t{1} << 30;         // far more than any cache
+  static constexpr uint64_t kLeastBytes = uint64_t{256} << 20;  // still more than most
 
-  // Takes n_bytes (rounded up to 4 MiB) and touches them with n_threads threads. Throws kResource when the
-  // memory is refused.
+  // Of memory in huge pages: takes n_bytes (rounded up to 4 MiB) and touches them with n_threads threads.
+  // Throws kResource when the memory is refused.
   explicit ReadProbe(int n_threads, uint64_t n_bytes = kBytes);
+  // Of bytes that are there and outlive the probe: a mapping, say. At least 8 MiB.
+  explicit ReadProbe(std::span<const uint8_t> bytes);
 
-  uint64_t bytes() const { return memory_.size(); }
+  uint64_t bytes() const { return bytes_.size(); }
 
   // With n_threads threads and the loop of `kernels`, measured for about `seconds`. Goes on where the last
   // call ended, so that nothing is still in a cache.
   double rate(const KernelSet& kernels, int n_threads, double seconds);
 
  private:
-  HostMemory memory_;
-  uint64_t next_ = 0;  // the chunk where the next call begins
+  HostMemory memory_;               // empty where the bytes are another's
+  std::span<const uint8_t> bytes_;  // whole chunks
+  uint64_t next_ = 0;               // the chunk where the next call begins
 };
 
 // Multiply-adds of int8 numbers per second, likewise.

@@ -189,6 +189,8 @@ MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
 
 void ModelLoader::plan_memory() {
   MemoryPlan plan;
+  bool all_in_place = true;
+  const uint8_t *first = nullptr, *last = nullptr;  // of what products read
   for (const TensorDeclaration& declaration : declared_) {
     const auto found = tensors_.find(declaration.name);
     if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
@@ -197,7 +199,13 @@ void ModelLoader::plan_memory() {
     // A file that was copied into memory is there already.
     const bool used_in_place = model_->file_->is_mapped() && memory.keeps_source;
     plan.weights += memory.allocated + (used_in_place ? found->second.n_bytes : 0);
+    if (use == MatrixUse::kGather) continue;
+    all_in_place = all_in_place && used_in_place && memory.allocated == 0;
+    const uint8_t *begin = found->second.data, *end = begin + found->second.n_bytes;
+    first = first == nullptr ? begin : std::min(first, begin);
+    last = last == nullptr ? end : std::max(last, end);
   }
+  if (all_in_place) model_->mapped_weights_ = {first, last};
   const auto session = [&](uint64_t context) {
     const HParams& h = model_->hparams_;
     return MemoryPlan{

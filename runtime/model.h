@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,9 @@ class Model {
   uint64_t n_params() const { return n_params_; }
   // Bytes read per decoded token: every tensor that is multiplied, once.
   uint64_t bytes_per_token() const;
+  // The part of the file that holds the tensors which products read where the file is mapped; empty where
+  // there is no mapping or some are read from copies.
+  std::span<const uint8_t> mapped_weights() const { return mapped_weights_; }
   // Multiply-adds per prefilled token: the layers' matrices; neither attention nor the output matrix.
   uint64_t macs_per_token() const;
 
@@ -92,6 +96,7 @@ class Model {
   KvType kv_ = KvType::kF16;
   double load_seconds_ = 0;
   uint64_t weight_bytes_ = 0, n_params_ = 0;
+  std::span<const uint8_t> mapped_weights_;
 };
 
 }  // namespace quern

@@ -117,6 +117,19 @@ TEST(BenchReport, MarkdownAddsTheLimitsBehindLlamaBenchsColumns) {
       << text;
 }
 
+TEST(BenchReport, NamesWhatAPlainReadReads) {
+  BenchModel model = mistral();
+  model.probed = model.reads_mapping = true;
+  BenchResult generation = limited(prompt_512());
+  generation.n_prompt = 0;
+  generation.n_gen = 128;
+  const std::string text = document(format("md"), model, {generation});
+  EXPECT_NE(text.find("peak: 2 threads; plain read of the mapped file 262.5 GB/s\n"), std::string::npos)
+      << text;
+  const nlohmann::json rows = nlohmann::json::parse(document(format("json"), model, {generation}));
+  EXPECT_EQ(rows[0]["read_of"], "mapped file");
+}
+
 TEST(BenchReport, JsonHasNullForWhatWasNotMeasured) {
   BenchResult both = limited(prompt_512());
   both.n_gen = 16;

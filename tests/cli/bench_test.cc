@@ -26,6 +26,7 @@ const std::vector<std::string> kMoreFields = {"load_ns",
                                               "peak_memory_bytes",
                                               "weight_bytes_per_second",
                                               "read_bytes_per_second",
+                                              "read_of",
                                               "read_share",
                                               "read_share_min",
                                               "read_share_max",
@@ -125,6 +126,8 @@ TEST_F(Bench, SharesAreOfLimitsMeasuredInTheSameRun) {
   EXPECT_TRUE(prompt["read_share"].is_null());
   EXPECT_EQ(generation["samples_share"].size(), 3u);
   EXPECT_GT(generation["read_share"], 0.0);
+  EXPECT_EQ(generation["read_of"], "memory");
+  EXPECT_TRUE(prompt["read_of"].is_null());
   EXPECT_TRUE(generation["multiply_share"].is_null());
   EXPECT_EQ(both["n_prompt"], 16);
   EXPECT_EQ(both["n_gen"], 4);

@@ -57,6 +57,15 @@ TEST_P(ProbeLoopsOf, MeasureAboutAsLongAsAsked) {
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(8 * 5));
 }
 
+TEST_P(ProbeLoopsOf, ReadMemoryThatIsThere) {
+  const HostMemory memory(17 << 20, "bytes");
+  for (const size_t begin : {0, 1, 64}) {
+    ReadProbe probe({memory.data() + begin, memory.size() - begin});
+    EXPECT_EQ(probe.bytes(), 16u << 20);
+    EXPECT_GT(probe.rate(set(), 2, 0.005), 1e6);
+  }
+}
+
 std::string set_name(const testing::TestParamInfo<size_t>& info) {
   return test::sets_and_twins()[info.param].set->name;
 }
