@@ -141,16 +141,17 @@ TEST_F(Bench, SharesAreOfLimitsMeasuredInTheSameRun) {
   EXPECT_LT(both["peak_memory_bytes"], 512 << 20) << "the probe's own memory does not count";
 }
 
-// Keys and values of 6000 tokens in f32, of 5 layers with 4 KV heads of 8 (stories260k), take 7.7 MB, and
+// Keys and values of 4000 tokens in f32, of 5 layers with 4 KV heads of 8 (stories260k), take 5.1 MB, and
 // only the first test's session has them.
 TEST_F(Bench, PeakMemoryIsOfEachTestAlone) {
-  const ProcessResult result = quern({"bench", model_, "-p", "6000,16", "-n", "0", "-r", "1", "--kv", "f32",
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep memory that was given back";
+  const ProcessResult result = quern({"bench", model_, "-p", "4000,16", "-n", "0", "-r", "1", "--kv", "f32",
                                       "-o", "json", "--no-probe", "-t", "1"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   if (result.err.find("/proc/self/clear_refs") != std::string::npos) GTEST_SKIP() << "one peak for all tests";
   const nlohmann::json rows = nlohmann::json::parse(result.out);
   ASSERT_EQ(rows.size(), 2u);
-  EXPECT_GT(rows[0]["peak_memory_bytes"], rows[1]["peak_memory_bytes"].get<int64_t>() + 4'000'000) << rows;
+  EXPECT_GT(rows[0]["peak_memory_bytes"], rows[1]["peak_memory_bytes"].get<int64_t>() + 2'500'000) << rows;
 }
 
 // bench has no --ctx: what it says of the context names what sets it.
