@@ -72,7 +72,8 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                   kMaxThreads, &options->n_threads);
   options->session.declare_device(parser);
   parser.choice("-o,--output", "Form of the table (default md)", formats, &options->format);
-  parser.flag("--no-probe", "Do not measure the machine's limits (the read takes 1 GiB)", &options->no_probe);
+  parser.flag("--no-probe", "Do not measure the machine's limits (the read takes up to 1 GiB)",
+              &options->no_probe);
   return parser.parse(with_long_options(arguments));
 }
 
@@ -163,9 +164,13 @@ class Probes {
     return result.is_generation() && read ? read->rate(model.kernels(), model.n_threads(), seconds) : 0;
   }
 
+  // A smaller one would stay in caches.
   static bool reads_mapping(const Model& model) {
-    return model.mapped_weights().size() >= ReadProbe::kLeastBytes;
+    return model.mapped_weights().size() >= uint64_t{256} << 20;
   }
+
+  // Before a model goes.
+  void let_go_of_model() { read_mapping_.reset(); }
 
   MemoryPeak& memory() { return memory_; }
 
@@ -339,6 +344,7 @@ int run_bench(std::span<const std::string> arguments) {
       flush_out();
       results.push_back(std::move(result));
     }
+    probes.let_go_of_model();
   }
   write_out(format.footer(description, results));
   if (!peaks_are_own && results.size() > 1) {

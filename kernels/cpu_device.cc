@@ -96,6 +96,8 @@ class CpuDevice final : public Device {
   void tell_about_fallback(DType dtype);
   QuantizedRows quantize(const CpuBuffer& x, size_t n);
   const uint8_t* pack_tiles(const ActivationTiles& tiles, const QuantizedRows& a, size_t n, size_t k);
+  void multiply_by_blocks(MatmulArgs shared, const CpuBuffer& x, size_t n, std::span<const Product> products,
+                          const ActivationTiles* tiles);
   void run_products(const MatmulArgs& block, size_t first_token, std::span<const Product> products,
                     IndexRange panels) const;
   size_t tokens_of_block(size_t n, uint64_t bytes_per_token) const;
@@ -262,30 +264,40 @@ size_t CpuDevice::elementwise_grain(size_t n_values) const {
 
 void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product> products, bool add) {
   if (n == 0) return;
-  size_t n_panels = 0;
-  uint64_t weight_bytes = 0;
-  bool quantized = false;
-  const ActivationTiles* tiles = nullptr;
-  for (const Product& product : products) {
-    const CpuMatrix& weight = cpu(*product.weight);
-    QUERN_CHECK(weight.columns() == x.width() && weight.rows() == product.y->width());
-    n_panels += count_panels(weight.rows());
-    weight_bytes += weight.bytes();
-    quantized = quantized || !weight.format().is_float();
-    const ActivationTiles* form = weight.kernel().tiles;
-    if (tiles != nullptr && form != nullptr && form != tiles) {
-      // The input is needed in two forms, and there is room for one: one product after the other.
-      for (const Product& one : products) matmul(x, n, {&one, 1}, add);
-      return;
-    }
-    if (form != nullptr) tiles = form;
-  }
   MatmulArgs shared{};
   shared.k = x.width();
   shared.add = add;
-  if (quantized) shared.a = quantize(cpu(x), n);
-  if (tiles != nullptr) shared.tiles = pack_tiles(*tiles, shared.a, n, shared.k);
+  for (const Product& product : products) {
+    const CpuMatrix& weight = cpu(*product.weight);
+    QUERN_CHECK(weight.columns() == x.width() && weight.rows() == product.y->width());
+    if (!weight.format().is_float() && shared.a.codes == nullptr) shared.a = quantize(cpu(x), n);
+  }
+  // All that read the same tiles at once; there is room for one form of them.
+  while (!products.empty()) {
+    const ActivationTiles* tiles = nullptr;
+    size_t n_products = 0;
+    for (; n_products < products.size(); ++n_products) {
+      const ActivationTiles* form = cpu(*products[n_products].weight).kernel().tiles;
+      if (form == nullptr) continue;
+      if (tiles != nullptr && form != tiles) break;
+      tiles = form;
+    }
+    multiply_by_blocks(shared, cpu(x), n, products.first(n_products), tiles);
+    products = products.subspan(n_products);
+  }
+}
 
+// shared: quantized activations, where some product reads them. tiles: the form that products read; or null.
+void CpuDevice::multiply_by_blocks(MatmulArgs shared, const CpuBuffer& x, size_t n,
+                                   std::span<const Product> products, const ActivationTiles* tiles) {
+  if (tiles != nullptr) shared.tiles = pack_tiles(*tiles, shared.a, n, shared.k);
+  size_t n_panels = 0;
+  uint64_t weight_bytes = 0;
+  for (const Product& product : products) {
+    n_panels += count_panels(cpu(*product.weight).rows());
+    weight_bytes += cpu(*product.weight).bytes();
+  }
+  const bool quantized = shared.a.codes != nullptr;
   const size_t k = shared.k, groups = k / kActivationGroup;
   const uint64_t token_bytes = tiles != nullptr ? tiles->bytes(kBlockTokens, k) / kBlockTokens
                                : quantized      ? k + groups * 12
@@ -298,7 +310,7 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
     const size_t token = item / n_chunks * block_tokens, panel = item % n_chunks * grain;
     MatmulArgs block = shared;
     block.n_tokens = std::min(block_tokens, n - token);
-    block.x = cpu(x).row(token);
+    block.x = x.row(token);
     if (quantized)
       block.a = {shared.a.codes + token * k, shared.a.scales + token * groups,
                  shared.a.sums + token * groups * 4};

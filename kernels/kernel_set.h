@@ -23,8 +23,9 @@ struct QuantizedRows {
   int16_t* sums;
 };
 
-// A second form of quantized activations, laid out as the tiles of a set's kernels read them. Packed once for
-// all products of an input; the bytes mean something to that set only.
+// A second form of quantized activations, laid out as the tiles of some of a set's kernels read them. Packed
+// once for all products of an input whose kernels name the same form; the bytes mean something to that set
+// only.
 struct ActivationTiles {
   size_t tokens;  // of a full tile
   size_t (*bytes)(size_t n_tokens, size_t k) noexcept;

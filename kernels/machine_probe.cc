@@ -67,7 +67,7 @@ ReadProbe::ReadProbe(int n_threads, uint64_t n_bytes)
   bytes_ = {memory_.data(), memory_.size()};
 }
 
-ReadProbe::ReadProbe(std::span<const uint8_t> bytes) : memory_(0, "the read probe") {
+ReadProbe::ReadProbe(std::span<const uint8_t> bytes) {
   QUERN_CHECK(bytes.size() >= 2 * kChunk);
   const uint64_t skipped = (kAlignment - reinterpret_cast<uintptr_t>(bytes.data()) % kAlignment) % kAlignment;
   bytes_ = bytes.subspan(skipped, (bytes.size() - skipped) / kChunk * kChunk);

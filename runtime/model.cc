@@ -187,10 +187,26 @@ MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
   return tensors_.contains("output.weight") ? MatrixUse::kGather : MatrixUse::kBoth;
 }
 
+// The longest stretch of memory from one multiplied matrix to another without a gathered one in between.
+std::span<const uint8_t> longest_run(std::vector<std::pair<const TensorView*, MatrixUse>> matrices) {
+  std::sort(matrices.begin(), matrices.end(),
+            [](const auto& a, const auto& b) { return a.first->data < b.first->data; });
+  std::span<const uint8_t> longest, run;
+  for (const auto& [tensor, use] : matrices) {
+    const uint8_t* const end = tensor->data + tensor->n_bytes;
+    if (use == MatrixUse::kGather)
+      run = {};
+    else
+      run = {run.empty() ? tensor->data : run.data(), end};
+    if (run.size() > longest.size()) longest = run;
+  }
+  return longest;
+}
+
 void ModelLoader::plan_memory() {
   MemoryPlan plan;
   bool all_in_place = true;
-  const uint8_t *first = nullptr, *last = nullptr;  // of what products read
+  std::vector<std::pair<const TensorView*, MatrixUse>> matrices;
   for (const TensorDeclaration& declaration : declared_) {
     const auto found = tensors_.find(declaration.name);
     if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
@@ -199,13 +215,12 @@ void ModelLoader::plan_memory() {
     // A file that was copied into memory is there already.
     const bool used_in_place = model_->file_->is_mapped() && memory.keeps_source;
     plan.weights += memory.allocated + (used_in_place ? found->second.n_bytes : 0);
-    if (use == MatrixUse::kGather) continue;
-    all_in_place = all_in_place && used_in_place && memory.allocated == 0;
-    const uint8_t *begin = found->second.data, *end = begin + found->second.n_bytes;
-    first = first == nullptr ? begin : std::min(first, begin);
-    last = last == nullptr ? end : std::max(last, end);
+    matrices.emplace_back(&found->second, use);
+    // Some last rows may be copied.
+    if (use != MatrixUse::kGather && (!used_in_place || memory.allocated >= found->second.n_bytes))
+      all_in_place = false;
   }
-  if (all_in_place) model_->mapped_weights_ = {first, last};
+  if (all_in_place) model_->mapped_weights_ = longest_run(std::move(matrices));
   const auto session = [&](uint64_t context) {
     const HParams& h = model_->hparams_;
     return MemoryPlan{

@@ -66,8 +66,9 @@ class Model {
   uint64_t n_params() const { return n_params_; }
   // Bytes read per decoded token: every tensor that is multiplied, once.
   uint64_t bytes_per_token() const;
-  // The part of the file that holds the tensors which products read where the file is mapped; empty where
-  // there is no mapping or some are read from copies.
+  // A part of the mapped file that products read where it is, the longest without a tensor that is only
+  // gathered (vectors and padding may lie in it); empty where the file is not mapped or a matrix is read from
+  // a copy. Lives as long as the model.
   std::span<const uint8_t> mapped_weights() const { return mapped_weights_; }
   // Multiply-adds per prefilled token: the layers' matrices; neither attention nor the output matrix.
   uint64_t macs_per_token() const;

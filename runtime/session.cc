@@ -50,14 +50,14 @@ uint64_t Session::scratch_memory(const HParams& h, uint64_t context, size_t micr
   const uint64_t n = clamp_micro_batch(micro_batch, context);
   const uint64_t q_dim = uint64_t{h.n_heads} * h.head_dim, kv_dim = uint64_t{h.n_kv_heads} * h.head_dim;
   const uint64_t per_token = 2 * uint64_t{h.dim} + 2 * q_dim + 2 * kv_dim + 2 * uint64_t{h.hidden_dim};
-  // The device keeps the widest input twice more, quantized: 11 / 8 bytes of a value, and 15 / 8 packed in
-  // tiles.
+  // The device keeps the widest input twice more, quantized: 11 / 8 bytes of a value, and up to 17 / 8 packed
+  // in tiles.
   const uint64_t widest = std::max({uint64_t{h.dim}, q_dim, uint64_t{h.hidden_dim}});
   const uint64_t attention =
       CpuAttention::scratch_bytes({h.n_heads, h.n_kv_heads, h.head_dim, h.rotary_dim, h.window},
                                   static_cast<size_t>(context), static_cast<size_t>(n), n_threads);
   const uint64_t logits = std::min<uint64_t>(n, kLogitRows) * h.vocab_size;
-  return (n * per_token + logits) * sizeof(float) + attention + n * widest * 13 / 4;
+  return (n * per_token + logits) * sizeof(float) + attention + n * widest * 7 / 2;
 }
 
 Session::Session(const Model& model, size_t micro_batch)

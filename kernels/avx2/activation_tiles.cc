@@ -88,8 +88,9 @@ void pack_pair_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out
   }
 }
 
-void pack_tile_of(size_t n_tokens, const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
-  switch (n_tokens) {
+// Packs the tile of up to four of the tokens_left tokens from `token` on.
+void pack_tile_of(size_t tokens_left, const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
+  switch (tokens_left) {
     case 1:
       return pack_tile<1>(a, token, k, out);
     case 2:
@@ -113,7 +114,7 @@ void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_
 }
 
 size_t pair_tile_bytes(size_t n_tokens, size_t k) noexcept {
-  return n_tokens * (k / 32) * PairBlock::kTokenGroupBytes;
+  return n_tokens * (k / 32) * PairBlock::kTokenBytes;
 }
 
 void pack_pair_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,

@@ -1,5 +1,5 @@
 // Activations as the AVX2 kernels read them. A tile is C tokens (1 to 4): for every group of 32 values a
-// block of 40 * C bytes that all formats read,
+// block of 40 * C bytes that all formats but one read,
 //
 //         0: 8 steps s of C x 4   codes k = 4s .. 4s+3
 //    32 * C: C x f32              da
@@ -47,7 +47,7 @@ struct TileSide {
 
 struct PairBlock {
   static constexpr size_t kStepBytes = 16;  // 16 steps of two codes
-  static constexpr size_t kTokenGroupBytes = 68, kScales = 256, kBytes = kTokenGroupBytes * kTileTokens;
+  static constexpr size_t kTokenBytes = 68, kScales = 256, kBytes = kTokenBytes * kTileTokens;
 };
 
 // Where both parts of some group of a tile stand.

@@ -20,6 +20,7 @@ using Block = PackedBlock<Q8_0>;
 template <size_t C, size_t P>
 QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_blocks,
                             const TilePosition& at, float* acc) noexcept {
+  static_assert(C < kTileTokens);
   using Tile = TileBlock<C>;
   Bits ones = _mm256_set1_epi16(1);
   pin(ones);
@@ -34,7 +35,6 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       const uint8_t* const panel_block = block + p * panel_stride;
       prefetch_weights<P, Block::kBytes>(panel_block, s);
       if (s == 7) prefetch_weights<P, Block::kBytes>(panel_block, 8);
-      if constexpr (C == kTileTokens) prefetch_activations<Tile>(a, s);
       const Codes w = Block::codes(panel_block, s);
       Bits magnitude[2] = {_mm256_abs_epi8(w.rows[0]), _mm256_abs_epi8(w.rows[1])};
       pin(magnitude[0], magnitude[1]);
@@ -144,14 +144,17 @@ QUERN_INLINE void add_pairs(const Codes& w, const uint8_t* a, Bits sum[2]) {
 
 // n_blocks blocks x 4 tokens, added to acc[4][16]. a: of the first block of a pair tile.
 template <class WeightBlock>
-QUERN_KERNEL void pair_loop(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+QUERN_KERNEL void tile_pairs(const uint8_t* block, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
   constexpr size_t C = kTileTokens;
   for (; n_blocks != 0; --n_blocks, block += WeightBlock::kBytes, a += PairBlock::kBytes) {
     Bits sum[C][2];
     QUERN_UNROLL
     for (size_t s = 0; s < 8; ++s) {
       const uint8_t* const step = a + 2 * PairBlock::kStepBytes * s;
-      if (WeightBlock::kBytes == Block::kBytes) prefetch_weights<1, Block::kBytes>(block, s);
+      if constexpr (WeightBlock::kBytes == Block::kBytes) {
+        prefetch_weights<1, Block::kBytes>(block, s);
+        if (s == 7) prefetch_weights<1, Block::kBytes>(block, 8);
+      }
       prefetch_activations<PairBlock>(a, s);
       const Codes even = WeightBlock::even(block, s);
       QUERN_UNROLL
@@ -189,8 +192,8 @@ struct PairActivations {
   static PairActivations of(const MatmulArgs& args) { return {args.tiles, args.k}; }
   // token is a multiple of kTileTokens, weight one of 32. Tiles of kTileTokens are pair tiles.
   TilePosition tile(size_t token, size_t width, size_t weight) const {
-    const size_t group_bytes = (width == kTileTokens ? PairBlock::kTokenGroupBytes : kMainBytes) * width;
-    return {tiles + token * (k / 32) * PairBlock::kTokenGroupBytes + weight / 32 * group_bytes, nullptr};
+    const size_t group_bytes = (width == kTileTokens ? PairBlock::kTokenBytes : kMainBytes) * width;
+    return {tiles + token * (k / 32) * PairBlock::kTokenBytes + weight / 32 * group_bytes, nullptr};
   }
 };
 
@@ -209,7 +212,7 @@ struct Kernel {
   static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
                    float* acc) noexcept {
     if constexpr (C == kTileTokens)
-      pair_loop<NarrowBlock>(blocks, n_blocks, at.block, acc);
+      tile_pairs<NarrowBlock>(blocks, n_blocks, at.block, acc);
     else
       tile_loop<C, P>(blocks, panel_stride, n_blocks, at, acc);
   }
@@ -220,8 +223,8 @@ struct Kernel {
       alignas(64) uint8_t wide[kChunkBlocks * WideBlock::kBytes];
       widen_blocks(blocks, n_blocks, wide);
       for (; t + kTileTokens <= n_tokens; t += kTileTokens)
-        pair_loop<WideBlock>(wide, n_blocks, a.tile(token + t, kTileTokens, weight).block,
-                             acc + t * kPanelRows);
+        tile_pairs<WideBlock>(wide, n_blocks, a.tile(token + t, kTileTokens, weight).block,
+                              acc + t * kPanelRows);
     }
     for_each_tile<Kernel>(blocks, n_blocks, a, token + t, n_tokens - t, weight, acc + t * kPanelRows);
   }

@@ -44,7 +44,7 @@ ALLOWED_STACK_ACCESSES = [
 # The functions whose inner loops must be fast: tiles of products, attention's scores and weighted sums.
 MARKED = re.compile(r"tile|score|weigh")
 FORBIDDEN = re.compile(r"v?rcp|v?rsqrt|vdpbf16ps|v?ldmxcsr|fxrstor|xrstor")
-MULTIPLY = re.compile(r"vpmaddubsw|vpdpbusd|vfn?madd")
+MULTIPLY = re.compile(r"vpmaddubsw|vpmaddwd|vpdpbusd|vfn?madd")
 # Control flow and padding: their operands are addresses, and every CPU has them.
 EVERYWHERE = re.compile(r"(notrack |bnd |rep[zn]? |data16 |cs )*(j|call|ret|nop|xchg +%ax,%ax|ud2)")
 # What g++ and clang put beside noexcept functions, the same for every instruction set: a pointer to the unwinder,

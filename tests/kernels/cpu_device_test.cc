@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <mutex>
 #include <numeric>
 
@@ -256,6 +257,50 @@ TEST(CpuDevice, MultipliesLikeTheDecodedWeightsInDouble) {
     };
     check(a, *ya, 33);
     check(b, *yb, 5);
+  }
+}
+
+// Kernels may read activations in different forms: products that share an input give what each gives alone.
+TEST(CpuDevice, MultipliesMatricesOfDifferentFormatsTogether) {
+  constexpr size_t kColumns = 512, kMost = 70;
+  std::vector<Tensor> tensors;
+  for (const DType dtype : {DType::Q4_0, DType::Q8_0, DType::F32, DType::Q8_0, DType::Q6_K, DType::F16})
+    tensors.push_back(
+        make_tensor(block_format(dtype), {33, kColumns}, static_cast<uint32_t>(tensors.size())));
+  const Tensor input = make_tensor(block_format(DType::F32), {kMost, kColumns}, 3);
+  std::vector<int32_t> ids(kMost);
+  std::iota(ids.begin(), ids.end(), 0);
+  for (const KernelSet* set : test::supported_sets()) {
+    const auto device = make_cpu_device(*set, 2);
+    const auto rows = device->load_matrix(input.view, MatrixUse::kGather);
+    const auto x = device->allocate(kMost, kColumns);
+    device->embed(*rows, ids, *x);
+    for (const size_t n : {1, 5, 70}) {
+      std::vector<std::unique_ptr<DeviceMatrix>> weights;
+      std::vector<std::unique_ptr<DeviceBuffer>> together, alone;
+      std::vector<Device::Product> products;
+      for (const Tensor& tensor : tensors) {
+        weights.push_back(device->load_matrix(tensor.view, MatrixUse::kProduct));
+        together.push_back(device->allocate(kMost, 33));
+        alone.push_back(device->allocate(kMost, 33));
+        products.push_back({weights.back().get(), together.back().get()});
+      }
+      for (const bool add : {false, true}) {
+        device->matmul(*x, n, products, add);
+        for (size_t i = 0; i < products.size(); ++i) {
+          const Device::Product one[] = {{weights[i].get(), alone[i].get()}};
+          device->matmul(*x, n, one, add);
+        }
+      }
+      for (size_t i = 0; i < products.size(); ++i)
+        for (size_t t = 0; t < n; ++t) {
+          std::vector<float> a(33), b(33);
+          device->read(*together[i], t, a);
+          device->read(*alone[i], t, b);
+          ASSERT_EQ(std::memcmp(a.data(), b.data(), 33 * sizeof(float)), 0)
+              << set->name << " matrix " << i << " token " << t << " of " << n;
+        }
+    }
   }
 }
 

@@ -73,7 +73,7 @@ constexpr Cpu kCpus[] = {
     {"ice_lake_to_zen4", true, true, true, false, true, true, "avx512"},
     {"alder_lake", true, true, true, true, false, false, "avxvnni"},
     {"sapphire_rapids", true, true, true, true, true, true, "avx512"},
-    {"avx512_hidden", true, true, true, true, true, false, "avxvnni"},
+    {"avx512_without_vnni", true, true, true, true, true, false, "avxvnni"},
     // The system or a hypervisor hides some: every set takes the AVX2 set's functions.
     {"without_fma", true, false, true, true, true, true, "scalar"},
     {"without_f16c", true, true, false, true, true, true, "scalar"},

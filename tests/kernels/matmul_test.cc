@@ -390,6 +390,10 @@ TEST_P(Matmul, EqualsScalarForEveryNumberOfBlocks) {
   for (const size_t n_blocks : {1, 2, 3, 4, 5, 8, 31, 32, 33, 65, 257})
     for (const size_t n_tokens : {1, 5, 34})
       expect_scalar_bits({17, columns(n_blocks), n_tokens}, static_cast<uint32_t>(n_blocks));
+  // Many tokens: codes may be taken apart for all of them, chunk by chunk.
+  for (const size_t n_blocks : {2, 16, 17, 33, 129})
+    for (const size_t n_tokens : {64, 67})
+      expect_scalar_bits({17, columns(n_blocks), n_tokens, true}, static_cast<uint32_t>(n_blocks));
 }
 
 TEST_P(Matmul, PartsOfTheRowsEqualTheWhole) {
@@ -411,8 +415,8 @@ TEST_P(Matmul, PartsOfTheRowsEqualTheWhole) {
 }
 
 TEST_P(Matmul, BlocksOfTokensEqualTheWhole) {
-  const Problem all = {35, columns(3), 87, true};
-  const size_t groups = all.k / 32, block = 32;  // a multiple of every set's tiles
+  const Problem all = {35, columns(3), 150, true};
+  const size_t groups = all.k / 32, block = 64;  // a multiple of every set's tiles
   const Bytes weights = make_weights(format(), all.rows, all.k, usual_blocks(format()), 8);
   Activations a = random_activations(all.n_tokens, all.k, 9);
   const std::vector<float> whole = multiply(kernel(), all, weights, a);

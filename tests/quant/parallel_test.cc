@@ -194,7 +194,7 @@ TEST(ThreadTeam, GetsOnBesideABusyThread) {
         for (uint64_t x = 1; !over; x = churn(x)) asm volatile("" ::"r"(x));
       });
       if (!all_cpus) bind_to({cpus.front()});
-      for (const int n_threads : {2, 3}) EXPECT_LT(do_jobs(n_threads, kJobs).wall, 30);
+      for (const int n_threads : {2, 3}) EXPECT_LT(do_jobs(n_threads, kJobs).wall, 10);
       over = true;
       busy.join();
     }).join();
