@@ -21,30 +21,21 @@
 // its lane (with int8 pairs, vpsignb and vpmaddubsw need half as many instructions again per product).
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels/avx2/avx2_ops.h"
+#include "kernels/avx2/code_pairs.h"
 #include "kernels/avx2/exp2q.h"
-
-// Loops over arrays of registers must be unrolled, or g++ keeps the arrays in memory.
-#if defined(__clang__)
-#define QUERN_UNROLL _Pragma("unroll")
-#else
-#define QUERN_UNROLL _Pragma("GCC unroll 16")
-#endif
-
-// Kernels stay functions of their own: inlined they would share registers with what calls them, and spill.
-#define QUERN_KERNEL __attribute__((noinline))
-#define QUERN_INLINE inline __attribute__((always_inline))
-#define QUERN_INLINED __attribute__((always_inline))  // of a lambda
+#include "kernels/avx2/lanes.h"
 
 namespace quern::avx2 {
 
 namespace {
 
-constexpr size_t kDirectRows = 8;         // up to so many rows read the cache where it lies
-constexpr size_t kDirectGroup = 4;        // rows that share one conversion in registers
-constexpr size_t kDenseGroup = 6;         // rows x two vectors of a tile in scratch
-constexpr size_t kSlabDims = 16;          // dims of a tile's values that are converted at once
-constexpr size_t kPanelBlockBytes = 544;  // 16 keys, 32 dims of Q8_0
+constexpr size_t kDirectRows = 8;   // up to so many rows read the cache where it lies
+constexpr size_t kDirectGroup = 4;  // rows that share one conversion in registers
+constexpr size_t kDenseGroup = 6;   // rows x two vectors of a tile in scratch
+constexpr size_t kSlabDims = 16;    // dims of a tile's values that are converted at once
 constexpr size_t kCacheLine = 64;
 
 // Valid keys [begin, end) of a row within a tile, counted from the tile's first key. Empty: begin == end.
@@ -63,8 +54,7 @@ struct State {
   float* lanes;            // [n_rows, 16]
   float* alpha;            // [n_rows], of the tile
   Range* ranges;           // [n_rows], of the tile
-  float* keys;             // a block of keys, converted
-  float* key_scales;       // Q8_0: [head_dim / 32, 16]
+  float* keys;             // a block of keys, converted; Q8_0: WideBlocks, which take no more
   float* values;           // [kAttentionTile, kSlabDims]
   float* value_scales;     // Q8_0: [kAttentionTile, head_dim / 32], of the tile
   float *acc, *m, *l;      // the part
@@ -84,46 +74,28 @@ class Carver {
   float* next_;
 };
 
-// A hint: the address need not be valid.
-QUERN_INLINE void prefetch(const void* address) {
-  _mm_prefetch(static_cast<const char*>(address), _MM_HINT_T0);
-}
-
-QUERN_INLINE __m256i load_bits(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-struct F16 {
-  using Bits = uint16_t;
-  static __m256 load(const Bits* x) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
-  }
-  static float load_one(const Bits* x) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(*x))); }
-};
-
-struct F32 {
-  using Bits = float;
-  static __m256 load(const Bits* x) { return _mm256_loadu_ps(x); }
-  static float load_one(const Bits* x) { return *x; }
-};
+QUERN_INLINE uint8_t* bytes_of(float* x) { return reinterpret_cast<uint8_t*>(x); }
 
 // --- scores ---
 
 // Scores of kBlocks neighbouring blocks of 16 keys for kRows rows. q: of the first row. ahead: prefetched; as
 // many bytes as the keys take.
 template <class T, size_t kRows, size_t kBlocks, bool kPrefetch>
-QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits* ahead, const float* q,
-                               size_t head_dim, float* scores) {
+QUERN_KERNEL void score_floats(const uint8_t* k, const uint8_t* ahead, const float* q, size_t head_dim,
+                               float* scores) {
   __m256 s[kRows][kBlocks][2];
   QUERN_UNROLL
   for (size_t r = 0; r < kRows; ++r) {
     QUERN_UNROLL
     for (size_t b = 0; b < kBlocks; ++b) s[r][b][0] = s[r][b][1] = _mm256_setzero_ps();
   }
-  const size_t block_stride = head_dim * kKvBlockKeys;
+  constexpr size_t kDimBytes = kKvBlockKeys * T::kBytes;
+  const size_t block_bytes = head_dim * kDimBytes;
   const auto add_dim = [&](size_t d) QUERN_INLINED {
     QUERN_UNROLL
     for (size_t b = 0; b < kBlocks; ++b) {
-      const size_t at = b * block_stride + d * kKvBlockKeys;
-      const __m256 low = T::load(k + at), high = T::load(k + at + 8);
+      const uint8_t* const keys = k + b * block_bytes + d * kDimBytes;
+      const __m256 low = T::load8(keys), high = T::load8(keys + 8 * T::kBytes);
       QUERN_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
         const __m256 query = _mm256_broadcast_ss(q + r * head_dim + d);
@@ -132,12 +104,12 @@ QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits
       }
     }
   };
-  constexpr size_t kLineDims = kCacheLine / (kKvBlockKeys * sizeof(typename T::Bits));  // F16: 2, F32: 1
+  constexpr size_t kLineDims = kCacheLine / kDimBytes;  // F16: 2, F32: 1
   size_t d = 0;
   for (; d + kLineDims <= head_dim; d += kLineDims) {
     if (kPrefetch) {
       QUERN_UNROLL
-      for (size_t b = 0; b < kBlocks; ++b) prefetch(ahead + b * block_stride + d * kKvBlockKeys);
+      for (size_t b = 0; b < kBlocks; ++b) prefetch(ahead + b * block_bytes + d * kDimBytes);
     }
     QUERN_UNROLL
     for (size_t i = 0; i < kLineDims; ++i) add_dim(d + i);
@@ -154,93 +126,39 @@ QUERN_KERNEL void score_floats(const typename T::Bits* k, const typename T::Bits
   }
 }
 
-// Int16 pairs of codes from four int8 codes in each lane: 0 and 2, 1 and 3.
-QUERN_INLINE __m256i even_codes(__m256i codes) { return _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8); }
-QUERN_INLINE __m256i odd_codes(__m256i codes) { return _mm256_srai_epi16(codes, 8); }
-
-// Tells the compiler that registers' values are used and changed here: g++ 12 otherwise hoists loads until it
-// has to spill.
-QUERN_INLINE void pin(__m256i& a, __m256i& b) { asm volatile("" : "+x"(a), "+x"(b)); }
-
-// 16 keys of Q8_0 as the cache has them: a panel.
-struct PackedKeys {
-  const uint8_t* panel;
-  const uint8_t* ahead;  // prefetched
-
-  QUERN_INLINE void prefetch_step(size_t block, size_t step) const {
-    prefetch(ahead + block * kPanelBlockBytes + 64 * step);
-  }
-  // Of 8 keys, four dims.
-  QUERN_INLINE __m256i codes(size_t block, size_t step, size_t half) const {
-    return load_bits(panel + block * kPanelBlockBytes + 32 + 64 * step + 32 * half);
-  }
-  QUERN_INLINE __m256i even(size_t block, size_t step, size_t half) const {
-    return even_codes(codes(block, step, half));
-  }
-  QUERN_INLINE __m256i odd(size_t block, size_t step, size_t half) const {
-    return odd_codes(codes(block, step, half));
-  }
-  QUERN_INLINE __m256 scales(size_t block, size_t half) const {
-    return F16::load(reinterpret_cast<const uint16_t*>(panel + block * kPanelBlockBytes + 16 * half));
-  }
-};
-
-// The same in scratch.
-struct ExpandedKeys {
-  const int16_t* pairs;  // [head_dim / 32, 8 steps, even and odd, 16 keys, 2]
-  const float* d;        // [head_dim / 32, 16 keys]
-
-  QUERN_INLINE void prefetch_step(size_t, size_t) const {}
-  QUERN_INLINE __m256i even(size_t block, size_t step, size_t half) const {
-    return load_bits(pairs + (block * 8 + step) * 64 + 16 * half);
-  }
-  QUERN_INLINE __m256i odd(size_t block, size_t step, size_t half) const {
-    return load_bits(pairs + (block * 8 + step) * 64 + 32 + 16 * half);
-  }
-  QUERN_INLINE __m256 scales(size_t block, size_t half) const {
-    return _mm256_loadu_ps(d + block * kKvBlockKeys + 8 * half);
-  }
-};
-
-QUERN_INLINE __m256i broadcast_pair(const int16_t* codes) {
-  int32_t bits;
-  __builtin_memcpy(&bits, codes, sizeof bits);
-  return _mm256_set1_epi32(bits);
-}
-
 // Adds two codes of 16 keys times two of each row's. q: row stride head_dim.
 template <size_t kRows>
-QUERN_INLINE void add_pairs(__m256i low, __m256i high, const int16_t* q, size_t head_dim,
-                            __m256i sum[kRows][2]) {
+QUERN_INLINE void add_pairs(const Codes& keys, const int16_t* q, size_t head_dim, Bits sum[kRows][2]) {
+  Bits low = keys.rows[0], high = keys.rows[1];
   pin(low, high);
   QUERN_UNROLL
   for (size_t r = 0; r < kRows; ++r) {
-    const __m256i query = broadcast_pair(q + r * head_dim);
+    const Bits query = broadcast4(q + r * head_dim);
     sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(low, query));
     sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(high, query));
     pin(sum[r][0], sum[r][1]);
   }
 }
 
-// Scores of 16 keys of Q8_0 for kRows rows.
-template <class Keys, size_t kRows>
-QUERN_KERNEL void score_codes(const Keys& keys_in, const int16_t* q, const float* q_scales, size_t head_dim,
-                              float* scores) {
-  const Keys keys = keys_in;
+// Scores of 16 keys of Q8_0 for kRows rows. panel: head_dim / 32 NarrowBlocks or WideBlocks. ahead:
+// prefetched; as many bytes as the keys take.
+template <class Block, size_t kRows, bool kPrefetch>
+QUERN_KERNEL void score_codes(const uint8_t* panel, const uint8_t* ahead, const int16_t* q,
+                              const float* q_scales, size_t head_dim, float* scores) {
   const size_t n_blocks = head_dim / kKvGroup;
-  for (size_t block = 0; block < n_blocks; ++block, q += kKvGroup) {
-    __m256i sum[kRows][2];
+  for (size_t block = 0; block < n_blocks; ++block, panel += Block::kBytes, q += kKvGroup) {
+    Bits sum[kRows][2];
     QUERN_UNROLL
     for (size_t r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
     QUERN_UNROLL
     for (size_t step = 0; step < 8; ++step) {
-      keys.prefetch_step(block, step);
-      add_pairs<kRows>(keys.even(block, step, 0), keys.even(block, step, 1), q + 4 * step, head_dim, sum);
-      add_pairs<kRows>(keys.odd(block, step, 0), keys.odd(block, step, 1), q + 4 * step + 2, head_dim, sum);
+      if (kPrefetch) prefetch(ahead + block * Block::kBytes + 64 * step);
+      add_pairs<kRows>(Block::even(panel, step), q + 4 * step, head_dim, sum);
+      add_pairs<kRows>(Block::odd(panel, step), q + 4 * step + 2, head_dim, sum);
     }
     QUERN_UNROLL
     for (size_t half = 0; half < 2; ++half) {
-      const __m256 d = keys.scales(block, half);
+      const __m256 d = Block::scale(panel, half);
       QUERN_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
         float* out = scores + r * kAttentionTile + 8 * half;
@@ -262,10 +180,10 @@ float horizontal_max(__m256 x) {
 
 // Lane i of the result is all ones where range.begin <= first_lane + i < range.end.
 __m256 lanes_within(size_t first_lane, Range range) {
-  const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                                        _mm256_set1_epi32(static_cast<int>(first_lane)));
-  const __m256i too_low = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(range.begin)), lane);
-  const __m256i below_end = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(range.end)), lane);
+  const Bits lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                     _mm256_set1_epi32(static_cast<int>(first_lane)));
+  const Bits too_low = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(range.begin)), lane);
+  const Bits below_end = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(range.end)), lane);
   return _mm256_castsi256_ps(_mm256_andnot_si256(too_low, below_end));
 }
 
@@ -309,14 +227,16 @@ void softmax_row(Range range, float* p, float* lanes, float* m, float* alpha) {
 // Values of a tile from some dim on, as floats or f16.
 template <class T>
 struct FloatValues {
-  static constexpr size_t kElementBytes = sizeof(typename T::Bits);
-  const typename T::Bits* v;
-  size_t stride;  // from key to key
+  static constexpr size_t kElementBytes = T::kBytes;
+  const uint8_t* v;
+  size_t stride;  // from key to key, in elements
 
-  QUERN_INLINE FloatValues at(size_t key, size_t d) const { return {v + key * stride + d, stride}; }
-  QUERN_INLINE void next_key() { v += stride; }
-  QUERN_INLINE __m256 load(size_t i) const { return T::load(v + 8 * i); }
-  QUERN_INLINE float load_one() const { return T::load_one(v); }
+  QUERN_INLINE FloatValues at(size_t key, size_t d) const {
+    return {v + (key * stride + d) * T::kBytes, stride};
+  }
+  QUERN_INLINE void next_key() { v += stride * T::kBytes; }
+  QUERN_INLINE __m256 load8(size_t i) const { return T::load8(v + 8 * i * T::kBytes); }
+  QUERN_INLINE float load1() const { return T::load1(v); }
 };
 
 struct CodeValues {
@@ -335,9 +255,8 @@ struct CodeValues {
     scales += head_dim / kKvGroup;
   }
   // Dims from a multiple of 32 on; or fewer than 32 within one group.
-  QUERN_INLINE __m256 load(size_t i) const {
-    const __m256i wide =
-        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + 8 * i)));
+  QUERN_INLINE __m256 load8(size_t i) const {
+    const Bits wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + 8 * i)));
     return _mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_broadcast_ss(scales + i / 4));
   }
 };
@@ -360,7 +279,7 @@ QUERN_KERNEL void weigh(const Values& values_in, const uint8_t* ahead, size_t n_
     if constexpr (kVectors <= kRows) {
       __m256 v[kVectors];
       QUERN_UNROLL
-      for (size_t i = 0; i < kVectors; ++i) v[i] = values.load(i);
+      for (size_t i = 0; i < kVectors; ++i) v[i] = values.load8(i);
       QUERN_UNROLL
       for (size_t r = 0; r < kRows; ++r) {
         const __m256 weight = _mm256_broadcast_ss(p + r * kAttentionTile + j);
@@ -373,7 +292,7 @@ QUERN_KERNEL void weigh(const Values& values_in, const uint8_t* ahead, size_t n_
       for (size_t r = 0; r < kRows; ++r) weights[r] = _mm256_broadcast_ss(p + r * kAttentionTile + j);
       QUERN_UNROLL
       for (size_t i = 0; i < kVectors; ++i) {
-        const __m256 v = values.load(i);
+        const __m256 v = values.load8(i);
         QUERN_UNROLL
         for (size_t r = 0; r < kRows; ++r) a[r][i] = _mm256_fmadd_ps(weights[r], v, a[r][i]);
       }
@@ -449,7 +368,7 @@ void weigh_ranges(const Values& values, const uint8_t* ahead, bool full, const R
 template <class T>
 void weigh_one_dim(const FloatValues<T>& values, Range range, const float* p, float alpha, float* acc) {
   float a = *acc * alpha;
-  for (size_t j = range.begin; j < range.end; ++j) a = __builtin_fmaf(p[j], values.at(j, 0).load_one(), a);
+  for (size_t j = range.begin; j < range.end; ++j) a = __builtin_fmaf(p[j], values.at(j, 0).load1(), a);
   *acc = a;
 }
 
@@ -503,12 +422,9 @@ bool sees_block(const State& state, size_t row, size_t n, size_t block) {
 template <class T>
 struct FloatCache {
   using Values = FloatValues<T>;
-  using Bits = typename T::Bits;
 
   static void prepare_tile(const Tile&, const State&) {}
-  static Values values(const Tile& tile, const State& state) {
-    return {reinterpret_cast<const Bits*>(tile.v), state.head_dim};
-  }
+  static Values values(const Tile& tile, const State& state) { return {tile.v, state.head_dim}; }
   // Few rows: scores straight from the cache.
   static void score_direct(const Tile& tile, const State& state) {
     for_row_groups<kDirectGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
@@ -521,8 +437,12 @@ struct FloatCache {
   }
   // Many rows: one block, through scratch.
   static void score_dense(const Tile& tile, const State& state, size_t block) {
-    const Bits* k = reinterpret_cast<const Bits*>(tile.k) + block * state.head_dim * kKvBlockKeys;
-    const float* keys = expand(k, state.head_dim * kKvBlockKeys, state.keys);
+    const size_t n = state.head_dim * kKvBlockKeys;
+    const uint8_t* keys = tile.k + block * n * T::kBytes;
+    if constexpr (!std::is_same_v<T, F32>) {
+      for (size_t i = 0; i < n; i += 8) _mm256_storeu_ps(state.keys + i, T::load8(keys + i * T::kBytes));
+      keys = bytes_of(state.keys);
+    }
     for_row_groups<kDenseGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
       if (!tile.full && !sees_block(state, row, kRows, block)) return;
       score_floats<F32, kRows, 1, false>(keys, nullptr, state.q + row * state.head_dim, state.head_dim,
@@ -533,16 +453,10 @@ struct FloatCache {
  private:
   template <size_t kRows, size_t kBlocks>
   static void score_some(const Tile& tile, const State& state, size_t row, size_t block) {
-    const size_t at = block * state.head_dim * kKvBlockKeys;
-    score_floats<T, kRows, kBlocks, true>(reinterpret_cast<const Bits*>(tile.k) + at,
-                                          reinterpret_cast<const Bits*>(tile.v) + at,
-                                          state.q + row * state.head_dim, state.head_dim,
+    const size_t at = block * state.head_dim * kKvBlockKeys * T::kBytes;
+    score_floats<T, kRows, kBlocks, true>(tile.k + at, tile.v + at, state.q + row * state.head_dim,
+                                          state.head_dim,
                                           state.p + row * kAttentionTile + block * kKvBlockKeys);
-  }
-  static const float* expand(const float* k, size_t, float*) { return k; }
-  static const float* expand(const uint16_t* k, size_t n, float* out) {
-    for (size_t i = 0; i < n; i += 8) _mm256_storeu_ps(out + i, F16::load(k + i));
-    return out;
   }
 };
 
@@ -552,49 +466,37 @@ struct CodeCache {
   // The scales of a tile's values as floats.
   static void prepare_tile(const Tile& tile, const State& state) {
     const size_t n = kAttentionTile * (state.head_dim / kKvGroup);
-    const auto* d = reinterpret_cast<const uint16_t*>(tile.v + kAttentionTile * state.head_dim);
-    for (size_t i = 0; i < n; i += 8) _mm256_storeu_ps(state.value_scales + i, F16::load(d + i));
+    const uint8_t* d = tile.v + kAttentionTile * state.head_dim;
+    for (size_t i = 0; i < n; i += 8) _mm256_storeu_ps(state.value_scales + i, load_f16(d + 2 * i));
   }
   static Values values(const Tile& tile, const State& state) {
     return {reinterpret_cast<const int8_t*>(tile.v), state.value_scales, state.head_dim, 0};
   }
   static void score_direct(const Tile& tile, const State& state) {
-    const size_t block_bytes = state.head_dim / kKvGroup * kPanelBlockBytes;
+    const size_t panel_bytes = state.head_dim / kKvGroup * NarrowBlock::kBytes;
     for_row_groups<kDirectGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
       for (size_t block = tile.begin / kKvBlockKeys; block * kKvBlockKeys < tile.end; ++block)
-        score_group<PackedKeys, kRows>({tile.k + block * block_bytes, tile.v + block * block_bytes}, state,
-                                       row, block);
+        score_some<NarrowBlock, kRows, true>(tile.k + block * panel_bytes, tile.v + block * panel_bytes,
+                                             state, row, block);
     });
   }
   static void score_dense(const Tile& tile, const State& state, size_t block) {
-    int16_t* const codes = reinterpret_cast<int16_t*>(state.keys);
-    const size_t n_groups = state.head_dim / kKvGroup;
-    const uint8_t* panel = tile.k + block * n_groups * kPanelBlockBytes;
-    for (size_t group = 0; group < n_groups; ++group, panel += kPanelBlockBytes) {
-      const auto* d = reinterpret_cast<const uint16_t*>(panel);
-      _mm256_storeu_ps(state.key_scales + group * 16, F16::load(d));
-      _mm256_storeu_ps(state.key_scales + group * 16 + 8, F16::load(d + 8));
-      for (size_t step = 0; step < 8; ++step) {
-        int16_t* const out = codes + (group * 8 + step) * 64;
-        for (size_t half = 0; half < 2; ++half) {
-          const __m256i four = load_bits(panel + 32 + 64 * step + 32 * half);
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * half), even_codes(four));
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 + 16 * half), odd_codes(four));
-        }
-      }
-    }
+    const size_t n_blocks = state.head_dim / kKvGroup;
+    uint8_t* const wide = bytes_of(state.keys);
+    widen_blocks(tile.k + block * n_blocks * NarrowBlock::kBytes, n_blocks, wide);
     for_row_groups<kDirectGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
       if (!tile.full && !sees_block(state, row, kRows, block)) return;
-      score_group<ExpandedKeys, kRows>({codes, state.key_scales}, state, row, block);
+      score_some<WideBlock, kRows, false>(wide, nullptr, state, row, block);
     });
   }
 
  private:
-  template <class Keys, size_t kRows>
-  static void score_group(const Keys& keys, const State& state, size_t row, size_t block) {
-    score_codes<Keys, kRows>(keys, state.q_codes + row * state.head_dim,
-                             state.q_scales + row * (state.head_dim / kKvGroup), state.head_dim,
-                             state.p + row * kAttentionTile + block * kKvBlockKeys);
+  template <class Block, size_t kRows, bool kPrefetch>
+  static void score_some(const uint8_t* panel, const uint8_t* ahead, const State& state, size_t row,
+                         size_t block) {
+    score_codes<Block, kRows, kPrefetch>(panel, ahead, state.q_codes + row * state.head_dim,
+                                         state.q_scales + row * (state.head_dim / kKvGroup), state.head_dim,
+                                         state.p + row * kAttentionTile + block * kKvBlockKeys);
   }
 };
 
@@ -633,13 +535,13 @@ template <class Cache>
 void weigh_dense(const Tile& tile, const State& state) {
   const typename Cache::Values values = Cache::values(tile, state);
   const size_t head_dim = state.head_dim;
-  const FloatValues<F32> slab{state.values, kSlabDims};
+  const FloatValues<F32> slab{bytes_of(state.values), kSlabDims};
   const auto some = [&]<size_t kVectors>(size_t d) {
     for (size_t j = tile.begin; j < tile.end; ++j) {
       const auto from = values.at(j, d);
       QUERN_UNROLL
       for (size_t i = 0; i < kVectors; ++i)
-        _mm256_storeu_ps(state.values + j * kSlabDims + 8 * i, from.load(i));
+        _mm256_storeu_ps(state.values + j * kSlabDims + 8 * i, from.load8(i));
     }
     for_row_groups<kDenseGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
       weigh_ranges<FloatValues<F32>, kRows, kVectors, false>(
@@ -681,13 +583,6 @@ void attend_tile(const Tile& tile, const State& state) {
 }
 
 // --- one segment ---
-
-float fold16(const float* lanes) {
-  const __m256 eight = _mm256_add_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8));
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
 
 // y = x * scale; y may be x.
 void multiply(const float* x, float scale, size_t n, float* y) {
@@ -737,7 +632,6 @@ State prepare(const AttentionArgs& args, float* part) {
   if (args.type == KvType::kQ8_0) {
     int16_t* const codes = reinterpret_cast<int16_t*>(carver.floats(n_rows * n / 2));
     float* const scales = carver.floats(n_rows * (n / kKvGroup));
-    state.key_scales = carver.floats(n / kKvGroup * kKvBlockKeys);
     state.value_scales = carver.floats(n / kKvGroup * kAttentionTile);
     quantize_queries(q, n_rows, n, carver, codes, scales);
     state.q_codes = codes;
@@ -789,7 +683,9 @@ void attend_segment_as(const AttentionArgs& args, size_t segment, float* part) {
     find_ranges(args, first, state);
     attend_tile<Cache>(tile, state);
   }
-  for (size_t row = 0; row < state.n_rows; ++row) state.l[row] = fold16(state.lanes + row * 16);
+  for (size_t row = 0; row < state.n_rows; ++row)
+    state.l[row] =
+        fold16(_mm256_loadu_ps(state.lanes + row * 16), _mm256_loadu_ps(state.lanes + row * 16 + 8));
 }
 
 }  // namespace
