@@ -262,7 +262,9 @@ QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* gr
 
 struct F32 {
   static constexpr size_t kBytes = 4;
-  QUERN_INLINE static __m256 load8(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
+  QUERN_INLINE static __m256 load8(const uint8_t* p) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  }
   QUERN_INLINE static float load1(const uint8_t* p) {
     float x;
     __builtin_memcpy(&x, p, sizeof x);
