@@ -12,3 +12,4 @@
 // Kernels stay functions of their own: inlined into the walk they would share its registers and spill.
 #define QUERN_KERNEL __attribute__((noinline))
 #define QUERN_INLINE inline __attribute__((always_inline))
+#define QUERN_INLINED __attribute__((always_inline))  // of a lambda

@@ -1,4 +1,5 @@
-// What the AVX2 matmul kernels share: the walk over panels, tokens and k, and a step of a product.
+// What the AVX2 matmul kernels share beside the walk (panel_walk.h): how activations are found, one or two
+// tokens in several streams, and a step of a product.
 //
 // Everything is anonymous (see unpack.h). Included by kernels/avx2/matmul_*.cc only.
 #pragma once
@@ -7,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/avx2/activation_tiles.h"
+#include "kernels/avx2/panel_walk.h"
 #include "kernels/avx2/unpack.h"
 #include "kernels/kernel_set.h"
 
@@ -16,6 +18,7 @@ namespace {
 // Tokens that all panels see before the next ones come: 32 KB of sums on the stack, a few lines of which are
 // in use at a time. A panel is taken apart once for them.
 constexpr size_t kSlabTokens = 512;
+static_assert(kTileTokens == kWalkTileTokens);
 
 // Activations of some tokens from some weight on.
 struct FloatActivations {
@@ -94,39 +97,6 @@ QUERN_INLINE void add_scaled(Bits dot, __m256 p, float* sum) {
   _mm256_storeu_ps(sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), p, _mm256_loadu_ps(sum)));
 }
 
-// Writes the sums of 16 rows and n_tokens tokens to y, rows below args.row_end only.
-inline void store_panel(const MatmulArgs& args, size_t row, size_t token, size_t n_tokens,
-                        const float* acc) noexcept {
-  const size_t n_rows = args.row_end - row;
-  for (size_t t = 0; t < n_tokens; ++t, acc += kPanelRows) {
-    float* y = args.y + (token + t) * args.y_stride + row;
-    if (n_rows >= kPanelRows) {
-      for (size_t r = 0; r < kPanelRows; r += 8) {
-        const __m256 dot = _mm256_loadu_ps(acc + r);
-        _mm256_storeu_ps(y + r, args.add ? _mm256_add_ps(_mm256_loadu_ps(y + r), dot) : dot);
-      }
-    } else {
-      for (size_t r = 0; r < n_rows; ++r) y[r] = args.add ? y[r] + acc[r] : acc[r];
-    }
-  }
-}
-
-// Calls Kernel::tile<C, 1> for all of n_tokens, four at a time. acc: [n_tokens, 16].
-template <class Kernel, class Activations>
-void for_each_tile(const uint8_t* weights, size_t n_blocks, const Activations& a, size_t token,
-                   size_t n_tokens, size_t weight, float* acc) noexcept {
-  size_t t = 0;
-  for (; t + kTileTokens <= n_tokens; t += kTileTokens)
-    Kernel::template tile<4, 1>(weights, 0, n_blocks, a.tile(token + t, 4, weight), acc + t * kPanelRows);
-  const size_t rest = n_tokens - t;
-  if (rest == 0) return;
-  const auto tile = a.tile(token + t, rest, weight);
-  acc += t * kPanelRows;
-  if (rest == 1) Kernel::template tile<1, 1>(weights, 0, n_blocks, tile, acc);
-  if (rest == 2) Kernel::template tile<2, 1>(weights, 0, n_blocks, tile, acc);
-  if (rest == 3) Kernel::template tile<3, 1>(weights, 0, n_blocks, tile, acc);
-}
-
 // All of args' rows but some last ones for kTokens tokens in all, in kStreams runs of panels side by side;
 // returns the first row that is left. A core gets more from memory when it reads several places at once.
 // Kernel::tile<C, P>(panel, panel_stride, n_blocks, tile, acc) multiplies P panels that lie panel_stride
@@ -148,33 +118,6 @@ size_t walk_streams(const MatmulArgs& args) noexcept {
   return args.row_begin + run * kStreams * kPanelRows;
 }
 
-// The walk. A panel's k is cut into chunks that stay in the caches of a core (Kernel::kChunkBlocks) while the
-// tokens pass over them four at a time, so that weights come from memory once; what a chunk adds is kept in
-// `acc` between chunks, which changes no bit. Kernel: Activations, kBlockWeights, kBlockBytes (of a panel
-// block), kChunkBlocks, and
-//   accumulate(blocks, n_blocks, activations, token, n_tokens, weight, acc)
-// for n_tokens from `token` on and n_blocks <= kChunkBlocks from `weight` on; acc: [n_tokens, 16].
-template <class Kernel>
-void walk_panels(const MatmulArgs& args) noexcept {
-  alignas(64) float acc[kSlabTokens * kPanelRows];
-  const size_t n_blocks = args.k / Kernel::kBlockWeights;
-  const auto activations = Kernel::Activations::of(args);
-  for (size_t token = 0; token < args.n_tokens; token += kSlabTokens) {
-    const size_t n_tokens = args.n_tokens - token < kSlabTokens ? args.n_tokens - token : kSlabTokens;
-    for (size_t row = args.row_begin; row < args.row_end; row += kPanelRows) {
-      const uint8_t* panel = args.weights + row / kPanelRows * n_blocks * Kernel::kBlockBytes;
-      __builtin_memset(acc, 0, n_tokens * kPanelRows * sizeof(float));
-      for (size_t block = 0; block < n_blocks; block += Kernel::kChunkBlocks) {
-        const size_t left = n_blocks - block;
-        Kernel::accumulate(panel + block * Kernel::kBlockBytes,
-                           left < Kernel::kChunkBlocks ? left : Kernel::kChunkBlocks, activations, token,
-                           n_tokens, block * Kernel::kBlockWeights, acc);
-      }
-      store_panel(args, row, token, n_tokens, acc);
-    }
-  }
-}
-
 // One or two tokens: in streams straight from packed codes (one token: Few::kStreams); what is left, and more
 // tokens, by the walk. Few: like Kernel, for packed blocks.
 template <class Kernel, class Few = Kernel>
@@ -182,7 +125,7 @@ void matmul(const MatmulArgs& args) noexcept {
   MatmulArgs rest = args;
   if (args.n_tokens == 1) rest.row_begin = walk_streams<Few, 1, Few::kStreams>(args);
   if (args.n_tokens == 2) rest.row_begin = walk_streams<Few, 2, 2>(args);
-  walk_panels<Kernel>(rest);
+  walk_panels<Kernel, kSlabTokens>(rest);
 }
 
 }  // namespace

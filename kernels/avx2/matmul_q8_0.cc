@@ -9,6 +9,7 @@
 // not be turned. That needs no wide codes, but three instructions for a multiplier's two ports where pairs
 // need two: 21 multiply-adds a cycle at most on Zen 3 where pairs reach 25 (32 by the ports alone).
 #include "kernels/avx2/avx2_kernels.h"
+#include "kernels/avx2/code_pairs.h"
 #include "kernels/avx2/matmul_driver.h"
 
 namespace quern::avx2 {
@@ -69,53 +70,6 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       }
     }
     compiler_fence();
-  }
-}
-
-// Bytes of four codes to the int16 pairs that the pair tiles (activation_tiles.h) have: codes 0 and 2, then 1
-// and 3.
-QUERN_INLINE Bits even_codes(Bits four) { return _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8); }
-QUERN_INLINE Bits odd_codes(Bits four) { return _mm256_srai_epi16(four, 8); }
-
-// A block widened once for many tokens: 16 f32 scales, then 16 steps of 16 rows x 2 codes of 16 bits.
-struct WideBlock {
-  static constexpr size_t kStepsAt = 64, kBytes = 64 + 16 * 64;
-
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
-    return _mm256_castsi256_ps(load(block + 32 * r));
-  }
-  // Step s's pairs of rows 0-7 and 8-15.
-  QUERN_INLINE static Codes even(const uint8_t* block, size_t s) { return pairs(block, 2 * s); }
-  QUERN_INLINE static Codes odd(const uint8_t* block, size_t s) { return pairs(block, 2 * s + 1); }
-  QUERN_INLINE static Codes pairs(const uint8_t* block, size_t i) {
-    return {{load(block + kStepsAt + 64 * i), load(block + kStepsAt + 64 * i + 32)}};
-  }
-};
-
-// The same from a block as it stands in memory.
-struct NarrowBlock : Block {
-  QUERN_INLINE static Codes even(const uint8_t* block, size_t s) {
-    const Codes w = codes(block, s);
-    return {{even_codes(w.rows[0]), even_codes(w.rows[1])}};
-  }
-  QUERN_INLINE static Codes odd(const uint8_t* block, size_t s) {
-    const Codes w = codes(block, s);
-    return {{odd_codes(w.rows[0]), odd_codes(w.rows[1])}};
-  }
-};
-
-QUERN_KERNEL void widen_blocks(const uint8_t* narrow, size_t n_blocks, uint8_t* wide) noexcept {
-  for (; n_blocks != 0; --n_blocks, narrow += Block::kBytes, wide += WideBlock::kBytes) {
-    for (size_t r = 0; r < 2; ++r) store(wide + 32 * r, _mm256_castps_si256(Block::scale(narrow, r)));
-    QUERN_UNROLL
-    for (size_t s = 0; s < 8; ++s) {
-      const Codes w = Block::codes(narrow, s);
-      uint8_t* out = wide + WideBlock::kStepsAt + 128 * s;
-      store(out, even_codes(w.rows[0]));
-      store(out + 32, even_codes(w.rows[1]));
-      store(out + 64, odd_codes(w.rows[0]));
-      store(out + 96, odd_codes(w.rows[1]));
-    }
   }
 }
 

@@ -262,12 +262,24 @@ QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* gr
 
 struct F32 {
   static constexpr size_t kBytes = 4;
-  QUERN_INLINE static __m256 load8(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
+  QUERN_INLINE static __m256 load8(const uint8_t* p) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+  }
+  QUERN_INLINE static float load1(const uint8_t* p) {
+    float x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+  }
 };
 
 struct F16 {
   static constexpr size_t kBytes = 2;
   QUERN_INLINE static __m256 load8(const uint8_t* p) { return load_f16(p); }
+  QUERN_INLINE static float load1(const uint8_t* p) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+  }
 };
 
 struct BF16 {

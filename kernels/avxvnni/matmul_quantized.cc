@@ -10,6 +10,7 @@
 // constants of the unpacker leave no room for them, and they are used once in 16 vpdpbusd.
 #include <type_traits>
 
+#include "kernels/avx2/panel_walk.h"
 #include "kernels/avx2/unpack.h"
 #include "kernels/avxvnni/avxvnni_kernels.h"
 #include "kernels/avxvnni/dot4.h"
@@ -155,106 +156,81 @@ constexpr size_t kUnpackTokens = Format::kBits == 5 ? 9 : 32;
 // never pauses for long.
 constexpr size_t kManyTokens = 5;
 
-// A tile loop for each number of tokens.
-using TileFn = void (*)(const uint8_t* weights, size_t n, const uint8_t* a, float* acc) noexcept;
-struct TileFns {
-  TileFn by_tokens[kTileTokens + 1];
-};
-template <class Block>
-constexpr TileFns kTiles = {
-    {nullptr, tile_loop<Block, 1>, tile_loop<Block, 2>, tile_loop<Block, 3>, tile_loop<Block, 4>}};
-constexpr TileFns kTilesQ6_K = {
-    {nullptr, tile_loop_q6_k<1>, tile_loop_q6_k<2>, tile_loop_q6_k<3>, tile_loop_q6_k<4>}};
+static_assert(kTileTokens == avx2::kWalkTileTokens);
 
-// Activations of a slab from some group on.
-struct Slab {
-  const uint8_t* tiles;  // of all tokens
+struct TileActivations {
+  const uint8_t* tiles;  // of all tokens (vnni_tiles.h)
   size_t groups;         // of a whole row
-  size_t token, n_tokens, group;
 
-  // n blocks or groups of weights times all tokens, added to acc [n_tokens][16].
-  void multiply(const TileFns& fns, const uint8_t* weights, size_t n, float* acc) const noexcept {
-    for (size_t t = 0; t < n_tokens; t += kTileTokens) {
-      const size_t width = n_tokens - t < kTileTokens ? n_tokens - t : kTileTokens;
-      const uint8_t* a = tiles + ((token + t) * groups + group * width) * kTokenBlockBytes;
-      fns.by_tokens[width](weights, n, a, acc + t * kPanelRows);
-    }
+  static TileActivations of(const MatmulArgs& args) { return {args.tiles, args.k / 32}; }
+  // token is a multiple of kTileTokens, weight one of 32.
+  const uint8_t* tile(size_t token, size_t width, size_t weight) const {
+    return tiles + (token * groups + weight / 32 * width) * kTokenBlockBytes;
   }
 };
 
-template <class F>
-struct BlocksOf32 {
-  static constexpr size_t kBlockBytes = F::kBytes, kGroups = 1;
-  static constexpr size_t kMaxBlocks = 32, kScratchBytes = kMaxBlocks * ByteBlock<F>::kBytes;  // 20 KB
+template <class Block>
+struct Tiles {
+  template <size_t C, size_t>
+  static void tile(const uint8_t* blocks, size_t, size_t n_blocks, const uint8_t* a, float* acc) noexcept {
+    tile_loop<Block, C>(blocks, n_blocks, a, acc);
+  }
+};
 
-  static size_t blocks_at_once(size_t) { return kMaxBlocks; }
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const Slab& slab, float* acc,
-                         uint8_t* scratch) noexcept {
-    if (F::kBits == 8 || slab.n_tokens < kUnpackTokens<F>) {
-      slab.multiply(kTiles<PackedBlock<F>>, blocks, n_blocks, acc);
+template <class Format>
+struct Kernel : Tiles<PackedBlock<Format>> {
+  using Activations = TileActivations;
+  static constexpr size_t kBlockWeights = 32;
+  static constexpr size_t kBlockBytes = Format::kBytes;
+  static constexpr size_t kChunkBlocks = 32;  // taken apart, 20 KB
+
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const TileActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    if (Format::kBits == 8 || n_tokens < kUnpackTokens<Format>) {
+      avx2::for_each_tile<Kernel>(blocks, n_blocks, a, token, n_tokens, weight, acc);
       return;
     }
-    avx2::unpack_blocks<F>(blocks, n_blocks, scratch);
-    slab.multiply(kTiles<ByteBlock<F>>, scratch, n_blocks, acc);
+    alignas(64) uint8_t bytes[kChunkBlocks * ByteBlock<Format>::kBytes];
+    avx2::unpack_blocks<Format>(blocks, n_blocks, bytes);
+    avx2::for_each_tile<Tiles<ByteBlock<Format>>>(bytes, n_blocks, a, token, n_tokens, weight, acc);
   }
 };
 
-struct BlocksOfQ6_K {
-  static constexpr size_t kBlockBytes = avx2::Q6_K::kBytes, kGroups = avx2::Q6_K::kGroups;
-  static constexpr size_t kMaxBlocks = 4, kScratchBytes = kMaxBlocks * kGroups * Q6KGroup::kBytes;  // 22 KB
+struct KernelQ6_K {
+  using Activations = TileActivations;
+  static constexpr size_t kBlockWeights = 256;
+  static constexpr size_t kBlockBytes = avx2::Q6_K::kBytes;
+  static constexpr size_t kChunkBlocks = 4;  // taken apart, 22 KB
 
-  static size_t blocks_at_once(size_t n_tokens) { return n_tokens < kManyTokens ? 1 : kMaxBlocks; }
-  static void accumulate(const uint8_t* blocks, size_t n_blocks, const Slab& slab, float* acc,
-                         uint8_t* scratch) noexcept {
-    avx2::unpack_q6_k<kPrefetchAhead>(blocks, n_blocks, scratch);
-    slab.multiply(kTilesQ6_K, scratch, n_blocks * kGroups, acc);
+  template <size_t C, size_t>
+  static void tile(const uint8_t* groups, size_t, size_t n_groups, const uint8_t* a, float* acc) noexcept {
+    tile_loop_q6_k<C>(groups, n_groups, a, acc);
   }
-};
-
-// Writes the sums of a panel's rows, those below args.row_end, to y.
-void store_panel(const MatmulArgs& args, size_t row, const Slab& slab, const float* acc) noexcept {
-  const size_t n_rows = args.row_end - row < kPanelRows ? args.row_end - row : kPanelRows;
-  for (size_t t = 0; t < slab.n_tokens; ++t) {
-    float* y = args.y + (slab.token + t) * args.y_stride + row;
-    for (size_t r = 0; r < n_rows; ++r) {
-      const float dot = acc[t * kPanelRows + r];
-      y[r] = args.add ? y[r] + dot : dot;
+  static void accumulate(const uint8_t* blocks, size_t n_blocks, const TileActivations& a, size_t token,
+                         size_t n_tokens, size_t weight, float* acc) noexcept {
+    constexpr size_t kGroups = avx2::Q6_K::kGroups;
+    alignas(64) uint8_t groups[kChunkBlocks * kGroups * Q6KGroup::kBytes];
+    const size_t at_once = n_tokens < kManyTokens ? 1 : n_blocks;
+    for (size_t block = 0; block < n_blocks; block += at_once) {
+      avx2::unpack_q6_k<kPrefetchAhead>(blocks + block * kBlockBytes, at_once, groups);
+      avx2::for_each_tile<KernelQ6_K>(groups, at_once * kGroups, a, token, n_tokens,
+                                      weight + block * kBlockWeights, acc);
     }
   }
-}
+};
 
-// A panel's k is cut into chunks that stay in the L1 cache while the tokens of a slab pass over them, four at
-// a time; what a chunk adds is kept in `acc` between chunks, which changes no bit.
-template <class Blocks>
+template <class K>
 void multiply(const MatmulArgs& args) noexcept {
-  alignas(64) float acc[kSlabTokens * kPanelRows];
-  alignas(64) uint8_t scratch[Blocks::kScratchBytes];
-  const size_t groups = args.k / 32, n_blocks = groups / Blocks::kGroups;
-  for (size_t token = 0; token < args.n_tokens; token += kSlabTokens) {
-    Slab slab = {args.tiles, groups, token, args.n_tokens - token, 0};
-    if (slab.n_tokens > kSlabTokens) slab.n_tokens = kSlabTokens;
-    const size_t at_once = Blocks::blocks_at_once(slab.n_tokens);
-    for (size_t row = args.row_begin; row < args.row_end; row += kPanelRows) {
-      const uint8_t* panel = args.weights + row / kPanelRows * n_blocks * Blocks::kBlockBytes;
-      __builtin_memset(acc, 0, slab.n_tokens * kPanelRows * sizeof(float));
-      for (size_t block = 0; block < n_blocks; block += at_once) {
-        const size_t left = n_blocks - block;
-        slab.group = block * Blocks::kGroups;
-        Blocks::accumulate(panel + block * Blocks::kBlockBytes, left < at_once ? left : at_once, slab, acc,
-                           scratch);
-      }
-      store_panel(args, row, slab, acc);
-    }
-  }
+  avx2::walk_panels<K, kSlabTokens>(args);
 }
 
 }  // namespace
 
-void matmul_q4_0(const MatmulArgs& args) noexcept { multiply<BlocksOf32<avx2::Q4_0>>(args); }
-void matmul_q4_1(const MatmulArgs& args) noexcept { multiply<BlocksOf32<avx2::Q4_1>>(args); }
-void matmul_q5_0(const MatmulArgs& args) noexcept { multiply<BlocksOf32<avx2::Q5_0>>(args); }
-void matmul_q5_1(const MatmulArgs& args) noexcept { multiply<BlocksOf32<avx2::Q5_1>>(args); }
-void matmul_q8_0(const MatmulArgs& args) noexcept { multiply<BlocksOf32<avx2::Q8_0>>(args); }
-void matmul_q6_k(const MatmulArgs& args) noexcept { multiply<BlocksOfQ6_K>(args); }
+void matmul_q4_0(const MatmulArgs& args) noexcept { multiply<Kernel<avx2::Q4_0>>(args); }
+void matmul_q4_1(const MatmulArgs& args) noexcept { multiply<Kernel<avx2::Q4_1>>(args); }
+void matmul_q5_0(const MatmulArgs& args) noexcept { multiply<Kernel<avx2::Q5_0>>(args); }
+void matmul_q5_1(const MatmulArgs& args) noexcept { multiply<Kernel<avx2::Q5_1>>(args); }
+void matmul_q8_0(const MatmulArgs& args) noexcept { multiply<Kernel<avx2::Q8_0>>(args); }
+void matmul_q6_k(const MatmulArgs& args) noexcept { multiply<KernelQ6_K>(args); }
 
 }  // namespace quern::QUERN_AVXVNNI
