@@ -13,8 +13,7 @@ namespace quern {
 // Bytes per second of a plain streaming read. Not thread-safe.
 class ReadProbe {
  public:
-  static constexpr uint64_t kBytes = uint64_t{1} << 30;         // far more than any cache
-  static constexpr uint64_t kLeastBytes = uint64_t{256} << 20;  // still more than most
+  static constexpr uint64_t kBytes = uint64_t{1} << 30;  // far more than any cache
 
   // Of memory in huge pages: takes n_bytes (rounded up to 4 MiB) and touches them with n_threads threads.
   // Throws kResource when the memory is refused.

@@ -16,6 +16,26 @@
 
 namespace quern {
 
+namespace {
+
+// The longest stretch of memory from one multiplied matrix to another without a gathered one in between.
+std::span<const uint8_t> longest_run(std::vector<std::pair<const TensorView*, MatrixUse>> matrices) {
+  std::sort(matrices.begin(), matrices.end(),
+            [](const auto& a, const auto& b) { return a.first->data < b.first->data; });
+  std::span<const uint8_t> longest, run;
+  for (const auto& [tensor, use] : matrices) {
+    const uint8_t* const end = tensor->data + tensor->n_bytes;
+    if (use == MatrixUse::kGather)
+      run = {};
+    else
+      run = {run.empty() ? tensor->data : run.data(), end};
+    if (run.size() > longest.size()) longest = run;
+  }
+  return longest;
+}
+
+}  // namespace
+
 // Takes a model through its steps; each checks all that the next one relies on.
 class ModelLoader {
  public:
@@ -185,22 +205,6 @@ void ModelLoader::choose_device() {
 MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
   if (declaration.role != TensorDeclaration::Role::kEmbedding) return MatrixUse::kProduct;
   return tensors_.contains("output.weight") ? MatrixUse::kGather : MatrixUse::kBoth;
-}
-
-// The longest stretch of memory from one multiplied matrix to another without a gathered one in between.
-std::span<const uint8_t> longest_run(std::vector<std::pair<const TensorView*, MatrixUse>> matrices) {
-  std::sort(matrices.begin(), matrices.end(),
-            [](const auto& a, const auto& b) { return a.first->data < b.first->data; });
-  std::span<const uint8_t> longest, run;
-  for (const auto& [tensor, use] : matrices) {
-    const uint8_t* const end = tensor->data + tensor->n_bytes;
-    if (use == MatrixUse::kGather)
-      run = {};
-    else
-      run = {run.empty() ? tensor->data : run.data(), end};
-    if (run.size() > longest.size()) longest = run;
-  }
-  return longest;
 }
 
 void ModelLoader::plan_memory() {

@@ -8,7 +8,7 @@ namespace quern::avx2 {
 
 namespace {
 
-constexpr size_t kPanelBlockBytes = kKvBlockKeys * (kKvGroup + 2);  // 16 keys, 32 dims of Q8_0
+constexpr size_t kPanelBlockBytes = kKvBlockKeys * kv_row_bytes(KvType::kQ8_0, kKvGroup);  // 32 dims
 
 // Nearest even; finite values saturate at +-65504, infinities and NaN stay.
 __m128i saturated_f16(__m256 x) {

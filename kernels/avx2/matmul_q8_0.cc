@@ -8,6 +8,8 @@
 // that every step is widened by vpmaddwd at once. Activations are never -128 (kernel_set.h), whose sign could
 // not be turned. That needs no wide codes, but three instructions for a multiplier's two ports where pairs
 // need two: 21 multiply-adds a cycle at most on Zen 3 where pairs reach 25 (32 by the ports alone).
+#include <type_traits>
+
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/code_pairs.h"
 #include "kernels/avx2/matmul_driver.h"
@@ -16,6 +18,20 @@ namespace quern::avx2 {
 namespace {
 
 using Block = PackedBlock<Q8_0>;
+
+// The exact sums of a block and C tokens, scaled and added to acc[C][16]. scales: [C] da.
+template <class WeightBlock, size_t C>
+QUERN_INLINE void add_block(const uint8_t* block, const Bits (*sum)[2], const uint8_t* scales, float* acc) {
+  __m256 d[2] = {WeightBlock::scale(block, 0), WeightBlock::scale(block, 1)};
+  pin(d[0], d[1]);
+  QUERN_UNROLL
+  for (size_t t = 0; t < C; ++t) {
+    const __m256 da = broadcast_f32(scales + 4 * t);
+    QUERN_UNROLL
+    for (size_t r = 0; r < 2; ++r)
+      add_scaled(sum[t][r], _mm256_mul_ps(d[r], da), acc + kPanelRows * t + 8 * r);
+  }
+}
 
 // n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16].
 template <size_t C, size_t P>
@@ -57,18 +73,8 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
       }
     }
     QUERN_UNROLL
-    for (size_t p = 0; p < P; ++p) {
-      const uint8_t* const panel_block = block + p * panel_stride;
-      __m256 d[2] = {Block::scale(panel_block, 0), Block::scale(panel_block, 1)};
-      pin(d[0], d[1]);
-      QUERN_UNROLL
-      for (size_t t = 0; t < C; ++t) {
-        const __m256 da = broadcast_f32(a + Tile::kScales + 4 * t);
-        QUERN_UNROLL
-        for (size_t r = 0; r < 2; ++r)
-          add_scaled(sum[p * C + t][r], _mm256_mul_ps(d[r], da), acc + kPanelRows * (p * C + t) + 8 * r);
-      }
-    }
+    for (size_t p = 0; p < P; ++p)
+      add_block<Block, C>(block + p * panel_stride, sum + p * C, a + Tile::kScales, acc + kPanelRows * p * C);
     compiler_fence();
   }
 }
@@ -105,7 +111,7 @@ QUERN_KERNEL void tile_pairs(const uint8_t* block, size_t n_blocks, const uint8_
     QUERN_UNROLL
     for (size_t s = 0; s < 8; ++s) {
       const uint8_t* const step = a + 2 * PairBlock::kStepBytes * s;
-      if constexpr (WeightBlock::kBytes == Block::kBytes) {
+      if constexpr (std::is_same_v<WeightBlock, NarrowBlock>) {  // from memory
         prefetch_weights<1, Block::kBytes>(block, s);
         if (s == 7) prefetch_weights<1, Block::kBytes>(block, 8);
       }
@@ -126,15 +132,7 @@ QUERN_KERNEL void tile_pairs(const uint8_t* block, size_t n_blocks, const uint8_
         pin(sum[t][0], sum[t][1]);
       }
     }
-    __m256 d[2] = {WeightBlock::scale(block, 0), WeightBlock::scale(block, 1)};
-    pin(d[0], d[1]);
-    QUERN_UNROLL
-    for (size_t t = 0; t < C; ++t) {
-      const __m256 da = broadcast_f32(a + PairBlock::kScales + 4 * t);
-      QUERN_UNROLL
-      for (size_t r = 0; r < 2; ++r)
-        add_scaled(sum[t][r], _mm256_mul_ps(d[r], da), acc + kPanelRows * t + 8 * r);
-    }
+    add_block<WeightBlock, C>(block, sum, a + PairBlock::kScales, acc);
     compiler_fence();
   }
 }

@@ -15,7 +15,7 @@ namespace quern::scalar {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr size_t kKeyPanelBlock = kKvBlockKeys * (kKvGroup + 2);  // bytes: 16 keys, 32 dims
+constexpr size_t kKeyPanelBlock = kKvBlockKeys * kv_row_bytes(KvType::kQ8_0, kKvGroup);  // bytes; 32 dims
 
 template <class T>
 T load(const uint8_t* p) {
