@@ -64,6 +64,9 @@ struct Cut {
 CpuKvCache::CpuKvCache(const KvShape& shape) : shape_(shape), memory_(shape.bytes(), "the KV cache") {
   QUERN_CHECK(shape.head_dim >= 1 && shape.head_dim <= kMaxHeadDim);
   QUERN_CHECK(shape.type != KvType::kQ8_0 || shape.head_dim % kKvGroup == 0);
+  // All heads' first segments lie together, and a short context writes a few lines of each: huge pages would
+  // be cleared whole before the first token comes, 64 MB for Mistral-7B.
+  memory_.use_small_pages(head(0, 0).segment_stride);
 }
 
 KvHead CpuKvCache::head(size_t layer, size_t kv_head) const {

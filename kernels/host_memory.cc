@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -59,6 +60,11 @@ HostMemory::~HostMemory() {
     munmap(data_, mapped_bytes(size_));
   else
     ::operator delete(data_, kAlignment);
+}
+
+void HostMemory::use_small_pages(uint64_t n_bytes) const noexcept {
+  // A refusal changes nothing here either.
+  if (is_mapped(size_)) madvise(data_, std::min(n_bytes, mapped_bytes(size_)), MADV_NOHUGEPAGE);
 }
 
 HostMemory::HostMemory(HostMemory&& other) noexcept

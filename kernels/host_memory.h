@@ -18,6 +18,10 @@ class HostMemory {
   HostMemory(HostMemory&& other) noexcept;
   HostMemory& operator=(HostMemory&& other) noexcept;
 
+  // The first n_bytes of it, as far as no page of them has been touched, are taken in small pages: for memory
+  // that is touched here and there.
+  void use_small_pages(uint64_t n_bytes) const noexcept;
+
   uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
   template <class T>

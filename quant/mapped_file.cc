@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,7 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -69,6 +71,14 @@ std::pair<uint64_t, uint64_t> page_range(uint64_t begin, uint64_t end, bool grow
   return grow ? std::pair(down(begin), end) : std::pair(down(begin + page - 1), down(end));
 }
 
+// Whether the page with this byte is in memory. "No" also where the file system cannot tell. Unlike mincore,
+// which says yes of everything to who may only read the file.
+bool is_in_memory(int fd, uint64_t at) {
+  uint8_t byte;
+  const iovec to{&byte, 1};
+  return ::preadv2(fd, &to, 1, static_cast<off_t>(at), RWF_NOWAIT) == 1;
+}
+
 extern "C" void handle_sigbus(int signal_number, siginfo_t* info, void*) {
   if (info->si_code == BUS_ADRERR) {
     constexpr std::string_view kMessage =
@@ -86,7 +96,7 @@ extern "C" void handle_sigbus(int signal_number, siginfo_t* info, void*) {
 MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
   const std::string shown_path = printable(path, kPathBytes);
   // O_NONBLOCK: opening a pipe that nobody writes to must not wait; regular files do not care.
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.get() < 0) fail_errno(errno, fmt::format("{}: cannot open", shown_path));
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_errno(errno, fmt::format("{}: cannot stat", shown_path));
@@ -107,6 +117,7 @@ MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
   if (!mapped_) memory = copy_file(file.get(), size, shown_path);
   data_ = static_cast<const uint8_t*>(memory);
   size_ = size;
+  if (mapped_) fd_ = file.release();
 }
 
 MappedFile::~MappedFile() { release(); }
@@ -121,12 +132,15 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   size_ = std::exchange(other.size_, 0);
   device_ = other.device_;
   inode_ = other.inode_;
+  fd_ = std::exchange(other.fd_, -1);
   mapped_ = std::exchange(other.mapped_, false);
   return *this;
 }
 
 void MappedFile::release() noexcept {
   if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
   data_ = nullptr;
   size_ = 0;
 }
@@ -136,10 +150,25 @@ bool MappedFile::is_same_file(const std::string& other_path) const {
   return ::stat(other_path.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
 }
 
+bool MappedFile::seems_in_memory(uint64_t begin, uint64_t size) const noexcept {
+  if (!mapped_ || begin >= size_) return true;
+  // A page cache fills and gives up in long runs, so one page stands for its neighbours.
+  constexpr uint64_t kRun = uint64_t{2} << 20;
+  const uint64_t end = begin + std::min(size, size_ - begin);
+  for (uint64_t at = begin; at < end; at += kRun)
+    if (!is_in_memory(fd_, at)) return false;
+  return true;
+}
+
 void MappedFile::will_need(uint64_t begin, uint64_t size) const noexcept {
-  if (!mapped_ || begin >= size_) return;
+  // Where nothing is to be done the system takes 10 ms a gigabyte to find that out, page by page.
+  if (seems_in_memory(begin, size)) return;
   const auto [from, to] = page_range(begin, begin + std::min(size, size_ - begin), true);
   ::madvise(const_cast<uint8_t*>(data_) + from, to - from, MADV_WILLNEED);
+}
+
+void MappedFile::use_huge_pages() const noexcept {
+  if (mapped_) ::madvise(const_cast<uint8_t*>(data_), size_, MADV_HUGEPAGE);
 }
 
 void MappedFile::done_with(uint64_t begin, uint64_t size) const noexcept {

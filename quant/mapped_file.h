@@ -24,10 +24,16 @@ class MappedFile {
   bool is_mapped() const { return mapped_; }
   // The same file (device and inode)?
   bool is_same_file(const std::string& other_path) const;
+  // Whether [begin, begin + size) of bytes() can be read without waiting for a disk, as far as a few of its
+  // pages tell. Takes a microsecond for two megabytes.
+  bool seems_in_memory(uint64_t begin, uint64_t size) const noexcept;
   // A hint that [begin, begin + size) of bytes() will be read soon / will not be read again by this process
   // (its pages leave the resident set; the page cache keeps them). No effect on contents.
   void will_need(uint64_t begin, uint64_t size) const noexcept;
   void done_with(uint64_t begin, uint64_t size) const noexcept;
+  // A hint that pages which are read from the disk from now on had best be huge. Pays where the file is read
+  // in order: each wait is for megabytes.
+  void use_huge_pages() const noexcept;
 
  private:
   void release() noexcept;
@@ -36,6 +42,7 @@ class MappedFile {
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
   uint64_t device_ = 0, inode_ = 0;
+  int fd_ = -1;  // of a mapped file
   bool mapped_ = false;
 };
 

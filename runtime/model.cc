@@ -253,9 +253,9 @@ void ModelLoader::check_tensors() {
   }
 }
 
-// Asks the disk for the tensors whose names begin so: it reads them while others are repacked, or while the
-// first token is computed from a file that needs no repacking.
+// Asks the disk for the tensors whose names begin so: it reads them while others are repacked.
 void ModelLoader::read_ahead(const std::string& name_prefix) const {
+  if (model_->read_ahead_) return;  // all of them are under way
   for (const TensorView& tensor : gguf().tensors())
     if (tensor.name.starts_with(name_prefix))
       model_->file_->will_need(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
@@ -277,6 +277,8 @@ std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) 
 
 void ModelLoader::load_weights() {
   Model& m = *model_;
+  // Where nothing is repacked the first token is computed while the disk reads.
+  if (!m.mapped_weights_.empty()) m.read_ahead_.emplace(*m.file_, m.mapped_weights_);
   read_ahead("output");
   read_ahead("blk.0.");
   const bool tied = !tensors_.contains("output.weight");

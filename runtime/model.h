@@ -12,6 +12,7 @@
 #include "kernels/device.h"
 #include "quant/gguf_reader.h"
 #include "quant/mapped_file.h"
+#include "quant/read_ahead.h"
 #include "runtime/hparams.h"
 #include "runtime/tokenizer.h"
 
@@ -98,6 +99,7 @@ class Model {
   double load_seconds_ = 0;
   uint64_t weight_bytes_ = 0, n_params_ = 0;
   std::span<const uint8_t> mapped_weights_;
+  std::optional<ReadAhead> read_ahead_;  // of mapped_weights_
 };
 
 }  // namespace quern

@@ -54,11 +54,22 @@ TEST_P(MappedFileBothWays, HintsDoNotChangeTheContents) {
   const MappedFile file(folder.write("a", expected), GetParam());
   for (const uint64_t begin : {0, 1, 4095, 4096, 9000, 5 * 4096 + 6, 5 * 4096 + 7, 1 << 20}) {
     for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{8192}, UINT64_MAX}) {
+      file.use_huge_pages();
       file.will_need(begin, size);
       file.done_with(begin, size);
       ASSERT_EQ(content(file), expected) << begin << " " << size;
     }
   }
+}
+
+TEST_P(MappedFileBothWays, SeemsInMemoryOnceItHasBeenRead) {
+  const TempFolder folder;
+  const std::string expected = numbered_bytes(5 << 20);
+  const MappedFile file(folder.write("a", expected), GetParam());
+  ASSERT_EQ(content(file), expected);
+  for (const uint64_t begin : {0, 1, 4096, 3 << 20, (5 << 20) - 1, 5 << 20, 1 << 30})
+    for (const uint64_t size : {uint64_t{0}, uint64_t{1}, uint64_t{3} << 20, UINT64_MAX})
+      EXPECT_TRUE(file.seems_in_memory(begin, size)) << begin << " " << size;
 }
 
 TEST_P(MappedFileBothWays, MovesItsBytes) {

@@ -1,0 +1,32 @@
+// Reading a mapped file from its disk while others compute from it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <thread>
+
+#include "quant/mapped_file.h"
+
+namespace quern {
+
+// Brings a part of a mapped file into memory from a thread of its own, in ascending order. It asks for huge
+// pages, which the page cache keeps: mapping them, now and in later processes, takes a tenth of the faults.
+// Several threads that compute would touch the file in an order in which the system sees no sequence. A hint:
+// no effect on contents, and none at all where the part seems to be in memory already or no thread can be
+// had.
+class ReadAhead {
+ public:
+  // part: of file.bytes(). The file must outlive this.
+  ReadAhead(const MappedFile& file, std::span<const uint8_t> part) noexcept;
+  // Stops reading, after one piece at most.
+  ~ReadAhead();
+  ReadAhead(const ReadAhead&) = delete;
+  ReadAhead& operator=(const ReadAhead&) = delete;
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace quern
