@@ -152,9 +152,12 @@ bool MappedFile::is_same_file(const std::string& other_path) const {
 
 bool MappedFile::seems_in_memory(uint64_t begin, uint64_t size) const noexcept {
   if (!mapped_ || begin >= size_) return true;
-  // A page cache fills and gives up in long runs, so one page stands for its neighbours.
+  if (size == 0) return true;
+  // A page cache fills and gives up in long runs, so one page stands for its neighbours. The first one may
+  // have come with what lies before; the last one tells of short parts.
   constexpr uint64_t kRun = uint64_t{2} << 20;
   const uint64_t end = begin + std::min(size, size_ - begin);
+  if (!is_in_memory(fd_, end - 1)) return false;
   for (uint64_t at = begin; at < end; at += kRun)
     if (!is_in_memory(fd_, at)) return false;
   return true;
