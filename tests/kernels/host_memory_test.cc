@@ -39,8 +39,8 @@ TEST(HostMemory, TakesOnePageForATouchWhereSmallPagesAreUsed) {
   memory.data()[0] = 1;
   const uint64_t before = resident_pages();
   for (uint64_t i = 1; i < kPages; ++i) memory.data()[i * kHugePage] = 1;
-  EXPECT_LT(resident_pages(), before + 1000);  // the count is coarse; huge pages are 16384
-  HostMemory(100, "test").use_small_pages(50);       // not of pages of its own: nothing to do
+  EXPECT_LT(resident_pages(), before + 1000);   // the count is coarse; huge pages are 16384
+  HostMemory(100, "test").use_small_pages(50);  // not of pages of its own: nothing to do
 }
 
 TEST(HostMemory, Moves) {
