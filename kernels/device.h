@@ -70,7 +70,7 @@ struct KvShape {
   // rounded up to whole tiles.
   uint64_t segment_keys() const;
   // Bytes that a cache of this shape takes: capacity rounded up to whole segments. Memory is taken from the
-  // system when a segment is first written.
+  // system when it is first written: the first segment page by page, later ones segment by segment.
   uint64_t bytes() const;
 };
 

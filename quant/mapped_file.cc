@@ -71,9 +71,13 @@ std::pair<uint64_t, uint64_t> page_range(uint64_t begin, uint64_t end, bool grow
   return grow ? std::pair(down(begin), end) : std::pair(down(begin + page - 1), down(end));
 }
 
-// Whether the page with this byte is in memory. "No" also where the file system cannot tell. Unlike mincore,
-// which says yes of everything to who may only read the file.
-bool is_in_memory(int fd, uint64_t at) {
+// Whether the page with byte `at` of the file, mapped at `data`, is in memory. mincore says yes of everything
+// to who may only read the file, so a yes is checked by a read that does not wait; that alone would make the
+// system read what it is asked about. "No" also where the file system cannot tell.
+bool is_in_memory(int fd, const uint8_t* data, uint64_t at) {
+  unsigned char resident = 0;
+  void* const page = const_cast<uint8_t*>(data) + page_range(at, at, true).first;
+  if (::mincore(page, 1, &resident) != 0 || (resident & 1) == 0) return false;
   uint8_t byte;
   const iovec to{&byte, 1};
   return ::preadv2(fd, &to, 1, static_cast<off_t>(at), RWF_NOWAIT) == 1;
@@ -110,14 +114,14 @@ MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
   void* memory = MAP_FAILED;
   if (allow_mmap) {
     memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
-    mapped_ = memory != MAP_FAILED;
     // ENODEV: a file system that cannot map; such a file is copied.
-    if (!mapped_ && errno != ENODEV) fail_errno(errno, fmt::format("{}: cannot map", shown_path));
+    if (memory == MAP_FAILED && errno != ENODEV) fail_errno(errno, fmt::format("{}: cannot map", shown_path));
   }
-  if (!mapped_) memory = copy_file(file.get(), size, shown_path);
+  const bool mapped = memory != MAP_FAILED;
+  if (!mapped) memory = copy_file(file.get(), size, shown_path);
   data_ = static_cast<const uint8_t*>(memory);
   size_ = size;
-  if (mapped_) fd_ = file.release();
+  if (mapped) fd_ = file.release();
 }
 
 MappedFile::~MappedFile() { release(); }
@@ -133,7 +137,6 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   device_ = other.device_;
   inode_ = other.inode_;
   fd_ = std::exchange(other.fd_, -1);
-  mapped_ = std::exchange(other.mapped_, false);
   return *this;
 }
 
@@ -151,15 +154,14 @@ bool MappedFile::is_same_file(const std::string& other_path) const {
 }
 
 bool MappedFile::seems_in_memory(uint64_t begin, uint64_t size) const noexcept {
-  if (!mapped_ || begin >= size_) return true;
-  if (size == 0) return true;
+  if (!is_mapped() || begin >= size_ || size == 0) return true;
   // A page cache fills and gives up in long runs, so one page stands for its neighbours. The first one may
   // have come with what lies before; the last one tells of short parts.
   constexpr uint64_t kRun = uint64_t{2} << 20;
   const uint64_t end = begin + std::min(size, size_ - begin);
-  if (!is_in_memory(fd_, end - 1)) return false;
+  if (!is_in_memory(fd_, data_, end - 1)) return false;
   for (uint64_t at = begin; at < end; at += kRun)
-    if (!is_in_memory(fd_, at)) return false;
+    if (!is_in_memory(fd_, data_, at)) return false;
   return true;
 }
 
@@ -171,12 +173,12 @@ void MappedFile::will_need(uint64_t begin, uint64_t size) const noexcept {
 }
 
 void MappedFile::use_huge_pages() const noexcept {
-  if (mapped_) ::madvise(const_cast<uint8_t*>(data_), size_, MADV_HUGEPAGE);
+  if (is_mapped()) ::madvise(const_cast<uint8_t*>(data_), size_, MADV_HUGEPAGE);
 }
 
 void MappedFile::done_with(uint64_t begin, uint64_t size) const noexcept {
   // Never on a copy: the pages of anonymous memory would come back as zeros.
-  if (!mapped_ || begin >= size_) return;
+  if (!is_mapped() || begin >= size_) return;
   const auto [from, to] = page_range(begin, begin + std::min(size, size_ - begin), false);
   if (from < to) ::madvise(const_cast<uint8_t*>(data_) + from, to - from, MADV_DONTNEED);
 }

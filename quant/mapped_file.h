@@ -21,11 +21,11 @@ class MappedFile {
 
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
-  bool is_mapped() const { return mapped_; }
+  bool is_mapped() const { return fd_ >= 0; }
   // The same file (device and inode)?
   bool is_same_file(const std::string& other_path) const;
   // Whether [begin, begin + size) of bytes() can be read without waiting for a disk, as far as a few of its
-  // pages tell. Takes a microsecond for two megabytes.
+  // pages tell. Takes a microsecond or two for two megabytes.
   bool seems_in_memory(uint64_t begin, uint64_t size) const noexcept;
   // A hint that [begin, begin + size) of bytes() will be read soon / will not be read again by this process
   // (its pages leave the resident set; the page cache keeps them). No effect on contents.
@@ -42,8 +42,7 @@ class MappedFile {
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
   uint64_t device_ = 0, inode_ = 0;
-  int fd_ = -1;  // of a mapped file
-  bool mapped_ = false;
+  int fd_ = -1;  // of a mapped file; of a copy and of an empty file: none
 };
 
 // A page of a mapped model that cannot be read any more (the file shrank, or the disk failed) raises SIGBUS.

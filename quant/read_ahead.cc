@@ -1,14 +1,13 @@
 #include "quant/read_ahead.h"
 
-#include <sys/mman.h>
-
 #include <system_error>
 
 namespace quern {
 
-ReadAhead::ReadAhead(const MappedFile& file, std::span<const uint8_t> part) noexcept {
+ReadAhead::ReadAhead(const MappedFile& file, std::span<const uint8_t> part) {
+  if (part.empty()) return;
   const uint64_t begin = static_cast<uint64_t>(part.data() - file.bytes().data());
-  if (part.empty() || file.seems_in_memory(begin, part.size())) return;
+  if (file.seems_in_memory(begin, part.size())) return;
   file.use_huge_pages();
   try {
     thread_ = std::thread([this, part] {

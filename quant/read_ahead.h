@@ -18,7 +18,7 @@ namespace quern {
 class ReadAhead {
  public:
   // part: of file.bytes(). The file must outlive this.
-  ReadAhead(const MappedFile& file, std::span<const uint8_t> part) noexcept;
+  ReadAhead(const MappedFile& file, std::span<const uint8_t> part);
   // Stops reading, after one piece at most.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;

@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <utility>
 
 #include "quant/error.h"
+#include "tests/kernels/kernel_test.h"
 
 namespace quern {
 namespace {
@@ -25,22 +25,15 @@ TEST(HostMemory, IsZeroedAlignedAndWritableToItsEnd) {
   EXPECT_EQ(HostMemory(0, "test").data(), nullptr);
 }
 
-// Pages of this process in memory.
-uint64_t resident_pages() {
-  uint64_t size = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> size >> resident;
-  return resident;
-}
-
 TEST(HostMemory, TakesOnePageForATouchWhereSmallPagesAreUsed) {
   constexpr uint64_t kPages = 32;
   const HostMemory memory((kPages + 1) * kHugePage, "test");
   memory.use_small_pages(kPages * kHugePage);
   memory.data()[0] = 1;
-  const uint64_t before = resident_pages();
+  const int64_t before = test::resident_bytes();
   for (uint64_t i = 1; i < kPages; ++i) memory.data()[i * kHugePage] = 1;
-  EXPECT_LT(resident_pages(), before + 1000);   // the count is coarse; huge pages are 16384
-  HostMemory(100, "test").use_small_pages(50);  // not of pages of its own: nothing to do
+  EXPECT_LT(test::resident_bytes() - before, 4 << 20);  // the count is coarse; huge pages are 62 MiB
+  HostMemory(100, "test").use_small_pages(50);          // not of pages of its own: nothing to do
 }
 
 TEST(HostMemory, Moves) {
