@@ -26,11 +26,19 @@ void pause_briefly() {
 
 }  // namespace
 
+void ThreadTeam::Bell::ring() {
+  if (n_asleep_.load() == 0) return;
+  { const std::lock_guard lock(mutex_); }  // who has found that the condition does not hold is asleep now
+  rung_.notify_all();
+}
+
 ThreadTeam::ThreadTeam(int n_threads, int n_cpus)
     : size_(n_threads),
       // With more threads than cores whoever spins keeps another from working.
       spins_(n_threads <= (n_cpus > 0 ? n_cpus : omp_get_num_procs()) ? kSpins : 0),
-      parts_(std::make_unique<Part[]>(static_cast<size_t>(n_threads))) {
+      parts_(std::make_unique<Part[]>(static_cast<size_t>(n_threads))),
+      places_(std::make_unique<ThreadPlace[]>(static_cast<size_t>(n_threads))),
+      cpus_(std::make_unique<std::atomic<int>[]>(static_cast<size_t>(n_threads))) {
   QUERN_CHECK(n_threads >= 1);
 }
 
@@ -41,6 +49,7 @@ void ThreadTeam::assemble(const std::function<void()>& body) {
   }
   assembled_ = true;
   dismissed_.store(false);
+  for (int thread = 0; thread < size_; ++thread) cpus_[static_cast<size_t>(thread)].store(-1);
   std::exception_ptr failure;
   const uint32_t news = news_.load();
 #pragma omp parallel num_threads(size_)
@@ -54,7 +63,7 @@ void ThreadTeam::assemble(const std::function<void()>& body) {
       }
       dismissed_.store(true);
       news_.fetch_add(2);
-      news_.notify_all();
+      news_bell_.ring();
     } else {
       serve(thread, news);
     }
@@ -74,41 +83,81 @@ void ThreadTeam::run_job(const Job& job) {
     parts_[static_cast<size_t>(thread)].next.store(range.begin, std::memory_order_relaxed);
     parts_[static_cast<size_t>(thread)].end = range.end;
   }
+  note_cpu(0);
   news_.fetch_add(1);  // opens
-  news_.notify_all();
-  work(0);
+  news_bell_.ring();
+  const auto patience = work(0);
   news_.fetch_add(1);  // closes
-  for (int spins = spins_; spins > 0 && active_.load() != 0; --spins) pause_briefly();
-  for (uint32_t n; (n = active_.load()) != 0;) active_.wait(n);
+  await_others(patience);
 }
 
-void ThreadTeam::work(int thread) {
+std::chrono::nanoseconds ThreadTeam::work(int thread) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  int n_chunks = 0;
   for (int i = 0; i < size_; ++i) {
     Part& part = parts_[static_cast<size_t>((thread + i) % size_)];
-    for (size_t begin; (begin = part.next.fetch_add(job_.grain, std::memory_order_relaxed)) < part.end;)
+    for (size_t begin; (begin = part.next.fetch_add(job_.grain, std::memory_order_relaxed)) < part.end;) {
       job_.run(job_.context, thread, begin, std::min(begin + job_.grain, part.end));
+      ++n_chunks;
+    }
   }
+  return n_chunks == 0 ? Clock::duration(0) : 2 * (Clock::now() - start) / n_chunks;
 }
 
-uint32_t ThreadTeam::await_news(uint32_t seen) const {
+void ThreadTeam::note_cpu(int thread) {
+  const int cpu = this_cpu();
+  std::atomic<int>& noted = cpus_[static_cast<size_t>(thread)];
+  if (noted.load(std::memory_order_relaxed) != cpu) noted.store(cpu, std::memory_order_relaxed);
+}
+
+void ThreadTeam::keep_off_others(int thread) {
+  cpu_set_t taken;
+  CPU_ZERO(&taken);
+  for (int other = 0; other < size_; ++other) {
+    const int cpu = cpus_[static_cast<size_t>(other)].load(std::memory_order_relaxed);
+    if (other != thread && cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &taken);
+  }
+  places_[static_cast<size_t>(thread)].keep_off(taken);
+}
+
+void ThreadTeam::await_others(std::chrono::nanoseconds patience) {
+  for (int spins = spins_; spins > 0 && active_.load() != 0; --spins) pause_briefly();
+  const auto all_rest = [this] { return active_.load() == 0; };
+  if (all_rest()) return;
+  // Another process may have the core of one that holds a chunk. This core has nothing else to do.
+  if (spins_ > 0 && patience.count() > 0 && !rest_bell_.await(all_rest, patience))
+    for (int thread = 1; thread < size_; ++thread) places_[static_cast<size_t>(thread)].bring_here();
+  rest_bell_.await(all_rest);
+}
+
+uint32_t ThreadTeam::await_news(uint32_t seen) {
   for (int spins = spins_; spins > 0; --spins) {
     const uint32_t news = news_.load();
     if (news != seen) return news;
     pause_briefly();
   }
-  news_.wait(seen);
+  news_bell_.await([&] { return news_.load() != seen; });
   return news_.load();
 }
 
 void ThreadTeam::serve(int thread, uint32_t seen) {
+  ThreadPlace& place = places_[static_cast<size_t>(thread)];
+  place.enter();
   for (;;) {
     seen = await_news(seen);
-    if (dismissed_.load()) return;
+    if (dismissed_.load()) break;
     if (seen % 2 == 0) continue;
+    place.end_keep_off_in_time();
+    note_cpu(thread);
+    place.begin_work();
     active_.fetch_add(1);
     if (news_.load() == seen) work(thread);
-    if (active_.fetch_sub(1) == 1) active_.notify_one();
+    if (active_.fetch_sub(1) == 1) rest_bell_.ring();
+    // Thread 0, which brought this one, goes on here. Not before it waits no more: the way may be long.
+    if (place.end_work()) keep_off_others(thread);
   }
+  place.leave();
 }
 
 }  // namespace quern

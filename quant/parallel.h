@@ -6,11 +6,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <type_traits>
+
+#include "quant/thread_place.h"
 
 namespace quern {
 
@@ -55,10 +60,11 @@ void parallel_for(int n_threads, size_t n, size_t grain, Body&& body) {
 // than a millisecond, so that starting a parallel region for each would cost more than small models take.
 //
 // Chunks of a job are taken, not assigned: each thread begins with its own contiguous part, in ascending
-// order, and then takes what others have left. A thread that is late because another process holds its core
-// delays a job by one chunk, and one that has not woken up yet delays it by nothing. Waiting threads spin
-// for a moment, then sleep, so that more threads than cores cost little. Between two calls of assemble() the
-// threads are OpenMP's, which sleep after a few milliseconds.
+// order, and then takes what others have left. One that has not woken up yet delays a job by nothing. One
+// that holds a chunk when another process takes its core is brought to the core of the thread that waits for
+// it, and afterwards keeps off the cores of the others for a time (thread_place.h). Waiting threads spin for
+// a moment, then sleep, so that more threads than cores cost little. Between two calls of assemble() the
+// threads are OpenMP's, which sleep after a few milliseconds, and their affinity masks are as they were.
 //
 // One thread at a time uses a team. Not copyable.
 class ThreadTeam {
@@ -103,16 +109,53 @@ class ThreadTeam {
     size_t end = 0;
   };
 
+  // Where threads sleep until a condition holds. Not std::atomic's wait: libstdc++'s yields its core four
+  // times before it sleeps, and beside a busy process each time costs the turn (it left a thread with a
+  // quarter of the core instead of half).
+  class Bell {
+   public:
+    // Returns once holds(), which reads atomics; whoever changes them rings.
+    template <class Condition>
+    void await(const Condition& holds) {
+      std::unique_lock lock(mutex_);
+      ++n_asleep_;
+      rung_.wait(lock, holds);
+      --n_asleep_;
+    }
+    // Not longer than `patience`; returns holds().
+    template <class Condition>
+    bool await(const Condition& holds, std::chrono::nanoseconds patience) {
+      std::unique_lock lock(mutex_);
+      ++n_asleep_;
+      const bool held = rung_.wait_for(lock, patience, holds);
+      --n_asleep_;
+      return held;
+    }
+    void ring();
+
+   private:
+    std::mutex mutex_;
+    std::condition_variable rung_;
+    std::atomic<int> n_asleep_{0};
+  };
+
   void run_job(const Job& job);
   // The life of a waiting thread. seen: news_ when the team assembled; a thread may arrive when all is over.
   void serve(int thread, uint32_t seen);
-  void work(int thread);                     // takes chunks of job_ until none is left
-  uint32_t await_news(uint32_t seen) const;  // returns what news_ is once it is not `seen`
+  // Takes chunks of job_ until none is left. Returns how long one of another thread may take before that
+  // thread counts as held up: twice the mean of the own ones; 0: not known.
+  std::chrono::nanoseconds work(int thread);
+  void await_others(std::chrono::nanoseconds patience);
+  void note_cpu(int thread);
+  void keep_off_others(int thread);
+  uint32_t await_news(uint32_t seen);  // returns what news_ is once it is not `seen`
 
   const int size_;
   const int spins_;  // before a wait becomes a sleep
   bool assembled_ = false;
-  std::unique_ptr<Part[]> parts_;  // [size_]
+  std::unique_ptr<Part[]> parts_;             // [size_]
+  std::unique_ptr<ThreadPlace[]> places_;     // [size_]; thread 0 is never moved
+  std::unique_ptr<std::atomic<int>[]> cpus_;  // [size_] where each began its last job; -1: none yet
   Job job_{};
   // Odd while a job is open, that is, may have chunks left. A thread that wants to work says so in active_
   // first and then looks again whether the job is still open; the caller closes the job first and then waits
@@ -120,6 +163,7 @@ class ThreadTeam {
   std::atomic<uint32_t> news_{0};
   std::atomic<uint32_t> active_{0};
   std::atomic<bool> dismissed_{false};
+  Bell news_bell_, rest_bell_;  // of news_ and of active_
 };
 
 }  // namespace quern

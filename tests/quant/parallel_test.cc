@@ -1,7 +1,6 @@
 #include "quant/parallel.h"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <time.h>
 
 #include <chrono>
@@ -10,6 +9,8 @@
 #include <string_view>
 #include <thread>
 #include <vector>
+
+#include "tests/support/cpus.h"
 
 namespace quern {
 namespace {
@@ -119,24 +120,6 @@ double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-std::vector<int> usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  sched_getaffinity(0, sizeof set, &set);
-  std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  return cpus;
-}
-
-// Binds the calling thread, and the threads that it starts from now on.
-void bind_to(const std::vector<int>& cpus) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int cpu : cpus) CPU_SET(cpu, &set);
-  ASSERT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
-}
-
 // Some ten microseconds of work with a result of its own.
 uint64_t churn(uint64_t x) {
   for (int i = 0; i < 10000; ++i) x = x * 6364136223846793005 + 1442695040888963407;
@@ -186,19 +169,43 @@ TEST(ThreadTeam, GetsOnBesideABusyThread) {
   constexpr int kJobs = 300;
   for (const bool all_cpus : {false, true}) {
     std::thread([all_cpus] {
-      const std::vector<int> cpus = usable_cpus();
-      std::atomic<bool> over{false};
-      // On the first CPU, which is the team's only one or one of several.
-      std::thread busy([&] {
-        bind_to({cpus.front()});
-        for (uint64_t x = 1; !over; x = churn(x)) asm volatile("" ::"r"(x));
-      });
-      if (!all_cpus) bind_to({cpus.front()});
+      const int cpu = usable_cpus().front();  // the team's only one or one of several
+      const BusyCpu busy(cpu);
+      if (!all_cpus) bind_to({cpu});
       for (const int n_threads : {2, 3}) EXPECT_LT(do_jobs(n_threads, kJobs).wall, 10);
-      over = true;
-      busy.join();
     }).join();
   }
+}
+
+// To the system two threads on one CPU and a busy one on the other look as good as any. Other processes only
+// make the busy thread's part of its CPU smaller.
+TEST(ThreadTeam, SharesTheCpuOfABusyThreadInsteadOfCrowdingOnAnother) {
+  if (usable_cpus().size() < 2) GTEST_SKIP() << "needs two CPUs";
+  const int first = usable_cpus()[0], second = usable_cpus()[1];
+  std::thread([=] {
+    bind_to({first, second});
+    BusyCpu busy(first);
+    ThreadTeam team(2);
+    bind_to({second});
+    team.assemble([&] {
+      // Both threads begin on one CPU.
+      std::atomic<int> n_here{0};
+      team.share(2, 1, [&](int, size_t, size_t) noexcept {
+        bind_to({second});
+        bind_to({first, second});
+        ++n_here;
+        while (n_here < 2) std::this_thread::yield();
+      });
+      const double wall = wall_seconds(), cpu = busy.cpu_seconds();
+      std::vector<uint64_t> values(16, 1);
+      while (wall_seconds() - wall < 1)
+        team.share(values.size(), 1, [&](int, size_t begin, size_t) noexcept {
+          for (int i = 0; i < 10; ++i) values[begin] = churn(values[begin]);
+        });
+      const double part = (busy.cpu_seconds() - cpu) / (wall_seconds() - wall);
+      EXPECT_LT(part, 0.8);
+    });
+  }).join();
 }
 
 // Within assemble() the others wait for the next job; outside of it they are OpenMP's, some of whose runtimes

@@ -1,0 +1,61 @@
+// On which CPU a thread runs, and how to move it to another.
+//
+// A thread whose core another process has taken waits until it is given back, some milliseconds, also while
+// the core next to it has nothing to do; and beside a process that keeps one of two cores busy Linux is
+// content with both threads of a team on the other, where they take turns: it spreads threads by their
+// number. A team knows which thread is waited for and can do better (figures: models.md, threads beside a
+// busy process).
+#pragma once
+
+#include <sched.h>
+
+#include <chrono>
+#include <mutex>
+
+namespace quern {
+
+// The CPU that the calling thread runs on; -1 where the system does not say.
+int this_cpu();
+
+// Moves one thread by its affinity mask. What was the mask before comes back, unless somebody else has
+// changed it meanwhile; nothing is moved to a CPU that is not in it. "Own" functions are called by the thread
+// whose place it is. Failures of the system's calls leave the thread where it is.
+class alignas(64) ThreadPlace {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Own: before the others; gives `keep_off` its effect again for what is left of its time.
+  void enter();
+  // Own: the mask is as it was before enter().
+  void leave();
+
+  // Own: another thread may bring this one to its CPU from begin_work() until end_work(). end_work says
+  // whether one has; this thread still is there, and may be anywhere again.
+  void begin_work();
+  bool end_work();
+  // By another thread, which then sleeps: brings the thread of this place to the caller's CPU. False if that
+  // is not at work, may not run there, or has been brought already.
+  bool bring_here();
+
+  // Own: runs on none of `cpus` for 100 ms, if the mask has others.
+  void keep_off(const cpu_set_t& cpus);
+  // Own, now and then: ends keep_off's effect when its time is over.
+  void end_keep_off_in_time();
+
+ private:
+  // All with mutex_ held.
+  void restrict_to_others();                // keep_off's
+  bool restrict_to(const cpu_set_t& cpus);  // of those in the mask; false if there are none
+  void release();
+
+  std::mutex mutex_;
+  pid_t id_ = 0;
+  bool at_work_ = false, brought_ = false;
+  bool restricted_ = false;
+  cpu_set_t before_{};       // the mask, while restricted_
+  cpu_set_t restriction_{};  // what it has been set to, while restricted_
+  cpu_set_t kept_off_{};     // while keep_off_until_ lies ahead
+  Clock::time_point keep_off_until_{};
+};
+
+}  // namespace quern
