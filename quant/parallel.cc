@@ -16,6 +16,11 @@ namespace {
 // against the milliseconds for which the system hands a core to another process.
 constexpr int kSpins = 4000;
 
+// How long a thread that holds the last chunk is waited for when nothing says how long chunks take.
+constexpr std::chrono::milliseconds kUnknownPatience(1);
+
+using Clock = std::chrono::steady_clock;
+
 void pause_briefly() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -86,14 +91,13 @@ void ThreadTeam::run_job(const Job& job) {
   note_cpu(0);
   news_.fetch_add(1);  // opens
   news_bell_.ring();
-  const auto patience = work(0);
+  const Clock::time_point start = Clock::now();
+  const int n_chunks = work(0);
   news_.fetch_add(1);  // closes
-  await_others(patience);
+  await_others(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);
 }
 
-std::chrono::nanoseconds ThreadTeam::work(int thread) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
+int ThreadTeam::work(int thread) {
   int n_chunks = 0;
   for (int i = 0; i < size_; ++i) {
     Part& part = parts_[static_cast<size_t>((thread + i) % size_)];
@@ -102,7 +106,7 @@ std::chrono::nanoseconds ThreadTeam::work(int thread) {
       ++n_chunks;
     }
   }
-  return n_chunks == 0 ? Clock::duration(0) : 2 * (Clock::now() - start) / n_chunks;
+  return n_chunks;
 }
 
 void ThreadTeam::note_cpu(int thread) {
@@ -125,9 +129,12 @@ void ThreadTeam::await_others(std::chrono::nanoseconds patience) {
   for (int spins = spins_; spins > 0 && active_.load() != 0; --spins) pause_briefly();
   const auto all_rest = [this] { return active_.load() == 0; };
   if (all_rest()) return;
-  // Another process may have the core of one that holds a chunk. This core has nothing else to do.
-  if (spins_ > 0 && patience.count() > 0 && !rest_bell_.await(all_rest, patience))
-    for (int thread = 1; thread < size_; ++thread) places_[static_cast<size_t>(thread)].bring_here();
+  // Another process may have the core of one that holds a chunk; this core has nothing else to do. One after
+  // the other: most of those that are late just have more to do.
+  if (spins_ > 0)
+    for (int thread = 1; thread < size_ && !rest_bell_.await(all_rest, patience);)
+      while (thread < size_ && !places_[static_cast<size_t>(thread++)].bring_here()) {
+      }
   rest_bell_.await(all_rest);
 }
 
@@ -153,9 +160,10 @@ void ThreadTeam::serve(int thread, uint32_t seen) {
     place.begin_work();
     active_.fetch_add(1);
     if (news_.load() == seen) work(thread);
+    const bool was_brought = place.end_work();
     if (active_.fetch_sub(1) == 1) rest_bell_.ring();
     // Thread 0, which brought this one, goes on here. Not before it waits no more: the way may be long.
-    if (place.end_work()) keep_off_others(thread);
+    if (was_brought) keep_off_others(thread);
   }
   place.leave();
 }

@@ -142,9 +142,8 @@ class ThreadTeam {
   void run_job(const Job& job);
   // The life of a waiting thread. seen: news_ when the team assembled; a thread may arrive when all is over.
   void serve(int thread, uint32_t seen);
-  // Takes chunks of job_ until none is left. Returns how long one of another thread may take before that
-  // thread counts as held up: twice the mean of the own ones; 0: not known.
-  std::chrono::nanoseconds work(int thread);
+  int work(int thread);  // takes chunks of job_ until none is left; returns how many
+  // patience: how long a chunk may take before the thread that holds it counts as held up.
   void await_others(std::chrono::nanoseconds patience);
   void note_cpu(int thread);
   void keep_off_others(int thread);

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <cstring>
+
 namespace quern {
 namespace {
 
@@ -39,8 +41,8 @@ bool ThreadPlace::end_work() {
 
 bool ThreadPlace::bring_here() {
   const int cpu = this_cpu();
-  const std::lock_guard lock(mutex_);
-  if (!at_work_ || brought_ || cpu < 0 || cpu >= CPU_SETSIZE) return false;
+  const std::unique_lock lock(mutex_, std::try_to_lock);  // its thread may have lost its core with it
+  if (!lock || !at_work_ || brought_ || cpu < 0 || cpu >= CPU_SETSIZE) return false;
   cpu_set_t here;
   CPU_ZERO(&here);
   CPU_SET(cpu, &here);
@@ -63,19 +65,18 @@ void ThreadPlace::end_keep_off_in_time() {
 
 void ThreadPlace::restrict_to_others() {
   cpu_set_t others;
-  CPU_ZERO(&others);
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (!CPU_ISSET(cpu, &kept_off_)) CPU_SET(cpu, &others);
+  std::memset(&others, 0xff, sizeof others);
+  CPU_XOR(&others, &others, &kept_off_);
   restrict_to(others);
 }
 
 bool ThreadPlace::restrict_to(const cpu_set_t& cpus) {
-  cpu_set_t mask = before_;
-  if (!restricted_ && sched_getaffinity(id_, sizeof mask, &mask) != 0) return false;
-  cpu_set_t allowed;
-  CPU_AND(&allowed, &mask, &cpus);
+  cpu_set_t mask, allowed;
+  if (sched_getaffinity(id_, sizeof mask, &mask) != 0) return false;
+  const cpu_set_t& whole = restricted_ && CPU_EQUAL(&mask, &restriction_) ? before_ : mask;
+  CPU_AND(&allowed, &whole, &cpus);
   if (CPU_COUNT(&allowed) == 0 || sched_setaffinity(id_, sizeof allowed, &allowed) != 0) return false;
-  before_ = mask;
+  before_ = whole;
   restriction_ = allowed;
   restricted_ = true;
   return true;

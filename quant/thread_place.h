@@ -2,9 +2,9 @@
 //
 // A thread whose core another process has taken waits until it is given back, some milliseconds, also while
 // the core next to it has nothing to do; and beside a process that keeps one of two cores busy Linux is
-// content with both threads of a team on the other, where they take turns: it spreads threads by their
-// number. A team knows which thread is waited for and can do better (figures: models.md, threads beside a
-// busy process).
+// content with both threads of a team on the other, where they take turns: it counts threads that
+// want to run. A team knows which thread is waited for and can do better (figures: models.md, threads beside
+// a busy process).
 #pragma once
 
 #include <sched.h>
@@ -34,7 +34,7 @@ class alignas(64) ThreadPlace {
   void begin_work();
   bool end_work();
   // By another thread, which then sleeps: brings the thread of this place to the caller's CPU. False if that
-  // is not at work, may not run there, or has been brought already.
+  // is not at work, may not run there, has been brought already, or is just beginning or ending its work.
   bool bring_here();
 
   // Own: runs on none of `cpus` for 100 ms, if the mask has others.

@@ -1,7 +1,9 @@
 #include "quant/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -187,12 +189,14 @@ TEST(ThreadTeam, SharesTheCpuOfABusyThreadInsteadOfCrowdingOnAnother) {
     BusyCpu busy(first);
     ThreadTeam team(2);
     bind_to({second});
+    pid_t threads[2];
     team.assemble([&] {
       // Both threads begin on one CPU.
       std::atomic<int> n_here{0};
-      team.share(2, 1, [&](int, size_t, size_t) noexcept {
+      team.share(2, 1, [&](int thread, size_t, size_t) noexcept {
         bind_to({second});
         bind_to({first, second});
+        threads[thread] = gettid();
         ++n_here;
         while (n_here < 2) std::this_thread::yield();
       });
@@ -202,9 +206,13 @@ TEST(ThreadTeam, SharesTheCpuOfABusyThreadInsteadOfCrowdingOnAnother) {
         team.share(values.size(), 1, [&](int, size_t begin, size_t) noexcept {
           for (int i = 0; i < 10; ++i) values[begin] = churn(values[begin]);
         });
-      const double part = (busy.cpu_seconds() - cpu) / (wall_seconds() - wall);
-      EXPECT_LT(part, 0.8);
+      EXPECT_LT((busy.cpu_seconds() - cpu) / (wall_seconds() - wall), 0.8);
     });
+    for (const pid_t thread : threads) {
+      cpu_set_t mask;
+      ASSERT_EQ(sched_getaffinity(thread, sizeof mask, &mask), 0);
+      EXPECT_TRUE(CPU_ISSET(first, &mask) && CPU_ISSET(second, &mask)) << "not as it was";
+    }
   }).join();
 }
 

@@ -132,9 +132,10 @@ TEST_F(ThreadPlaceTest, KeepsOffForATimeAndThenMayGoAnywhere) {
     const auto start = std::chrono::steady_clock::now();
     place.keep_off(set_of({first}));
     EXPECT_EQ(this_cpu(), second);
-    if (std::chrono::steady_clock::now() - start < milliseconds(50)) {  // else held up
-      place.end_keep_off_in_time();
-      EXPECT_EQ(usable_cpus(), Cpus{second});
+    place.end_keep_off_in_time();
+    const Cpus soon = usable_cpus();
+    if (std::chrono::steady_clock::now() - start < milliseconds(90)) {  // else held up
+      EXPECT_EQ(soon, Cpus{second});
     }
     EXPECT_TRUE(comes_to_be([&] {
       place.end_keep_off_in_time();
@@ -189,6 +190,26 @@ TEST_F(ThreadPlaceTest, LeavesAMaskAloneThatSomebodyElseHasSet) {
     place.leave();
     EXPECT_EQ(usable_cpus(), Cpus{first});
   });
+}
+
+TEST_F(ThreadPlaceTest, TakesAMaskThatSomebodyElseHasSetForTheOneBefore) {
+  std::atomic<bool> asked{false};
+  work_and_call(
+      {first, second},
+      [&](std::atomic<bool>& ready) {
+        place.enter();
+        place.keep_off(set_of({second}));
+        bind_to({second});
+        place.begin_work();
+        ready = true;
+        EXPECT_TRUE(comes_to_be([&] { return asked.load(); }));
+        EXPECT_TRUE(place.end_work());
+        EXPECT_EQ(usable_cpus(), Cpus{second});
+      },
+      [&] {
+        EXPECT_TRUE(place.bring_here());
+        asked = true;
+      });
 }
 
 }  // namespace
