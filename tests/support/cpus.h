@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include <atomic>
-#include <memory>
 #include <thread>
 #include <vector>
 
