@@ -82,8 +82,9 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
     }));
     // The first head of a layer is followed by all of its others in a segment.
     const KvHead other = cache.head((i + n_layers / 2) % n_layers, 0);
-    const size_t n_segments = (depth + other.segment_keys - 1) / other.segment_keys;
-    const size_t layer_bytes = 2 * other.segment_keys * kv_row_bytes(c.kv, c.head_dim) * c.n_kv_heads;
+    const size_t segment_keys = cache.shape().segment_keys();
+    const size_t n_segments = (depth + segment_keys - 1) / segment_keys;
+    const size_t layer_bytes = 2 * segment_keys * kv_row_bytes(c.kv, c.head_dim) * c.n_kv_heads;
     const size_t part = layer_bytes / static_cast<size_t>(n_threads) / kProbeReadStep * kProbeReadStep;
     const double seconds = seconds_of(CLOCK_MONOTONIC, [&] {
       team.share(n_segments * static_cast<size_t>(n_threads), 1, [&](int, size_t begin, size_t) noexcept {

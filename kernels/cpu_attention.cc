@@ -73,7 +73,7 @@ KvHead CpuKvCache::head(size_t layer, size_t kv_head) const {
   const uint64_t segment_keys = shape_.segment_keys();
   const uint64_t head_bytes = 2 * segment_keys * kv_row_bytes(shape_.type, shape_.head_dim);
   return {memory_.data() + (layer * shape_.n_kv_heads + kv_head) * head_bytes,
-          shape_.n_layers * shape_.n_kv_heads * head_bytes, segment_keys};
+          shape_.n_layers * shape_.n_kv_heads * head_bytes};
 }
 
 size_t CpuAttention::rope_and_store(const AttentionShape& shape, size_t layer, size_t position, size_t n,

@@ -68,6 +68,7 @@ enum class KvType : uint8_t { kF16, kF32, kQ8_0 };
 inline constexpr size_t kAttentionTile = 64;
 inline constexpr size_t kAttentionSegment = 512;
 inline constexpr size_t kKvBlockKeys = 16;  // keys that the cache interleaves
+inline constexpr size_t kKvBlockDims = 16;  // dims of a value that lie together
 inline constexpr size_t kKvGroup = 32;      // values that share a scale (Q8_0)
 
 // Bytes of one key, or of one value, of head_dim elements.
@@ -76,32 +77,44 @@ static constexpr uint64_t kv_row_bytes(KvType type, uint64_t head_dim) {
   return head_dim * (type == KvType::kF16 ? 2 : 4);
 }
 
-// Where the keys and values of one layer and KV head lie: in segments of segment_keys positions, the last of
-// them whole as well. Segment g begins at base + g * segment_stride with its keys; its values follow.
-//   F16, F32  keys    [segment_keys / 16][head_dim][16 keys], so that lanes are keys
-//             values  [segment_keys][head_dim]
-//   Q8_0      keys    [segment_keys / 16] panels of 16 keys, as quant/panel_layout.h has them of 16 rows:
-//                     [head_dim / 32] blocks of 16 x f16 d, 8 steps j of 16 x codes 4j .. 4j+3
-//             values  [segment_keys / 64] tiles of [64][head_dim] codes, then [64][head_dim / 32] f16 d
+// Where the keys and values of one layer and KV head lie: segment g begins at base + g * segment_stride; in
+// it stand tiles of 64 positions, one behind the other, each with its keys, then its values, in the order in
+// which attention reads them. A segment is so read from its first byte to its last, as hardware prefetchers
+// like it.
+//   F16, F32  keys    [4 blocks][head_dim][16 keys], so that lanes are keys
+//             values  [head_dim / 16 blocks][64 keys][16 dims], so that lanes are dims; the last block of
+//             other
+//                     head_dims is [64 keys][head_dim % 16 dims]
+//   Q8_0      keys    [4] panels of 16 keys, as quant/panel_layout.h has them of 16 rows: [head_dim / 32]
+//   blocks
+//                     of 16 x f16 d, 8 steps j of 16 x codes 4j .. 4j+3
+//             values  [head_dim / 32] groups of 64 x f16 d, [2 blocks][64 keys][16 codes]
 // No code is -128. Memory starts zeroed; what a position held before it was stored again is never read.
 struct KvHead {
   uint8_t* base;  // not owned
   size_t segment_stride;
-  size_t segment_keys;  // kAttentionSegment; in a cache of one segment any multiple of kAttentionTile
 };
 
 // Place of the block of 16 keys that `position` is in.
 static constexpr uint8_t* kv_keys(const KvHead& head, KvType type, size_t head_dim, size_t position) {
-  const size_t in_segment = position % kAttentionSegment;
+  const size_t tile = position % kAttentionSegment / kAttentionTile;
+  const size_t block = position % kAttentionTile / kKvBlockKeys;
   return head.base + position / kAttentionSegment * head.segment_stride +
-         in_segment / kKvBlockKeys * kKvBlockKeys * kv_row_bytes(type, head_dim);
+         (tile * 2 * kAttentionTile + block * kKvBlockKeys) * kv_row_bytes(type, head_dim);
 }
 
-// Place of the tile of 64 values that `position` is in.
+// Place of the values of the tile that `position` is in.
 static constexpr uint8_t* kv_values(const KvHead& head, KvType type, size_t head_dim, size_t position) {
   const size_t tile = position % kAttentionSegment / kAttentionTile;
   return head.base + position / kAttentionSegment * head.segment_stride +
-         (head.segment_keys + tile * kAttentionTile) * kv_row_bytes(type, head_dim);
+         (tile * 2 + 1) * kAttentionTile * kv_row_bytes(type, head_dim);
+}
+
+// Which of a tile's elements (F16, F32) dim d of `position`'s value is.
+static constexpr size_t kv_value_index(size_t head_dim, size_t position, size_t d) {
+  const size_t first = d / kKvBlockDims * kKvBlockDims;
+  const size_t width = head_dim - first < kKvBlockDims ? head_dim - first : kKvBlockDims;
+  return first * kAttentionTile + position % kAttentionTile * width + (d - first);
 }
 
 struct StoreKvArgs {
@@ -144,10 +157,10 @@ static constexpr size_t first_visible_key(size_t position, size_t window) {
 }
 
 // Floats of scratch for one attend_segment() call: queries twice (as floats, as codes), scores of a tile and
-// the like per row; a block of keys and some values as floats.
+// the like per row; a block of keys and one of values as floats.
 static constexpr size_t attention_scratch_floats(size_t n_rows, size_t head_dim) {
-  return n_rows * (2 * (head_dim + 16) + head_dim / 8 + kAttentionTile + 32) +
-         (kKvBlockKeys + 4) * (head_dim + 16) + 16 * kAttentionTile + 256;
+  return (n_rows + 3) * (2 * (head_dim + 16) + head_dim / 8 + kAttentionTile + 48) +
+         (kKvBlockKeys + 4) * (head_dim + 16) + 17 * kAttentionTile + 256;
 }
 
 // Loops that reach what the machine gives to this set's instructions at most: the yardstick of its kernels

@@ -8,7 +8,8 @@ namespace quern::avx2 {
 
 namespace {
 
-constexpr size_t kPanelBlockBytes = kKvBlockKeys * kv_row_bytes(KvType::kQ8_0, kKvGroup);  // 32 dims
+constexpr size_t kPanelBlockBytes = kKvBlockKeys * kv_row_bytes(KvType::kQ8_0, kKvGroup);    // 32 dims
+constexpr size_t kValueGroupBytes = kAttentionTile * kv_row_bytes(KvType::kQ8_0, kKvGroup);  // 32 dims
 
 // Nearest even; finite values saturate at +-65504, infinities and NaN stay.
 __m128i saturated_f16(__m256 x) {
@@ -38,12 +39,11 @@ void store_floats(const StoreKvArgs& args) {
   const size_t n = args.head_dim;
   Element* const k_out = reinterpret_cast<Element*>(kv_keys(args.cache, args.type, n, args.position)) +
                          args.position % kKvBlockKeys;
-  Element* const v_out = reinterpret_cast<Element*>(kv_values(args.cache, args.type, n, args.position)) +
-                         args.position % kAttentionTile * n;
+  Element* const v_out = reinterpret_cast<Element*>(kv_values(args.cache, args.type, n, args.position));
   for (size_t d = 0; d < n; d += 8) {
     const size_t count = n - d < 8 ? n - d : 8;
     store_elements(load_partial(args.k + d, count), count, kKvBlockKeys, k_out + d * kKvBlockKeys);
-    store_elements(load_partial(args.v + d, count), count, 1, v_out + d);
+    store_elements(load_partial(args.v + d, count), count, 1, v_out + kv_value_index(n, args.position, d));
   }
 }
 
@@ -56,8 +56,9 @@ void store_codes(const StoreKvArgs& args) {
   const size_t n = args.head_dim, n_groups = n / kKvGroup;
   const size_t key = args.position % kKvBlockKeys, value = args.position % kAttentionTile;
   uint8_t* k_block = kv_keys(args.cache, args.type, n, args.position);
-  uint8_t* const v_tile = kv_values(args.cache, args.type, n, args.position);
-  for (size_t group = 0; group < n_groups; ++group, k_block += kPanelBlockBytes) {
+  uint8_t* v_group = kv_values(args.cache, args.type, n, args.position);
+  for (size_t group = 0; group < n_groups;
+       ++group, k_block += kPanelBlockBytes, v_group += kValueGroupBytes) {
     alignas(32) int8_t codes[kKvGroup];
     float scale;
     int16_t sums[4];
@@ -66,8 +67,10 @@ void store_codes(const StoreKvArgs& args) {
     for (size_t step = 0; step < kKvGroup / 4; ++step)
       __builtin_memcpy(k_block + 2 * kKvBlockKeys + step * 4 * kKvBlockKeys + 4 * key, codes + 4 * step, 4);
     quantize_activations(args.v + group * kKvGroup, 1, kKvGroup, {codes, &scale, sums});
-    store_f16(scale, v_tile + kAttentionTile * n + 2 * (value * n_groups + group));
-    __builtin_memcpy(v_tile + value * n + group * kKvGroup, codes, kKvGroup);
+    store_f16(scale, v_group + 2 * value);
+    for (size_t d = 0; d < kKvGroup; d += kKvBlockDims)
+      __builtin_memcpy(v_group + 2 * kAttentionTile + kv_value_index(kKvGroup, args.position, d), codes + d,
+                       kKvBlockDims);
   }
 }
 

@@ -28,6 +28,10 @@ size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                 uint8_t* tiles) noexcept;
 
+// Contracts: kernels/kernel_set.h.
+void attend_segment(const AttentionArgs& args, size_t segment, float* part) noexcept;
+void merge_segment(const AttentionArgs& args, size_t segment, const float* part, float* total) noexcept;
+
 extern const ProbeLoops kProbeLoops;
 extern const KernelSet kKernelSet;
 

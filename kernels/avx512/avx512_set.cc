@@ -1,4 +1,5 @@
-// The AVX-512 set: its own products, everything else from the AVX2 set, whose results have the same bits.
+// The AVX-512 set: its own products and attention, everything else from the AVX2 set, whose results have the
+// same bits.
 // Compiled for any CPU.
 #include <iterator>
 
@@ -22,9 +23,15 @@ constexpr MatmulKernel kMatmuls[] = {
     {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
 };
 
+consteval KernelSet with_own_attention(KernelSet set) {
+  set.attend_segment = attend_segment;
+  set.merge_segment = merge_segment;
+  return set;
+}
+
 }  // namespace
 
 constinit const KernelSet kKernelSet =
-    avx2::set_with_avx2_operations("avx512", kMatmuls, std::size(kMatmuls), &kProbeLoops);
+    with_own_attention(avx2::set_with_avx2_operations("avx512", kMatmuls, std::size(kMatmuls), &kProbeLoops));
 
 }  // namespace quern::avx512

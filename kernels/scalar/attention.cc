@@ -16,6 +16,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kKeyPanelBlock = kKvBlockKeys * kv_row_bytes(KvType::kQ8_0, kKvGroup);  // bytes; 32 dims
+constexpr size_t kValueGroup = kAttentionTile * kv_row_bytes(KvType::kQ8_0, kKvGroup);   // bytes; 32 dims
 
 template <class T>
 T load(const uint8_t* p) {
@@ -46,7 +47,7 @@ struct Cache {
     return kv_keys(head, type, head_dim, key) + (d * kKvBlockKeys + key % kKvBlockKeys) * element_bytes();
   }
   uint8_t* v(size_t key, size_t d) const {
-    return kv_values(head, type, head_dim, key) + (key % kAttentionTile * head_dim + d) * element_bytes();
+    return kv_values(head, type, head_dim, key) + kv_value_index(head_dim, key, d) * element_bytes();
   }
   // Q8_0: the places of element d's scale and code.
   uint8_t* k_scale(size_t key, size_t d) const { return k_block(key, d) + 2 * (key % kKvBlockKeys); }
@@ -54,12 +55,9 @@ struct Cache {
     return k_block(key, d) + 2 * kKvBlockKeys + d % kKvGroup / 4 * (4 * kKvBlockKeys) +
            4 * (key % kKvBlockKeys) + d % 4;
   }
-  uint8_t* v_scale(size_t key, size_t d) const {
-    return kv_values(head, type, head_dim, key) + kAttentionTile * head_dim +
-           2 * (key % kAttentionTile * (head_dim / kKvGroup) + d / kKvGroup);
-  }
+  uint8_t* v_scale(size_t key, size_t d) const { return v_group(key, d) + 2 * (key % kAttentionTile); }
   uint8_t* v_code(size_t key, size_t d) const {
-    return kv_values(head, type, head_dim, key) + key % kAttentionTile * head_dim + d;
+    return v_group(key, d) + 2 * kAttentionTile + kv_value_index(kKvGroup, key, d % kKvGroup);
   }
 
   float key_value(size_t key, size_t d) const { return decode(k(key, d)); }  // not of Q8_0
@@ -75,6 +73,9 @@ struct Cache {
   }
   uint8_t* k_block(size_t key, size_t d) const {
     return kv_keys(head, type, head_dim, key) + d / kKvGroup * kKeyPanelBlock;
+  }
+  uint8_t* v_group(size_t key, size_t d) const {
+    return kv_values(head, type, head_dim, key) + d / kKvGroup * kValueGroup;
   }
 };
 

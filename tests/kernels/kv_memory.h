@@ -32,7 +32,7 @@ class KvMemory {
     bytes_.resize(bytes_.size() - kGap);  // nothing may be read behind the last one
   }
 
-  KvHead head() { return {bytes_.data(), stride(), segment_keys_}; }
+  KvHead head() { return {bytes_.data(), stride()}; }
   size_t head_dim() const { return head_dim_; }
   KvType type() const { return type_; }
   size_t capacity() const { return n_segments_ * segment_keys_; }
@@ -43,19 +43,21 @@ class KvMemory {
   }
 
   float k(size_t key, size_t d) const {
-    const uint8_t* block = segment(key) + key % kAttentionSegment / 16 * 16 * row_bytes();
+    const uint8_t* block = tile(key) + key % 64 / 16 * 16 * row_bytes();
     if (type_ != KvType::kQ8_0) return element(block, d * 16 + key % 16);
     const uint8_t* panel = block + d / 32 * 544;
     const auto code = static_cast<int8_t>(panel[32 + d % 32 / 4 * 64 + key % 16 * 4 + d % 4]);
     return f16(panel, key % 16) * static_cast<float>(code);
   }
   float v(size_t key, size_t d) const {
-    const uint8_t* values = segment(key) + segment_keys_ * row_bytes();
-    const size_t in_segment = key % kAttentionSegment;
-    if (type_ != KvType::kQ8_0) return element(values, in_segment * head_dim_ + d);
-    const uint8_t* tile = values + in_segment / 64 * 64 * row_bytes();
-    const auto code = static_cast<int8_t>(tile[key % 64 * head_dim_ + d]);
-    return f16(tile + 64 * head_dim_, key % 64 * (head_dim_ / 32) + d / 32) * static_cast<float>(code);
+    const uint8_t* values = tile(key) + 64 * row_bytes();
+    if (type_ != KvType::kQ8_0) {
+      const size_t width = d / 16 == head_dim_ / 16 ? head_dim_ % 16 : 16;
+      return element(values, d / 16 * 16 * 64 + key % 64 * width + d % 16);
+    }
+    const uint8_t* group = values + d / 32 * (64 * 34);
+    const auto code = static_cast<int8_t>(group[128 + d % 32 / 16 * (64 * 16) + key % 64 * 16 + d % 16]);
+    return f16(group, key % 64) * static_cast<float>(code);
   }
 
  private:
@@ -65,7 +67,11 @@ class KvMemory {
   }
   size_t segment_bytes() const { return 2 * segment_keys_ * row_bytes(); }
   size_t stride() const { return segment_bytes() + kGap; }
-  const uint8_t* segment(size_t key) const { return bytes_.data() + key / kAttentionSegment * stride(); }
+  // The keys and values of 64 positions.
+  const uint8_t* tile(size_t key) const {
+    return bytes_.data() + key / kAttentionSegment * stride() +
+           key % kAttentionSegment / 64 * 128 * row_bytes();
+  }
   static float f16(const uint8_t* p, size_t i) {
     uint16_t bits;
     std::memcpy(&bits, p + 2 * i, sizeof bits);
