@@ -12,8 +12,8 @@
 
 namespace quern {
 
-// Keys and values of all layers and KV heads, by segments: [segment][layer][KV head][keys, values]. A
-// conversation touches the segments that it has reached and no other memory.
+// Keys and values of all layers and KV heads, by segments: [segment][layer][KV head][tile][keys, values].
+// A conversation touches the segments that it has reached and no other memory.
 class CpuKvCache final : public DeviceKvCache {
  public:
   // head_dim: 1..kMaxHeadDim, for Q8_0 a multiple of 32. Throws kResource when memory cannot be had.

@@ -77,19 +77,17 @@ static constexpr uint64_t kv_row_bytes(KvType type, uint64_t head_dim) {
   return head_dim * (type == KvType::kF16 ? 2 : 4);
 }
 
-// Where the keys and values of one layer and KV head lie: segment g begins at base + g * segment_stride; in
-// it stand tiles of 64 positions, one behind the other, each with its keys, then its values, in the order in
-// which attention reads them. A segment is so read from its first byte to its last, as hardware prefetchers
-// like it.
+// Where the keys and values of one layer and KV head lie: in segments of kAttentionSegment positions (where
+// there is only one, of any number of whole tiles), segment g at base + g * segment_stride. A segment is
+// tiles of kAttentionTile positions, one behind the other, each with its keys, then its values, in the order
+// in which attention reads them: from the first byte to the last, as prefetchers like it. A tile's memory is
+// always whole; it starts zeroed, and what a position held before it was stored again is never read.
 //   F16, F32  keys    [4 blocks][head_dim][16 keys], so that lanes are keys
-//             values  [head_dim / 16 blocks][64 keys][16 dims], so that lanes are dims; the last block of
-//             other
-//                     head_dims is [64 keys][head_dim % 16 dims]
-//   Q8_0      keys    [4] panels of 16 keys, as quant/panel_layout.h has them of 16 rows: [head_dim / 32]
-//   blocks
-//                     of 16 x f16 d, 8 steps j of 16 x codes 4j .. 4j+3
-//             values  [head_dim / 32] groups of 64 x f16 d, [2 blocks][64 keys][16 codes]
-// No code is -128. Memory starts zeroed; what a position held before it was stored again is never read.
+//             values  [head_dim / 16 blocks][64 keys][16 dims], so that lanes are dims; what is left of other
+//                     head_dims is a narrower block
+//   Q8_0      keys    [4 blocks of 16 keys] panels as quant/panel_layout.h has them of 16 rows: for every 32
+//                     dims 16 x f16 d, then 8 steps j of 16 x codes 4j .. 4j+3
+//             values  for every 32 dims 64 x f16 d, then [2 blocks][64 keys][16 codes]. No code is -128
 struct KvHead {
   uint8_t* base;  // not owned
   size_t segment_stride;
@@ -110,7 +108,8 @@ static constexpr uint8_t* kv_values(const KvHead& head, KvType type, size_t head
          (tile * 2 + 1) * kAttentionTile * kv_row_bytes(type, head_dim);
 }
 
-// Which of a tile's elements (F16, F32) dim d of `position`'s value is.
+// Which of a tile's elements dim d of `position`'s value is: of F16 and F32, and of the codes of 32 dims of
+// Q8_0 when head_dim is 32.
 static constexpr size_t kv_value_index(size_t head_dim, size_t position, size_t d) {
   const size_t first = d / kKvBlockDims * kKvBlockDims;
   const size_t width = head_dim - first < kKvBlockDims ? head_dim - first : kKvBlockDims;
@@ -156,8 +155,8 @@ static constexpr size_t first_visible_key(size_t position, size_t window) {
   return window == 0 || position < window ? 0 : position - window + 1;
 }
 
-// Floats of scratch for one attend_segment() call: queries twice (as floats, as codes), scores of a tile and
-// the like per row; a block of keys and one of values as floats.
+// Floats of scratch for one attend_segment() call: per row queries twice (as floats; as codes, which some
+// sets pad by up to three rows), scores of a tile and the like; a block of keys or values as floats.
 static constexpr size_t attention_scratch_floats(size_t n_rows, size_t head_dim) {
   return (n_rows + 3) * (2 * (head_dim + 16) + head_dim / 8 + kAttentionTile + 48) +
          (kKvBlockKeys + 4) * (head_dim + 16) + 17 * kAttentionTile + 256;

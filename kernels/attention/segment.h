@@ -70,6 +70,7 @@ State prepare(const AttentionArgs& args, Carver& carver, float* part) {
   __builtin_memset(state.lanes, 0, n_rows * 16 * sizeof(float));
   // Scores of blocks without a valid key are never computed: they are masked, but first they are read.
   __builtin_memset(state.p, 0, n_rows * kAttentionTile * sizeof(float));
+  // Lanes beyond the last dim are multiplied, too.
   __builtin_memset(state.edge, 0, n_rows * kKvBlockDims * sizeof(float));
   return state;
 }

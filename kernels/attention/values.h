@@ -17,7 +17,7 @@ struct FloatValues {
 
   // The last block of a head_dim that is no multiple of 16, as floats and zeros: [kAttentionTile][16].
   template <class L>
-  static void widen_narrow_block(const Tile& tile, const State& state, float* out) {
+  static void widen_last_block(const Tile& tile, const State& state, float* out) {
     const size_t width = state.head_dim % kKvBlockDims;
     const uint8_t* v = tile.v + (state.head_dim - width) * kAttentionTile * T::kBytes;
     __builtin_memset(out, 0, kAttentionTile * kKvBlockDims * sizeof(float));
@@ -40,7 +40,7 @@ struct CodeValues {
   }
 
   template <class>
-  static void widen_narrow_block(const Tile&, const State&, float*) {}  // there are none
+  static void widen_last_block(const Tile&, const State&, float*) {}  // there are none
 };
 
 // Step 5 for 16 dims of kRows rows from `row` on, which may see different keys: what all see
@@ -90,24 +90,36 @@ void weigh_rows(const Block& values, const Tile& tile, const State& state, size_
   }
 }
 
-// A block in scratch, [kAttentionTile][16] at state.block, for all rows.
+// A tile's block as floats: where it lies, or in scratch.
+template <class L>
+FloatBlock<F32> as_floats(FloatBlock<F32> values, const Tile&, const State&) {
+  return values;
+}
+template <class L, class Block>
+FloatBlock<F32> as_floats(const Block& values, const Tile& tile, const State& state) {
+  widen_block<L>(values.from(tile.begin), tile.end - tile.begin, state.block + tile.begin * kKvBlockDims);
+  return {bytes_of(state.block)};
+}
+
+// A block of floats for all rows.
 template <class Config>
-void weigh_dense(const Tile& tile, const State& state, float* sums, size_t sums_stride) {
+void weigh_dense(FloatBlock<F32> values, const Tile& tile, const State& state, float* sums,
+                 size_t sums_stride) {
   for_row_groups<Config::kDenseGroup>(state.n_rows, [&]<size_t kRows>(size_t row) {
-    weigh_rows<typename Config::Lanes, kRows, 0>(FloatBlock<F32>{bytes_of(state.block)}, tile, state, row,
-                                                 sums + row * sums_stride, sums_stride);
+    weigh_rows<typename Config::Lanes, kRows, 0>(values, tile, state, row, sums + row * sums_stride,
+                                                 sums_stride);
   });
 }
 
 // Dims beyond the last multiple of 16: through scratch, and sums as wide as a block.
 template <class Config, class Values>
-void weigh_narrow_block(const Tile& tile, const State& state) {
+void weigh_last_block(const Tile& tile, const State& state) {
   const size_t n = state.head_dim, width = n % kKvBlockDims;
-  Values::template widen_narrow_block<typename Config::Lanes>(tile, state, state.block);
+  Values::template widen_last_block<typename Config::Lanes>(tile, state, state.block);
   for (size_t row = 0; row < state.n_rows; ++row)
     for (size_t d = 0; d < width; ++d)
       state.edge[row * kKvBlockDims + d] = state.acc[row * n + n - width + d];
-  weigh_dense<Config>(tile, state, state.edge, kKvBlockDims);
+  weigh_dense<Config>({bytes_of(state.block)}, tile, state, state.edge, kKvBlockDims);
   for (size_t row = 0; row < state.n_rows; ++row)
     for (size_t d = 0; d < width; ++d)
       state.acc[row * n + n - width + d] = state.edge[row * kKvBlockDims + d];
@@ -126,12 +138,11 @@ void weigh_tile(const Tile& tile, const State& state) {
     });
   } else {
     for (size_t i = 0; i < n_blocks; ++i) {
-      widen_block<Lanes>(Values::block(tile, state, i).from(tile.begin), tile.end - tile.begin,
-                         state.block + tile.begin * kKvBlockDims);
-      weigh_dense<Config>(tile, state, state.acc + i * kKvBlockDims, n);
+      const FloatBlock<F32> values = as_floats<Lanes>(Values::block(tile, state, i), tile, state);
+      weigh_dense<Config>(values, tile, state, state.acc + i * kKvBlockDims, n);
     }
   }
-  if (n % kKvBlockDims != 0) weigh_narrow_block<Config, Values>(tile, state);
+  if (n % kKvBlockDims != 0) weigh_last_block<Config, Values>(tile, state);
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include "kernels/avx2/avx2_ops.h"
 #include "kernels/avx2/code_pairs.h"
 #include "kernels/avx2/float_lanes.h"
-#include "kernels/avx2/matmul_driver.h"
 
 namespace quern::avx2 {
 
@@ -33,9 +32,9 @@ QUERN_INLINE void add_pairs(const Codes& keys, const int16_t* q, size_t head_dim
   }
 }
 
-// How far ahead few rows ask for the cache: what one stream of packed weights is best with on Zen 3
-// (matmul_driver.h). Of attention measured on Zen 4 only, where none, 1.5 KB and 16 KB are within 5 %.
-constexpr size_t kAhead = kPrefetchAhead<1>;
+// How far ahead few rows ask for the cache, in bytes: what one stream of packed weights is best with on Zen 3
+// (matmul_driver.h). Of attention measured on Zen 4 only, where 0, 1536 and 16384 are within 5 %.
+constexpr size_t kAhead = 1536;
 
 // Scores of 16 keys of Q8_0 for kRows rows. panel: head_dim / 32 NarrowBlocks or WideBlocks.
 template <class Block, size_t kRows, bool kPrefetch>
@@ -70,7 +69,7 @@ QUERN_KERNEL void score_codes(const uint8_t* panel, const int16_t* q, const floa
 // with two query codes in its lane (with int8 pairs, vpsignb and vpmaddubsw need half as many instructions
 // again per product).
 struct CodePairs {
-  static constexpr size_t kGroup = 4;  // rows that share one conversion
+  static constexpr size_t kGroup = 4;  // rows whose sums, two registers each, leave room for a step's keys
   const int16_t* q;                    // [n_rows, head_dim], of four codes 0, 2, 1, 3
   const float* q_scales;               // [n_rows, head_dim / 32]
 
@@ -124,7 +123,8 @@ struct CodePairs {
 struct Config {
   using Lanes = Lanes8;
   using CodeKeys = CodePairs;
-  static constexpr size_t kDirectRows = 8, kDirectGroup = 4, kAhead = avx2::kAhead, kDenseGroup = 6;
+  static constexpr size_t kDirectRows = 8;  // two tokens of four heads: a tile is converted twice
+  static constexpr size_t kDirectGroup = 4, kAhead = avx2::kAhead, kDenseGroup = 6;
 };
 
 }  // namespace

@@ -16,8 +16,7 @@ double sum_exp(const float* z, size_t n, float z_max) noexcept;
 
 uint64_t probe_read(const uint8_t* bytes, size_t n_bytes) noexcept;
 
-// A set whose operations are these: the AVX2 set, and sets for CPUs that have more, which differ in their
-// products.
+// A set whose operations are these: the AVX2 set, and what sets for CPUs that have more begin with.
 // consteval: no file has code of it, whatever that file is compiled for.
 consteval KernelSet set_with_avx2_operations(const char* name, const MatmulKernel* matmuls, size_t n_matmuls,
                                              const ProbeLoops* probe) {

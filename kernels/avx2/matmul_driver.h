@@ -1,8 +1,7 @@
 // What the AVX2 matmul kernels share beside the walk (panel_walk.h): how activations are found, one or two
 // tokens in several streams, and a step of a product.
 //
-// Everything is anonymous (see unpack.h). Included by kernels/avx2/matmul_*.cc, and by attention.cc for the
-// prefetch distance.
+// Everything is anonymous (see unpack.h). Included by kernels/avx2/matmul_*.cc only.
 #pragma once
 
 #include <cstddef>

@@ -179,7 +179,8 @@ TEST_P(AttentionOfOtherSet, HasTheReferencesBitsAtEveryDepthAndWindow) {
 
 TEST_P(AttentionOfOtherSet, HasTheReferencesBitsForOtherHeadDims) {
   for (const KvType type : kKvTypes)
-    for (const size_t head_dim : {2, 4, 6, 10, 14, 24, 40, 72, 80, 96, 100, 112, 160, 190, 224, 992, 1024}) {
+    for (const size_t head_dim :
+         {1, 2, 4, 6, 10, 14, 17, 24, 31, 40, 72, 80, 96, 100, 112, 160, 190, 224, 992, 1023, 1024}) {
       if (!can_hold(type, head_dim)) continue;
       Cache cache(130, head_dim, type, 3);
       for (const size_t n_heads : {1, 2, 3, 4, 8, 11}) {
@@ -224,7 +225,7 @@ class TokenByToken {
 TEST_P(AttentionOfSet, GivesTokensTheSameBitsTogetherAndAlone) {
   constexpr struct {
     size_t n_heads, head_dim;
-  } kShapes[] = {{1, 8}, {2, 20}, {3, 32}, {4, 64}, {5, 80}, {8, 96}, {4, 128}, {1, 256}};
+  } kShapes[] = {{1, 8}, {1, 31}, {2, 20}, {3, 30}, {3, 32}, {4, 64}, {5, 80}, {8, 96}, {4, 128}, {1, 256}};
   for (const KvType type : kKvTypes)
     for (const auto& shape : kShapes) {
       if (!can_hold(type, shape.head_dim)) continue;
@@ -308,46 +309,53 @@ TEST_P(AttentionOfOtherSet, HandlesValuesThatAreNotFiniteOrZeroLikeTheReference)
     }
 }
 
+// Whole blocks of dims, and one that is not.
+constexpr size_t kTwoHeadDims[] = {32, 20};
+
 TEST_P(AttentionOfSet, DoesNotDependOnKeysOutsideTheValidOnes) {
   for (const KvType type : kKvTypes)
-    for (const size_t n_tokens : {1, 2, 30})
-      for (const size_t n_heads : {1, 2, 4})
-        for (const size_t position : {0, 20, 63, 64, 500, 530}) {
-          constexpr size_t kWindow = 37, kHeadDim = 32;
-          Cache cache(640, kHeadDim, type);
-          const std::vector<float> q = random_values(n_tokens * n_heads * kHeadDim, Values::kNormal, 11);
-          const std::vector<float> before = attend(set(), cache, q, n_heads, position, kWindow);
-          for (size_t key = 0; key < cache.capacity(); ++key)
-            if (key < first_visible_key(position, kWindow) || key >= position + n_tokens)
-              cache.fill(key, key % 2 == 0 ? kNan : kInfinity, kNan);
-          ASSERT_TRUE(same_bits(attend(set(), cache, q, n_heads, position, kWindow), before)) << position;
-        }
+    for (const size_t head_dim : kTwoHeadDims)
+      for (const size_t n_tokens : {1, 2, 30})
+        for (const size_t n_heads : {1, 2, 4})
+          for (const size_t position : {0, 20, 63, 64, 500, 530}) {
+            if (!can_hold(type, head_dim)) continue;
+            constexpr size_t kWindow = 37;
+            Cache cache(640, head_dim, type);
+            const std::vector<float> q = random_values(n_tokens * n_heads * head_dim, Values::kNormal, 11);
+            const std::vector<float> before = attend(set(), cache, q, n_heads, position, kWindow);
+            for (size_t key = 0; key < cache.capacity(); ++key)
+              if (key < first_visible_key(position, kWindow) || key >= position + n_tokens)
+                cache.fill(key, key % 2 == 0 ? kNan : kInfinity, kNan);
+            ASSERT_TRUE(same_bits(attend(set(), cache, q, n_heads, position, kWindow), before)) << position;
+          }
 }
 
 TEST_P(AttentionOfSet, KeepsTokensApartWhoseNeighboursSeeNan) {
   // Keys that only later tokens see must not reach earlier ones, nor the other way round.
   for (const KvType type : kKvTypes)
-    for (const size_t n_heads : {1, 2, 3, 4}) {
-      constexpr size_t kTokens = 20, kHeadDim = 32, kPosition = 50, kWindow = 25;
-      const size_t row = n_heads * kHeadDim;
-      const std::vector<float> q = random_values(kTokens * row, Values::kNormal, 15);
-      for (const size_t bad_key : {30, 45, 55, 64, 69}) {
-        Cache cache(128, kHeadDim, type);
-        const std::vector<float> before = attend(set(), cache, q, n_heads, kPosition, kWindow);
-        cache.fill(bad_key, kNan, kNan);
-        const std::vector<float> after = attend(set(), cache, q, n_heads, kPosition, kWindow);
-        for (size_t t = 0; t < kTokens; ++t) {
-          const size_t position = kPosition + t;
-          const bool sees = bad_key <= position && bad_key >= first_visible_key(position, kWindow);
-          for (size_t i = t * row; i < (t + 1) * row; ++i) {
-            if (sees)
-              ASSERT_TRUE(std::isnan(after[i])) << "token " << t;
-            else
-              ASSERT_TRUE(same_bits(after[i], before[i])) << "token " << t;
+    for (const size_t head_dim : kTwoHeadDims)
+      for (const size_t n_heads : {1, 2, 3, 4}) {
+        if (!can_hold(type, head_dim)) continue;
+        constexpr size_t kTokens = 20, kPosition = 50, kWindow = 25;
+        const size_t row = n_heads * head_dim;
+        const std::vector<float> q = random_values(kTokens * row, Values::kNormal, 15);
+        for (const size_t bad_key : {30, 45, 55, 64, 69}) {
+          Cache cache(128, head_dim, type);
+          const std::vector<float> before = attend(set(), cache, q, n_heads, kPosition, kWindow);
+          cache.fill(bad_key, kNan, kNan);
+          const std::vector<float> after = attend(set(), cache, q, n_heads, kPosition, kWindow);
+          for (size_t t = 0; t < kTokens; ++t) {
+            const size_t position = kPosition + t;
+            const bool sees = bad_key <= position && bad_key >= first_visible_key(position, kWindow);
+            for (size_t i = t * row; i < (t + 1) * row; ++i) {
+              if (sees)
+                ASSERT_TRUE(std::isnan(after[i])) << "token " << t;
+              else
+                ASSERT_TRUE(same_bits(after[i], before[i])) << "token " << t;
+            }
           }
         }
       }
-    }
 }
 
 TEST_P(AttentionOfSet, GivesAHeadTheSameBitsAloneAndAmongOthers) {

@@ -34,22 +34,24 @@ TEST(ScalarKvStore, SaturatesF16) {
 
 TEST(ScalarKvStore, PutsEveryElementInAPlaceOfItsOwn) {
   // One position is stored: its elements decode to what they were, everything else is still zero.
-  for (const KvType type : kKvTypes) {
-    constexpr size_t kHeadDim = 64, kKeys = 700, kPosition = 600;
-    KvMemory cache(kKeys, kHeadDim, type);
-    std::vector<float> k(kHeadDim), v(kHeadDim);
-    for (size_t d = 0; d < kHeadDim; ++d) {
-      // Exact in every format: whole numbers, 127 in each group.
-      k[d] = d % 32 == 3 ? 127 : static_cast<float>(d % 32) + 1;
-      v[d] = d % 32 == 9 ? -127 : static_cast<float>(d % 32) - 40;
-    }
-    EXPECT_TRUE(cache.store(test::reference_set(), kPosition, k, v));
-    for (size_t key = 0; key < cache.capacity(); ++key)
-      for (size_t d = 0; d < kHeadDim; ++d) {
-        ASSERT_EQ(cache.k(key, d), key == kPosition ? k[d] : 0) << kv_name(type) << " " << key << " " << d;
-        ASSERT_EQ(cache.v(key, d), key == kPosition ? v[d] : 0) << kv_name(type) << " " << key << " " << d;
+  for (const KvType type : kKvTypes)
+    for (const size_t head_dim : {64, 20, 31}) {
+      if (!can_hold(type, head_dim)) continue;
+      constexpr size_t kKeys = 700, kPosition = 600;
+      KvMemory cache(kKeys, head_dim, type);
+      std::vector<float> k(head_dim), v(head_dim);
+      for (size_t d = 0; d < head_dim; ++d) {
+        // Exact in every format: whole numbers, 127 in each group.
+        k[d] = d % 32 == 3 ? 127 : static_cast<float>(d % 32) + 1;
+        v[d] = d % 32 == 9 ? -127 : static_cast<float>(d % 32) - 40;
       }
-  }
+      EXPECT_TRUE(cache.store(test::reference_set(), kPosition, k, v));
+      for (size_t key = 0; key < cache.capacity(); ++key)
+        for (size_t d = 0; d < head_dim; ++d) {
+          ASSERT_EQ(cache.k(key, d), key == kPosition ? k[d] : 0) << kv_name(type) << " " << key << " " << d;
+          ASSERT_EQ(cache.v(key, d), key == kPosition ? v[d] : 0) << kv_name(type) << " " << key << " " << d;
+        }
+    }
 }
 
 TEST(ScalarKvStore, RoundsQ8_0ToHalfAStep) {
@@ -78,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(Sets, KvStoreOfSet, testing::ValuesIn(test::supported_s
 TEST_P(KvStoreOfSet, StoresLikeTheReference) {
   for (const KvType type : kKvTypes)
     for (const Values kind : kAllValues)
-      for (const size_t head_dim : {2, 8, 10, 20, 32, 96, 128, 1024})
+      for (const size_t head_dim : {1, 2, 8, 10, 17, 20, 31, 32, 96, 128, 1024})
         for (const size_t position : {0, 5, 16, 63, 64, 640}) {
           if (!can_hold(type, head_dim) || (head_dim == 1024 && position > 5)) continue;
           const std::vector<float> k = random_values(head_dim, kind, 18);
