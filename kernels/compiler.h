@@ -13,3 +13,12 @@
 #define QUERN_KERNEL __attribute__((noinline))
 #define QUERN_INLINE inline __attribute__((always_inline))
 #define QUERN_INLINED __attribute__((always_inline))  // of a lambda
+
+namespace quern {
+namespace {
+
+// Asks for the cache line at p; past the end of memory it does nothing.
+QUERN_INLINE void prefetch(const unsigned char* p) { __builtin_prefetch(p, 0, 3); }
+
+}  // namespace
+}  // namespace quern

@@ -22,6 +22,7 @@
 #include "kernels/attention/softmax.h"
 #include "kernels/attention/tile.h"
 #include "kernels/attention/values.h"
+#include "kernels/exp2q_lanes.h"
 #include "kernels/kernel_set.h"
 
 namespace quern::attention {
@@ -71,7 +72,7 @@ State prepare(const AttentionArgs& args, Carver& carver, float* part) {
   // Scores of blocks without a valid key are never computed: they are masked, but first they are read.
   __builtin_memset(state.p, 0, n_rows * kAttentionTile * sizeof(float));
   // Lanes beyond the last dim are multiplied, too.
-  __builtin_memset(state.edge, 0, n_rows * kKvBlockDims * sizeof(float));
+  if (n % kKvBlockDims != 0) __builtin_memset(state.edge, 0, n_rows * kKvBlockDims * sizeof(float));
   return state;
 }
 
@@ -143,8 +144,8 @@ void merge(const AttentionArgs& args, size_t segment, const float* part, float* 
       total_l[row] = part_l[row];
     } else {
       const float new_m = part_m[row] > total_m[row] ? part_m[row] : total_m[row];
-      const auto a = L::exp2q_below_126(L::set1(total_m[row] - new_m));
-      const auto b = L::exp2q_below_126(L::set1(part_m[row] - new_m));
+      const auto a = exp2q_below_126<L>(L::set1(total_m[row] - new_m));
+      const auto b = exp2q_below_126<L>(L::set1(part_m[row] - new_m));
       const float alpha = L::first(a), beta = L::first(b);
       total_l[row] = __builtin_fmaf(total_l[row], alpha, part_l[row] * beta);
       total_m[row] = new_m;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/attention/tile.h"
+#include "kernels/exp2q_lanes.h"
 
 namespace quern::attention {
 namespace {
@@ -29,7 +30,7 @@ void softmax_row(Range range, float* p, float* lanes, float* m, float* alpha) {
   }
   const float tile_m = L::horizontal_max(L::max(largest[0], largest[1]));
   const float new_m = tile_m > *m ? tile_m : *m;
-  const Floats scale = L::exp2q_below_126(L::set1(*m - new_m));
+  const Floats scale = exp2q_below_126<L>(L::set1(*m - new_m));
   *alpha = L::first(scale);
   *m = new_m;
 
@@ -39,7 +40,7 @@ void softmax_row(Range range, float* p, float* lanes, float* m, float* alpha) {
   for (size_t i = 0; i < kSums; ++i) sum[i] = L::load(lanes + L::kCount * i);
   QUERN_UNROLL
   for (size_t i = 0; i < kVectors; ++i) {
-    Floats e = L::exp2q_below_126(L::sub(s[i], top));
+    Floats e = exp2q_below_126<L>(L::sub(s[i], top));
     if (!kFull) e = L::or_zero(L::lanes_within(L::kCount * i, range.begin, range.end), e);
     L::store(p + L::kCount * i, e);
     sum[i % kSums] = i < kSums ? L::fma(sum[i % kSums], scale, e) : L::add(sum[i % kSums], e);

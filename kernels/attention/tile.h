@@ -53,9 +53,6 @@ struct F32 {
   static constexpr size_t kBytes = 4;
 };
 
-// Asks for the cache line at p; past the end of memory it does nothing.
-QUERN_INLINE void prefetch(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
-
 // One tile's keys and values in the cache, and what its valid keys are.
 struct Tile {
   const uint8_t* k;

@@ -30,11 +30,12 @@ struct FloatValues {
 // A tile's values of Q8_0.
 template <class L>
 struct CodeValues {
-  // Writes the scales of the block's group to state.value_scales, which the result refers to.
+  // A group's scales go to state.value_scales, which the result refers to, with its first block: whoever asks
+  // for blocks does so in ascending order.
   static CodeBlock block(const Tile& tile, const State& state, size_t i) {
     constexpr size_t kGroupBlocks = kKvGroup / kKvBlockDims, kScaleBytes = 2 * kAttentionTile;
     const uint8_t* const group = tile.v + i / kGroupBlocks * (kScaleBytes + kAttentionTile * kKvGroup);
-    for (size_t key = 0; key < kAttentionTile; key += L::kCount)
+    for (size_t key = 0; key < kAttentionTile && i % kGroupBlocks == 0; key += L::kCount)
       L::store(state.value_scales + key, L::load(F16{}, group + 2 * key));
     return {group + kScaleBytes + i % kGroupBlocks * kAttentionTile * kKvBlockDims, state.value_scales};
   }
@@ -43,8 +44,8 @@ struct CodeValues {
   static void widen_last_block(const Tile&, const State&, float*) {}  // there are none
 };
 
-// Step 5 for 16 dims of kRows rows from `row` on, which may see different keys: what all see
-// together, what only some see row by row, in each row's ascending order. sums: of the first row.
+// Step 5 for 16 dims of kRows rows from `row` on, which may see different keys: what all see together, what
+// only some see row by row, in each row's ascending order. sums: of the first row.
 template <class L, size_t kRows, size_t kAhead, class Block>
 void weigh_rows(const Block& values, const Tile& tile, const State& state, size_t row, float* sums,
                 size_t sums_stride) {

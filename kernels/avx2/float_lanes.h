@@ -1,4 +1,4 @@
-// Eight floats in a register, by the names that attention's loops (kernels/attention) call them.
+// Eight floats in a register, by the names that exp2q_lanes.h and attention's loops (kernels/attention) use.
 //
 // Everything is anonymous (see kernels/attention/tile.h). Needs AVX2, FMA and F16C.
 #pragma once
@@ -6,7 +6,6 @@
 #include <immintrin.h>
 
 #include "kernels/attention/tile.h"
-#include "kernels/avx2/exp2q.h"
 #include "kernels/avx2/lanes.h"
 
 namespace quern::avx2 {
@@ -26,8 +25,14 @@ struct Lanes8 {
   QUERN_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   // b where one is NaN.
   QUERN_INLINE static Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-  // All x <= 126 or NaN.
-  QUERN_INLINE static Floats exp2q_below_126(Floats x) { return avx2::exp2q_below_126(x); }
+  // The low bits of x's representation as exponents of powers of two.
+  QUERN_INLINE static Floats to_exponents(Floats x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 23));
+  }
+  // +0 where x < limit, else y; y where x is NaN.
+  QUERN_INLINE static Floats zero_where_less(Floats x, Floats limit, Floats y) {
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), y);
+  }
 
   // Eight elements of the cache, exactly.
   QUERN_INLINE static Floats load(attention::F32, const uint8_t* p) {

@@ -3,12 +3,18 @@
 #include <immintrin.h>
 
 #include "kernels/avx2/avx2_ops.h"
-#include "kernels/avx2/exp2q.h"
+#include "kernels/avx2/float_lanes.h"
 #include "kernels/avx2/lanes.h"
+#include "kernels/exp2q_lanes.h"
 
 namespace quern::avx2 {
 
 namespace {
+
+__m256 exp2q(__m256 x) {
+  // The minimum returns its second operand when one is NaN: NaN stays.
+  return exp2q_below_126<Lanes8>(_mm256_min_ps(_mm256_set1_ps(126.0f), x));
+}
 
 void store_partial(__m256 value, size_t count, float* y) {
   alignas(32) float padded[8];

@@ -51,9 +51,6 @@ QUERN_INLINE __m256 load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
 
-// Asks for the cache line at p; past the end of memory it does nothing.
-QUERN_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-
 // --- blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 ---
 
 // Four codes in each lane of 16 rows; [0] rows 0-7, [1] rows 8-15.
@@ -265,21 +262,11 @@ struct F32 {
   QUERN_INLINE static __m256 load8(const uint8_t* p) {
     return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
   }
-  QUERN_INLINE static float load1(const uint8_t* p) {
-    float x;
-    __builtin_memcpy(&x, p, sizeof x);
-    return x;
-  }
 };
 
 struct F16 {
   static constexpr size_t kBytes = 2;
   QUERN_INLINE static __m256 load8(const uint8_t* p) { return load_f16(p); }
-  QUERN_INLINE static float load1(const uint8_t* p) {
-    uint16_t bits;
-    __builtin_memcpy(&bits, p, sizeof bits);
-    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-  }
 };
 
 struct BF16 {

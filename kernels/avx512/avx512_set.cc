@@ -1,6 +1,5 @@
 // The AVX-512 set: its own products and attention, everything else from the AVX2 set, whose results have the
-// same bits.
-// Compiled for any CPU.
+// same bits. Compiled for any CPU.
 #include <iterator>
 
 #include "kernels/avx2/avx2_ops.h"

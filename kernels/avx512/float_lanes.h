@@ -1,4 +1,4 @@
-// Sixteen floats in a register, by the names that attention's loops (kernels/attention) call them.
+// Sixteen floats in a register: avx2/float_lanes.h says what the names mean.
 //
 // Everything is anonymous (see kernels/attention/tile.h). Needs AVX-512 F and DQ.
 #pragma once
@@ -25,20 +25,11 @@ struct Lanes16 {
   QUERN_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   QUERN_INLINE static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 
-  // kernels/avx2/exp2q.h on sixteen lanes.
-  QUERN_INLINE static Floats exp2q_below_126(Floats x) {
-    const Floats magic = set1(12583039.0f);  // 1.5 * 2^23 + 127
-    const Floats t = add(x, magic), r = sub(x, sub(t, magic));
-    Floats p = set1(0x1.44138ap-13f);
-    p = fma(p, r, set1(0x1.5f0890p-10f));
-    p = fma(p, r, set1(0x1.3b2a54p-7f));
-    p = fma(p, r, set1(0x1.c6af6cp-5f));
-    p = fma(p, r, set1(0x1.ebfbe0p-3f));
-    p = fma(p, r, set1(0x1.62e430p-1f));
-    p = fma(p, r, set1(1.0f));
-    const Floats scale = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23));
-    // Not less than -100, or NaN.
-    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, set1(-100.0f), _CMP_NLT_UQ), p, scale);
+  QUERN_INLINE static Floats to_exponents(Floats x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23));
+  }
+  QUERN_INLINE static Floats zero_where_less(Floats x, Floats limit, Floats y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_NLT_UQ), y);
   }
 
   QUERN_INLINE static Floats load(attention::F32, const uint8_t* p) { return _mm512_loadu_ps(p); }

@@ -34,10 +34,18 @@ QUERN_INLINE void add_fifth_bits(Bits turned, Bits (&w)[8]) {
   }
 }
 
+// How far ahead of their use weights are asked for, in bytes, by tiles of kAheadFrom to 8 tokens; the
+// prefetcher does the rest. Zen 4, one thread, share of a plain read, without and with:
+//   Q4_0  1 token 1.08, 1.06; 4 tokens 0.53, 0.63; 8 tokens 0.32, 0.41
+//   Q8_0  1 token 1.09, 1.05; 4 tokens 0.87, 0.76; 8 tokens 0.50, 0.57
+// One token of 4 and 5 bits is asked for all the same: no difference on two threads, and where neighbours are
+// busy others have measured a gain of 4 to 10 %.
+constexpr size_t kAhead = 4096;
+
 // Formats with one scale per 32 weights. kBias: which row of a TileBlock a sum starts from, in units of 4 * C
 // bytes behind the codes (9: -8 S, 10: -16 S, 11: -128 S); 0: from zero.
 struct Q4_0 {
-  static constexpr size_t kBlockBytes = 288, kBias = 9, kPrefetch = 4096;
+  static constexpr size_t kBlockBytes = 288, kBias = 9, kAheadFrom = 1;
   static constexpr bool kHasMin = false;
   static QUERN_INLINE void unpack(const uint8_t* block, Bits (&w)[8], __m512& d, __m512&) {
     d = load_f16(block);
@@ -46,7 +54,7 @@ struct Q4_0 {
 };
 
 struct Q4_1 {
-  static constexpr size_t kBlockBytes = 320, kBias = 0, kPrefetch = 4096;
+  static constexpr size_t kBlockBytes = 320, kBias = 0, kAheadFrom = 1;
   static constexpr bool kHasMin = true;
   static QUERN_INLINE void unpack(const uint8_t* block, Bits (&w)[8], __m512& d, __m512& m) {
     d = load_f16(block);
@@ -56,7 +64,7 @@ struct Q4_1 {
 };
 
 struct Q5_0 {
-  static constexpr size_t kBlockBytes = 352, kBias = 10, kPrefetch = 4096;
+  static constexpr size_t kBlockBytes = 352, kBias = 10, kAheadFrom = 1;
   static constexpr bool kHasMin = false;
   static QUERN_INLINE void unpack(const uint8_t* block, Bits (&w)[8], __m512& d, __m512&) {
     d = load_f16(block);
@@ -67,7 +75,7 @@ struct Q5_0 {
 };
 
 struct Q5_1 {
-  static constexpr size_t kBlockBytes = 384, kBias = 0, kPrefetch = 4096;
+  static constexpr size_t kBlockBytes = 384, kBias = 0, kAheadFrom = 1;
   static constexpr bool kHasMin = true;
   static QUERN_INLINE void unpack(const uint8_t* block, Bits (&w)[8], __m512& d, __m512& m) {
     d = load_f16(block);
@@ -79,7 +87,7 @@ struct Q5_1 {
 };
 
 struct Q8_0 {
-  static constexpr size_t kBlockBytes = 544, kBias = 11, kPrefetch = 0;
+  static constexpr size_t kBlockBytes = 544, kBias = 11, kAheadFrom = 8;
   static constexpr bool kHasMin = false;
   static QUERN_INLINE void unpack(const uint8_t* block, Bits (&w)[8], __m512& d, __m512&) {
     d = load_f16(block);
@@ -96,10 +104,10 @@ QUERN_KERNEL void tile(const uint8_t* panel, size_t groups, const uint8_t* a, co
   QUERN_UNROLL
   for (int c = 0; c < C; ++c) acc[c] = _mm512_setzero_ps();
   for (size_t g = 0; g < groups; ++g, panel += Format::kBlockBytes, a += Block::kBytes) {
-    if constexpr (Format::kPrefetch != 0 && C <= 8) {
+    if constexpr (C >= Format::kAheadFrom && C <= 8) {
       QUERN_UNROLL
       for (size_t line = 0; line < Format::kBlockBytes; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(panel + Format::kPrefetch + line), _MM_HINT_NTA);
+        _mm_prefetch(reinterpret_cast<const char*>(panel + kAhead + line), _MM_HINT_NTA);
     }
     Bits w[8];
     __m512 d, m = _mm512_setzero_ps();

@@ -59,7 +59,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t n_blocks, const uint8_t
     for (size_t i = 0; i < 8; ++i) {
       const size_t s = i / 2 + 4 * (i % 2);  // steps that share their bytes follow each other
       if constexpr (std::is_same_v<Block, PackedBlock<Format>> && Format::kBits != 8)
-        if (64 * i < Block::kBytes) avx2::prefetch(block + kPrefetchAhead + 64 * i);
+        if (64 * i < Block::kBytes) prefetch(block + kPrefetchAhead + 64 * i);
       Codes w = Block::codes(block, s);
       if constexpr (Format::kBits == 8) {
         const Bits flip = _mm256_set1_epi8(static_cast<char>(0x80));
