@@ -42,7 +42,10 @@ struct Case {
   const char* kv_name;
   size_t n_heads, n_kv_heads, head_dim;
 
-  AttentionShape shape() const { return {n_heads, n_kv_heads, head_dim, head_dim, 0}; }
+  AttentionShape shape() const { return {n_heads, n_kv_heads, head_dim}; }
+  KvShape cache(size_t n_layers, size_t capacity) const {
+    return {std::vector<KvLayer>(n_layers, {n_kv_heads, head_dim}), capacity, kv};
+  }
   std::string name() const {
     return std::string(kv_name) + "/" + std::to_string(n_heads) + "x" + std::to_string(n_kv_heads) + "x" +
            std::to_string(head_dim);
@@ -58,7 +61,7 @@ constexpr Case kCases[] = {
 
 void fill(const KernelSet& set, const Case& c, size_t n_layers, size_t n_keys, const CpuKvCache& cache) {
   const std::vector<float> x = some_floats(c.head_dim + 64);
-  parallel_for(2, n_layers * c.n_kv_heads, 1, [&](size_t begin, size_t end) noexcept {
+  ThreadPool(2).parallel_for(n_layers * c.n_kv_heads, 1, [&](int, size_t begin, size_t end) noexcept {
     for (size_t i = begin; i < end; ++i)
       for (size_t key = 0; key < n_keys; ++key)
         set.store_kv({x.data() + key % 64, x.data() + key % 61, c.head_dim, key, c.kv,
@@ -68,17 +71,18 @@ void fill(const KernelSet& set, const Case& c, size_t n_layers, size_t n_keys, c
 
 void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t depth, int n_threads) {
   const size_t n_layers = std::max<size_t>(2, kDecodeBytes / c.bytes(depth));
-  const CpuKvCache cache({n_layers, c.n_kv_heads, c.head_dim, depth, c.kv});
+  CpuKvCache cache(c.cache(n_layers, depth));
   fill(set, c, n_layers, depth, cache);
-  ThreadTeam team(n_threads);
-  CpuAttention attention(set, team);
+  ThreadPool pool(n_threads);
+  CpuAttention attention(set, pool);
   const std::vector<float> q = some_floats(c.n_heads * c.head_dim);
   std::vector<float> out(q.size());
+  const SequenceRows rows{&cache, depth - 1, 0, 1};
   std::vector<double> attended, read;
   const double bytes = static_cast<double>(c.bytes(depth));
   for (size_t i = 0; auto _ : state) {
     attended.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
-      attention.attend(c.shape(), i % n_layers, depth - 1, 1, q.data(), cache, out.data());
+      attention.attend(c.shape(), i % n_layers, {&rows, 1}, q.data(), out.data());
     }));
     // The first head of a layer is followed by all of its others in a segment.
     const KvHead other = cache.head((i + n_layers / 2) % n_layers, 0);
@@ -87,12 +91,13 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
     const size_t layer_bytes = 2 * segment_keys * kv_row_bytes(c.kv, c.head_dim) * c.n_kv_heads;
     const size_t part = layer_bytes / static_cast<size_t>(n_threads) / kProbeReadStep * kProbeReadStep;
     const double seconds = seconds_of(CLOCK_MONOTONIC, [&] {
-      team.share(n_segments * static_cast<size_t>(n_threads), 1, [&](int, size_t begin, size_t) noexcept {
-        const size_t segment = begin / static_cast<size_t>(n_threads),
-                     piece = begin % static_cast<size_t>(n_threads);
-        benchmark::DoNotOptimize(
-            set.probe->read(other.base + segment * other.segment_stride + piece * part, part));
-      });
+      pool.parallel_for(
+          n_segments * static_cast<size_t>(n_threads), 1, [&](int, size_t begin, size_t) noexcept {
+            const size_t segment = begin / static_cast<size_t>(n_threads),
+                         piece = begin % static_cast<size_t>(n_threads);
+            benchmark::DoNotOptimize(
+                set.probe->read(other.base + segment * other.segment_stride + piece * part, part));
+          });
     });
     const double read_bytes = static_cast<double>(part * static_cast<size_t>(n_threads) * n_segments);
     read.push_back(seconds * bytes / read_bytes);
@@ -105,19 +110,20 @@ void decode(benchmark::State& state, const KernelSet& set, const Case& c, size_t
 }
 
 void prefill(benchmark::State& state, const KernelSet& set, const Case& c, size_t depth) {
-  const CpuKvCache cache({1, c.n_kv_heads, c.head_dim, depth + kPrefillTokens, c.kv});
+  CpuKvCache cache(c.cache(1, depth + kPrefillTokens));
   fill(set, c, 1, depth + kPrefillTokens, cache);
-  ThreadTeam team(1);
-  CpuAttention attention(set, team);
+  ThreadPool pool(1);
+  CpuAttention attention(set, pool);
   const std::vector<float> q = some_floats(kPrefillTokens * c.n_heads * c.head_dim);
   std::vector<float> out(q.size());
   const double keys = static_cast<double>(kPrefillTokens * depth + kPrefillTokens * (kPrefillTokens + 1) / 2);
   const double macs = keys * 2 * static_cast<double>(c.n_heads * c.head_dim);
+  const SequenceRows rows{&cache, depth, 0, kPrefillTokens};
   std::vector<double> rate, per_cycle;
   for (auto _ : state) {
     const double clock = clock_rate();
     const double seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID, [&] {
-      attention.attend(c.shape(), 0, depth, kPrefillTokens, q.data(), cache, out.data());
+      attention.attend(c.shape(), 0, {&rows, 1}, q.data(), out.data());
     });
     rate.push_back(macs / seconds);
     per_cycle.push_back(macs / seconds / std::max(clock, clock_rate()));

@@ -12,7 +12,7 @@
 #include "bench/measure.h"
 #include "kernels/cpu_device.h"
 #include "kernels/dispatch.h"
-#include "kernels/host_memory.h"
+#include "quant/machine/host_memory.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
 
@@ -74,19 +74,27 @@ void decode(benchmark::State& state, const KernelSet& set, const MatmulKernel& k
   const uint8_t* weights = decode_weights().data();
   Tokens tokens(set, kernel, n_tokens, rows);
   std::vector<double> product, read;
+  ThreadPool pool(n_threads);
+  // body(begin, end) for the contiguous part of each thread.
+  const auto by_parts = [&](size_t n, size_t grain, const auto& body) {
+    pool.broadcast([&](int thread) noexcept {
+      const IndexRange part = split_range(n, grain, thread, n_threads);
+      if (!part.empty()) body(part.begin, part.end);
+    });
+  };
   for (size_t i = 0; auto _ : state) {
     const uint8_t* segment = weights + i % n_segments * segment_bytes;
     product.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
-      parallel_for(n_threads, rows, kPanelRows, [&](size_t begin, size_t end) {
+      by_parts(rows, kPanelRows, [&](size_t begin, size_t end) {
         kernel.run(tokens.args(segment, n_tokens, {begin, end}));
       });
     }));
     const uint8_t* other = weights + (i + n_segments / 2) % n_segments * segment_bytes;
     read.push_back(seconds_of(CLOCK_MONOTONIC, [&] {
-      parallel_for(n_threads, segment_bytes / kProbeReadStep * kProbeReadStep, kProbeReadStep,
-                   [&](size_t begin, size_t end) {
-                     benchmark::DoNotOptimize(set.probe->read(other + begin, end - begin));
-                   });
+      by_parts(segment_bytes / kProbeReadStep * kProbeReadStep, kProbeReadStep,
+               [&](size_t begin, size_t end) {
+                 benchmark::DoNotOptimize(set.probe->read(other + begin, end - begin));
+               });
     }));
     state.SetIterationTime(product.back());
     ++i;
@@ -257,8 +265,7 @@ void register_products(const KernelSet& set, DType dtype, bool beside_sgemm) {
 
 void register_kernels(const KernelSet& set, bool is_best) {
   const bool is_reference = &set == kernel_sets().front().set;  // measured for scale, with little patience
-  for (size_t i = 0; i < set.n_matmuls; ++i) {
-    const MatmulKernel& kernel = set.matmuls[i];
+  set.for_each_matmul([&](const MatmulKernel& kernel) {
     const std::string name = std::string(set.name) + "/" + std::string(block_format(kernel.dtype).name) + "/";
     if (!is_reference) {
       for (const size_t n : {1, 2, 3, 4, 8})
@@ -273,7 +280,7 @@ void register_kernels(const KernelSet& set, bool is_best) {
       register_product(set.name, product, set, kernel.dtype, {576, 576, 8}, 1);
     else
       register_products(set, kernel.dtype, is_best);
-  }
+  });
 }
 
 }  // namespace

@@ -3,10 +3,11 @@
 
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <ctime>
 #include <vector>
+
+#include "quant/median.h"
 
 namespace quern {
 
@@ -23,13 +24,6 @@ double seconds_of(clockid_t clock, Body&& body) {
   const double start = seconds_on(clock);
   body();
   return seconds_on(clock) - start;
-}
-
-// At least one value; the upper one of two in the middle.
-inline double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // Pair by pair: taken one right after the other, so that what else the machine does meets both.

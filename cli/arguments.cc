@@ -1,132 +1,226 @@
 #include "cli/arguments.h"
 
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
+
 #include <algorithm>
 
+#include "cli/foreign_options.h"
 #include "cli/report.h"
 #include "cli/suggest.h"
 #include "quant/error.h"
 
 namespace quern {
+namespace {
 
-Arguments::Arguments(std::string_view command, std::string_view description, std::string_view examples)
-    : command_(command),
-      app_(std::make_unique<CLI::App>(std::string(description) + "\n", "quern " + command_)) {
-  app_->set_help_flag("-h,--help", "Print this help");
-  app_->allow_extras();  // refused in parse(), with a suggestion
-  app_->get_formatter()->label("Positionals", "Arguments");
-  app_->get_formatter()->label("REQUIRED", "");
-  app_->get_formatter()->label("OPTIONS", "options");
-  app_->get_formatter()->column_width(34);
-  if (!examples.empty()) app_->footer("Examples:\n" + std::string(examples));
+thread_local CommandTable* described = nullptr;
+
+std::vector<std::string> split_names(const std::string& names) {
+  std::vector<std::string> out;
+  for (size_t begin = 0; begin <= names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    out.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return out;
+}
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return out;
+}
+
+}  // namespace
+
+Arguments::Arguments(std::string_view command, std::string_view description, std::string_view examples) {
+  table_.name = command;
+  table_.description = description;
+  table_.examples = examples;
+  flag("-h,--help", "Print this help", &help_);
+  flag("-q,--quiet", "No progress, choices and timings; warnings and errors stay", &quiet_);
 }
 
 Arguments::~Arguments() = default;
 
+Arguments::Describing::Describing(CommandTable* table) { described = table; }
+Arguments::Describing::~Describing() { described = nullptr; }
+
+OptionRow& Arguments::add(const std::string& names, const std::string& placeholder, const std::string& help,
+                          Target target) {
+  targets_.push_back(std::move(target));
+  return table_.options.emplace_back(OptionRow{split_names(names), placeholder, help});
+}
+
 void Arguments::positional(std::string_view name, std::string_view help, std::string* value) {
-  app_->add_option(std::string(name), *value, std::string(help))->required()->type_name("");
+  OptionRow row{{std::string(name)}, "", std::string(help)};
+  row.required = true;
+  table_.positionals.push_back(std::move(row));
+  positionals_.emplace_back([value](const std::string& text) { *value = text; });
+}
+
+void Arguments::optional_positional(std::string_view name, std::string_view help,
+                                    std::optional<std::string>* value) {
+  table_.positionals.push_back({{std::string(name)}, "", std::string(help)});
+  positionals_.emplace_back([value](const std::string& text) { *value = text; });
 }
 
 void Arguments::flag(const std::string& names, const std::string& help, bool* value) {
-  app_->add_flag_function(
-      names, [value](int64_t count) { *value = count > 0; }, help);
+  add(names, "", help, {[value] { *value = true; }, {}});
 }
 
 void Arguments::yes_no(const std::string& yes, const std::string& no, const std::string& help,
                        std::optional<bool>* value) {
-  app_->add_flag_function(
-      yes, [value](int64_t) { *value = true; }, help);
-  app_->add_flag_function(
-      no, [value](int64_t) { *value = false; }, "Do not");
+  add(yes, "", help, {[value] { *value = true; }, {}});
+  add(no, "", "Do not", {[value] { *value = false; }, {}});
 }
 
-void Arguments::add(const std::string& names, const std::string& placeholder, const std::string& help,
-                    Take take) {
-  std::string name = names;  // for messages: "-t/--threads"
-  std::replace(name.begin(), name.end(), ',', '/');
-  app_->add_option_function<std::string>(
-          names, [name, take = std::move(take)](const std::string& text) { take(name, text); }, help)
-      ->type_name(placeholder);
+void Arguments::option(const std::string& names, const std::string& placeholder, const std::string& help,
+                       Take take) {
+  add(names, placeholder, help, {{}, std::move(take)});
 }
 
 void Arguments::text(const std::string& names, const std::string& placeholder, const std::string& help,
                      std::string* value) {
-  add(names, placeholder, help, [=](std::string_view, const std::string& text) { *value = text; });
+  option(names, placeholder, help, [=](std::string_view, const std::string& text) { *value = text; });
 }
 
 void Arguments::text(const std::string& names, const std::string& placeholder, const std::string& help,
                      std::optional<std::string>* value) {
-  add(names, placeholder, help, [=](std::string_view, const std::string& text) { *value = text; });
+  option(names, placeholder, help, [=](std::string_view, const std::string& text) { *value = text; });
 }
 
 void Arguments::texts(const std::string& names, const std::string& placeholder, const std::string& help,
                       std::vector<std::string>* values) {
-  // One value per occurrence, taken as it is: CLI11 would cut "[a,b]" into two otherwise.
-  app_->add_option(names, *values, help)
-      ->type_name(placeholder)
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  option(names, placeholder, help,
+         [=](std::string_view, const std::string& text) { values->push_back(text); });
+  table_.options.back().repeatable = true;
 }
 
 void Arguments::choice(const std::string& names, const std::string& help, std::vector<std::string> choices,
                        std::string* value) {
-  const std::string placeholder = fmt::format("{}", fmt::join(choices, "|"));
-  add(names, placeholder, help, [=](std::string_view name, const std::string& text) {
-    if (std::find(choices.begin(), choices.end(), text) == choices.end())
+  option(names, "NAME", help, [choices, value](std::string_view name, const std::string& text) {
+    const auto found = std::find_if(choices.begin(), choices.end(),
+                                    [&](const std::string& choice) { return lower(choice) == lower(text); });
+    if (found == choices.end())
       fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", name, printable(text), fmt::join(choices, ", "),
-           suggestion(text, choices));
-    *value = text;
+           suggestion(lower(text), choices));
+    *value = *found;
   });
+  table_.options.back().choices = std::move(choices);
 }
 
 void Arguments::integers(const std::string& names, const std::string& help, int64_t min, int64_t max,
                          std::vector<int64_t>* values) {
-  add(names, "N,N,...", help, [=](std::string_view name, const std::string& text) {
+  option(names, "N,N,...", help, [=](std::string_view name, const std::string& text) {
     *values = parse_integers(name, text, min, max);
   });
 }
 
 std::vector<std::string> Arguments::option_names() const {
   std::vector<std::string> names;
-  for (const CLI::Option* option : app_->get_options()) {
-    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
-    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
-  }
+  for (const OptionRow& row : table_.options) names.insert(names.end(), row.names.begin(), row.names.end());
   return names;
 }
 
-void Arguments::refuse_extras() const {
-  const std::vector<std::string> extras = app_->remaining();
-  if (extras.empty()) return;
-  const auto is_option = [](const std::string& text) { return text.size() > 1 && text[0] == '-'; };
-  const auto option = std::find_if(extras.begin(), extras.end(), is_option);
-  if (option == extras.end())
-    fail(ErrorCode::kUsage, "unexpected argument '{}' (see quern {} --help)", printable(extras.front()),
-         command_);
-  const std::string name = option->substr(0, option->find('='));
-  fail(ErrorCode::kUsage, "unknown option '{}'{}; see quern {} --help", printable(name),
-       suggestion(name, option_names()), command_);
+size_t Arguments::check_values(const std::vector<std::string>& arguments) const {
+  size_t i = 0;
+  for (; i < arguments.size() && arguments[i] != "--"; ++i) {
+    const std::string name = arguments[i].substr(0, arguments[i].find('='));
+    for (const OptionRow& row : table_.options) {
+      if (std::find(row.names.begin(), row.names.end(), name) == row.names.end()) continue;
+      const bool has_value = name.size() < arguments[i].size();
+      // CLI11 would take some of them ("--json=1") and not others.
+      if (has_value && !row.takes_value())
+        fail(ErrorCode::kUsage, "{} takes no value, found '{}'", name, printable(arguments[i]));
+      if (!row.takes_value() || has_value) continue;
+      if (i + 1 == arguments.size())
+        fail(ErrorCode::kUsage, "{} needs a value ({}; see quern {} --help)", row.joined_names(),
+             row.placeholder, table_.name);
+      ++i;
+      break;
+    }
+  }
+  return i;
+}
+
+void Arguments::take_positionals(const std::vector<std::string>& words) const {
+  for (size_t i = 0; i < table_.positionals.size(); ++i) {
+    const OptionRow& row = table_.positionals[i];
+    if (i < words.size())
+      positionals_[i](words[i]);
+    else if (row.required)
+      fail(ErrorCode::kUsage, "{} is missing: {} (see quern {} --help)", row.names.front(), row.help,
+           table_.name);
+  }
+  if (words.size() > table_.positionals.size())
+    fail(ErrorCode::kUsage, "unexpected argument '{}' (see quern {} --help)",
+         printable(words[table_.positionals.size()]), table_.name);
 }
 
 bool Arguments::parse(std::span<const std::string> arguments) {
-  // CLI11 takes them from the back.
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  try {
-    app_->parse(reversed);
-  } catch (const CLI::CallForHelp&) {
-    write_out(app_->help());
+  if (described != nullptr) {
+    *described = table_;
     return false;
-  } catch (const CLI::ArgumentMismatch& error) {
-    fail(ErrorCode::kUsage, "{}: an option is given once, with one value (see quern {} --help)",
-         printable(error.what(), 512), command_);
-  } catch (const CLI::ParseError& error) {
-    // CLI11's exceptions end here and become ours. An unknown option is the better explanation of whatever
-    // else is wrong.
-    refuse_extras();
-    fail(ErrorCode::kUsage, "{} (see quern {} --help)", printable(error.what(), 512), command_);
   }
-  refuse_extras();
+  std::vector<std::string> words = translate_foreign(table_, arguments);
+  // What stands behind "--" is no option, whatever it looks like.
+  std::vector<std::string> behind_dashes;
+  const size_t end = check_values(words);
+  if (end < words.size()) {
+    behind_dashes.assign(words.begin() + static_cast<std::ptrdiff_t>(end) + 1, words.end());
+    words.resize(end);
+  }
+  CLI::App app;
+  app.set_help_flag();
+  app.set_config();
+  app.allow_extras();  // refused below, with a suggestion
+  std::vector<CLI::Option*> options;
+  std::vector<std::vector<std::string>> values(table_.options.size());
+  for (size_t i = 0; i < table_.options.size(); ++i) {
+    const std::string names = fmt::format("{}", fmt::join(table_.options[i].names, ","));
+    if (table_.options[i].takes_value())
+      // One value per occurrence, taken as it is: CLI11 would cut "[a,b]" into two otherwise.
+      options.push_back(app.add_option(names, values[i])
+                            ->expected(1)
+                            ->allow_extra_args(false)
+                            ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll));
+    else
+      options.push_back(app.add_flag(names));
+  }
+  std::vector<std::string> rest;
+  try {
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
+    rest = app.remaining();
+  } catch (const CLI::ParseError& error) {
+    // CLI11's exceptions end here and become ours.
+    fail(ErrorCode::kUsage, "{} (see quern {} --help)", printable(error.what(), 512), table_.name);
+  }
+  const auto is_option = [](const std::string& text) { return text.size() > 1 && text[0] == '-'; };
+  if (const auto unknown = std::find_if(rest.begin(), rest.end(), is_option); unknown != rest.end()) {
+    const std::string name = unknown->substr(0, unknown->find('='));
+    fail(ErrorCode::kUsage, "unknown option '{}'{}; see quern {} --help", printable(name),
+         suggestion(name, option_names()), table_.name);
+  }
+  rest.insert(rest.end(), behind_dashes.begin(), behind_dashes.end());
+  for (size_t i = 0; i < options.size(); ++i)
+    if (options[i]->count() > 0 && targets_[i].set) targets_[i].set();
+  if (help_) {
+    write_out(render_help(table_, stdout_width(kHelpWidth)));
+    return false;
+  }
+  if (quiet_) be_quiet();
+  take_positionals(rest);
+  for (size_t i = 0; i < options.size(); ++i) {
+    const OptionRow& row = table_.options[i];
+    if (values[i].size() > 1 && !row.repeatable) {
+      print_notice("{} is given {} times: the last counts ('{}')", row.joined_names(), values[i].size(),
+                   printable(values[i].back()));
+      values[i].erase(values[i].begin(), values[i].end() - 1);
+    }
+    for (const std::string& value : values[i]) targets_[i].take(row.joined_names(), value);
+  }
   return true;
 }
 

@@ -1,43 +1,17 @@
 #include "cli/bench_report.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 
-#include "cli/json_writer.h"
+#include "cli/build_info.h"
+#include "quant/format_size.h"
+#include "quant/json/json_writer.h"
+#include "quant/median.h"
 #include "runtime/hparams.h"
 
 namespace quern {
 namespace {
-
-template <class T>
-double mean(const std::vector<T>& samples) {
-  double sum = 0;
-  for (const T sample : samples) sum += static_cast<double>(sample);
-  return samples.empty() ? 0 : sum / static_cast<double>(samples.size());
-}
-
-template <class T>
-double sample_stddev(const std::vector<T>& samples) {
-  if (samples.size() < 2) return 0;
-  const double average = mean(samples);
-  double squares = 0;
-  for (const T sample : samples) {
-    const double difference = static_cast<double>(sample) - average;
-    squares += difference * difference;
-  }
-  return std::sqrt(squares / static_cast<double>(samples.size() - 1));
-}
-
-// 0 for no values.
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
 
 // llama.cpp's names of general.file_type.
 std::string_view file_type_name(uint32_t file_type) {
@@ -45,51 +19,57 @@ std::string_view file_type_name(uint32_t file_type) {
     uint32_t id;
     std::string_view name;
   } kNames[] = {
-      {0, "all F32"},        {1, "F16"},
-      {2, "Q4_0"},           {3, "Q4_1"},
-      {7, "Q8_0"},           {8, "Q5_0"},
-      {9, "Q5_1"},           {10, "Q2_K - Medium"},
-      {11, "Q3_K - Small"},  {12, "Q3_K - Medium"},
-      {13, "Q3_K - Large"},  {14, "Q4_K - Small"},
-      {15, "Q4_K - Medium"}, {16, "Q5_K - Small"},
-      {17, "Q5_K - Medium"}, {18, "Q6_K"},
+      {0, "all F32"},
+      {1, "F16"},
+      {2, "Q4_0"},
+      {3, "Q4_1"},
+      {7, "Q8_0"},
+      {8, "Q5_0"},
+      {9, "Q5_1"},
+      {10, "Q2_K - Medium"},
+      {11, "Q3_K - Small"},
+      {12, "Q3_K - Medium"},
+      {13, "Q3_K - Large"},
+      {14, "Q4_K - Small"},
+      {15, "Q4_K - Medium"},
+      {16, "Q5_K - Small"},
+      {17, "Q5_K - Medium"},
+      {18, "Q6_K"},
+      {19, "IQ2_XXS - 2.0625 bpw"},
+      {20, "IQ2_XS - 2.3125 bpw"},
+      {21, "Q2_K - Small"},
+      {22, "IQ3_XS - 3.3 bpw"},
+      {23, "IQ3_XXS - 3.0625 bpw"},
+      {24, "IQ1_S - 1.5625 bpw"},
+      {25, "IQ4_NL - 4.5 bpw"},
+      {26, "IQ3_S - 3.4375 bpw"},
+      {27, "IQ3_S mix - 3.66 bpw"},
+      {28, "IQ2_S - 2.5 bpw"},
+      {29, "IQ2_M - 2.7 bpw"},
+      {30, "IQ4_XS - 4.25 bpw"},
+      {31, "IQ1_M - 1.75 bpw"},
       {32, "BF16"},
+      {36, "TQ1_0 - 1.69 bpw ternary"},
+      {37, "TQ2_0 - 2.06 bpw ternary"},
+      {38, "MXFP4 MoE"},
+      {39, "NVFP4"},
   };
   for (const auto& row : kNames)
     if (row.id == file_type) return row.name;
-  return "unknown, may not work";
+  return "unknown type";
 }
 
-// llama.cpp's size class of a llama, which goes by the number of layers.
-std::string_view size_class(const HParams& hparams) {
-  switch (hparams.n_layers) {
-    case 16:
-    case 22:
-      return "1B";
-    case 26:
-    case 28:
-      return "3B";
-    case 32:
-      return hparams.vocab_size == 49152 ? "3B" : hparams.vocab_size < 40000 ? "7B" : "8B";
-    case 36:
-      return "8B";
-    case 40:
-      return "13B";
-    case 48:
-      return "34B";
-    case 60:
-      return "30B";
-    case 80:
-      return hparams.n_heads == hparams.n_kv_heads ? "65B" : "70B";
-    default:
-      return "?B";
-  }
+// "260K", "135M", "1.1B", "7B": what people call a model of so many weights. (llama.cpp goes by the number of
+// layers and has no name for most.)
+std::string size_class(uint64_t n_params) {
+  const bool billions = n_params >= 950'000'000, millions = n_params >= 950'000;
+  const double n = static_cast<double>(n_params) / (billions ? 1e9 : millions ? 1e6 : 1e3);
+  const double fine_below = billions ? 3 : millions ? 10 : 0;  // where a tenth makes a difference
+  const double rounded = n < fine_below ? std::round(n * 10) / 10 : std::round(n);
+  return fmt::format("{}{}", rounded, billions ? 'B' : millions ? 'M' : 'K');
 }
 
-std::string size_cell(uint64_t bytes) {
-  const double b = static_cast<double>(bytes);
-  return bytes < 1ull << 30 ? fmt::format("{:.2f} MiB", b / 0x1p20) : fmt::format("{:.2f} GiB", b / 0x1p30);
-}
+std::string size_cell(uint64_t bytes) { return format_size(bytes, SizeUnit::kMiB); }
 
 std::string params_cell(uint64_t n) {
   const double x = static_cast<double>(n);
@@ -202,15 +182,18 @@ std::string markdown_notes(const BenchModel& model, std::span<const BenchResult>
     peak_memory_bytes = std::max(peak_memory_bytes, result.peak_memory_bytes);
   notes += fmt::format("start: load {:.2f} s, first token of {} after {:.2f} s; peak memory {}\n",
                        static_cast<double>(first.load_ns) * 1e-9, test_name(first),
-                       static_cast<double>(first.first_token_ns) * 1e-9, size_cell(peak_memory_bytes));
+                       static_cast<double>(first.first_token_ns) * 1e-9, format_size(peak_memory_bytes));
   return notes;
 }
 
 std::string markdown_footer(const BenchModel& model, std::span<const BenchResult> results) {
   const std::string notes = model.probed ? markdown_notes(model, results) : "";
-  return fmt::format("{}{}\nbuild: {} ({})\n", notes.empty() ? "" : "\n", notes, QUERN_VERSION,
+  return fmt::format("{}{}\nbuild: {} ({})\n", notes.empty() ? "" : "\n", notes, kBuildCommit,
                      QUERN_VERSION_NUMBER);
 }
+
+// With six decimals, as llama-bench writes what is not whole.
+std::string fixed(double value) { return fmt::format("{:f}", value); }
 
 // A field of the csv and json documents: `text` is bare for numbers and truth values.
 struct Field {
@@ -226,15 +209,13 @@ std::vector<Field> fields(const BenchModel& model, const BenchResult& result) {
   const auto number = [](std::string_view name, auto value) {
     return Field{name, fmt::format("{}", value), false};
   };
-  const auto real = [](std::string_view name, double value) {
-    return Field{name, fmt::format("{:f}", value), false};
-  };
+  const auto real = [](std::string_view name, double value) { return Field{name, fixed(value), false}; };
   const auto nanoseconds = [&](std::string_view name, double value) {
     return number(name, static_cast<uint64_t>(value));
   };
   // The order of February 2025, with n_depth behind n_gen. Options that quern does not have stand with the
   // value that says so.
-  return {text("build_commit", QUERN_VERSION),
+  return {text("build_commit", std::string(kBuildCommit)),
           number("build_number", QUERN_VERSION_NUMBER),
           text("cpu_info", model.cpu_info),
           text("gpu_info", ""),
@@ -341,71 +322,51 @@ std::string no_footer(const BenchModel&, std::span<const BenchResult>) { return 
 std::string json_header(const BenchModel&) { return "[\n"; }
 std::string json_footer(const BenchModel&, std::span<const BenchResult>) { return "\n]\n"; }
 
-std::string json_object(const BenchModel& model, const BenchResult& result) {
-  std::string object = "  {\n";
-  for (const Field& field : fields(model, result))
-    object +=
-        fmt::format("    \"{}\": {},\n", field.name, field.quoted ? json_quote(field.text) : field.text);
-  const auto or_null = [](const Field& field) {
-    return field.text.empty() ? "null" : field.quoted ? json_quote(field.text) : field.text;
+// An object, its fields on lines of their own or all on one.
+std::string json_fields(const BenchModel& model, const BenchResult& result, bool on_one_line) {
+  JsonWriter json(on_one_line ? JsonWriter::Style::kCompact : JsonWriter::Style::kSpaced);
+  const auto next_line = [&] {
+    if (!on_one_line) json.line(4);
   };
-  object += fmt::format("    \"samples_ns\": [ {} ],\n", fmt::join(result.samples_ns, ", "));
-  object += fmt::format("    \"samples_ts\": [ {:.6f} ]", fmt::join(result.samples_ts(), ", "));
-  for (const Field& field : more_fields(model, result))
-    object += fmt::format(",\n    \"{}\": {}", field.name, or_null(field));
-  object += fmt::format(",\n    \"samples_share\": [ {:.6f} ]\n", fmt::join(result.shares(), ", "));
-  return object + "  }";
+  const auto add = [&](const Field& field) {
+    next_line();
+    json.key(field.name);
+    if (field.text.empty() && !field.quoted)
+      json.null();
+    else
+      field.quoted ? json.value(field.text) : json.literal(field.text);
+  };
+  const auto add_samples = [&](std::string_view name, const std::vector<double>& samples) {
+    next_line();
+    json.key(name).begin_array();
+    for (const double sample : samples) json.literal(fixed(sample));
+    json.end_array();
+  };
+  json.begin_object();
+  for (const Field& field : fields(model, result)) add(field);
+  next_line();
+  json.field("samples_ns", result.samples_ns);
+  add_samples("samples_ts", result.samples_ts());
+  for (const Field& field : more_fields(model, result)) add(field);
+  add_samples("samples_share", result.shares());
+  if (!on_one_line) json.line(2);
+  return json.end_object().text();
+}
+
+std::string json_object(const BenchModel& model, const BenchResult& result) {
+  return "  " + json_fields(model, result, false);
+}
+
+std::string no_header(const BenchModel&) { return ""; }
+std::string json_line(const BenchModel& model, const BenchResult& result) {
+  return json_fields(model, result, true) + "\n";
 }
 
 }  // namespace
 
-double BenchResult::average_ns() const { return mean(samples_ns); }
-double BenchResult::stddev_ns() const { return sample_stddev(samples_ns); }
-
-std::vector<double> BenchResult::samples_ts() const {
-  const auto n_tokens = static_cast<double>(n_prompt + n_gen);
-  std::vector<double> samples;
-  for (const uint64_t ns : samples_ns)
-    samples.push_back(1e9 * n_tokens / static_cast<double>(std::max<uint64_t>(ns, 1)));
-  return samples;
-}
-
-double BenchResult::average_ts() const { return mean(samples_ts()); }
-double BenchResult::stddev_ts() const { return sample_stddev(samples_ts()); }
-
-std::vector<double> BenchResult::shares() const {
-  std::vector<double> shares;
-  for (size_t i = 0; i < limit.peaks.size() && i < samples_ns.size(); ++i)
-    shares.push_back(1e9 * static_cast<double>(limit.work) /
-                     static_cast<double>(std::max<uint64_t>(samples_ns[i], 1)) / limit.peaks[i]);
-  return shares;
-}
-
-double BenchResult::work_rate() const {
-  std::vector<double> rates;
-  for (const uint64_t ns : samples_ns)
-    rates.push_back(1e9 * static_cast<double>(limit.work) / static_cast<double>(std::max<uint64_t>(ns, 1)));
-  return median(rates);
-}
-
-double BenchResult::peak_rate() const { return median(limit.peaks); }
-
-double BenchResult::attention_share() const {
-  double total_ns = 0;
-  for (const uint64_t ns : samples_ns) total_ns += static_cast<double>(ns);
-  return total_ns > 0 ? attention.attention_seconds * 1e9 / total_ns : 0;
-}
-
-std::string describe_model(const HParams& hparams) {
-  return fmt::format("{} {} {}", hparams.architecture, size_class(hparams),
+std::string describe_model(const HParams& hparams, uint64_t n_params) {
+  return fmt::format("{} {} {}", hparams.architecture, size_class(n_params),
                      file_type_name(hparams.file_type));
-}
-
-std::string test_name(const BenchResult& result) {
-  std::string name = result.n_prompt > 0 ? fmt::format("pp{}", result.n_prompt) : "";
-  if (result.n_gen > 0) name += fmt::format("{}tg{}", name.empty() ? "" : "+", result.n_gen);
-  if (result.n_depth > 0) name += fmt::format(" @ d{}", result.n_depth);
-  return name;
 }
 
 std::span<const BenchFormat> bench_formats() noexcept {
@@ -413,6 +374,7 @@ std::span<const BenchFormat> bench_formats() noexcept {
       {"md", markdown_header, markdown_row, "", markdown_footer},
       {"csv", csv_header, csv_row, "", no_footer},
       {"json", json_header, json_object, ",\n", json_footer},
+      {"jsonl", no_header, json_line, "", no_footer},
   };
   return kFormats;
 }

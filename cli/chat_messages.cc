@@ -1,7 +1,7 @@
 #include "cli/chat_messages.h"
 
-#include "cli/json_writer.h"
-#include "convert/json.h"
+#include "quant/json/json.h"
+#include "quant/json/json_writer.h"
 
 namespace quern {
 namespace {
@@ -45,12 +45,15 @@ bool read_prefix(const Json& message, const std::string& where) {
 
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where) {
   const Json document = parse_json(json, where);
-  const Json* list = &document;
-  if (const Json* messages = document.find("messages")) list = messages;
-  if (list->as_array() == nullptr)
-    fail(ErrorCode::kMalformed, "{}: expected a list of messages, found {}", where, list->describe());
+  const Json* messages = document.find("messages");
+  return chat_messages(messages != nullptr ? *messages : document, where);
+}
+
+std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where) {
+  if (list.as_array() == nullptr)
+    fail(ErrorCode::kMalformed, "{}: expected a list of messages, found {}", where, list.describe());
   std::vector<ChatMessage> messages;
-  for (const Json& message : *list->as_array()) {
+  for (const Json& message : *list.as_array()) {
     const std::string place = fmt::format("{}: message {}", where, messages.size());
     if (message.as_object() == nullptr)
       fail(ErrorCode::kMalformed, "{}: expected an object, found {}", place, message.describe());
@@ -60,15 +63,40 @@ std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::s
   return messages;
 }
 
-std::string chat_messages_json(std::span<const ChatMessage> messages) {
-  std::string text = "[";
-  for (const ChatMessage& message : messages) {
-    JsonWriter json;
-    json.begin_object().field("role", message.role).field("content", message.content);
-    if (message.prefix) json.field("prefix", true);
-    text += (text.size() > 1 ? ",\n " : "\n ") + json.end_object().text();
+Json::Object parse_chat_document(std::string_view json, const std::string& where) {
+  constexpr JsonLimits kLimits = {.max_depth = 100, .max_values = 1u << 20};
+  const Json document = parse_json(json, where, kLimits);
+  Json::Object variables;
+  if (document.as_object() != nullptr)
+    variables = *document.as_object();
+  else
+    variables.push_back({"messages", document});
+  bool says_prompt = false;
+  const Json* messages = nullptr;
+  for (const JsonMember& variable : variables) {
+    if (variable.key == "messages") messages = &variable.value;
+    says_prompt |= variable.key == "add_generation_prompt";
   }
-  return text + "\n]\n";
+  if (messages == nullptr || messages->as_array() == nullptr)
+    fail(ErrorCode::kMalformed, "{}: expected a list of messages, found {}", where,
+         messages != nullptr ? messages->describe() : document.describe());
+  for (size_t i = 0; i < messages->size(); ++i)
+    if ((*messages)[i].as_object() == nullptr)
+      fail(ErrorCode::kMalformed, "{}: message {}: expected an object, found {}", where, i,
+           (*messages)[i].describe());
+  if (!says_prompt) variables.push_back({"add_generation_prompt", Json(true)});
+  return variables;
+}
+
+std::string chat_messages_json(std::span<const ChatMessage> messages) {
+  JsonWriter json;
+  json.begin_array();
+  for (const ChatMessage& message : messages) {
+    json.line(1).begin_object().field("role", message.role).field("content", message.content);
+    if (message.prefix) json.field("prefix", true);
+    json.end_object();
+  }
+  return json.line(0).end_array().text() + "\n";
 }
 
 }  // namespace quern

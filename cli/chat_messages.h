@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/json/json.h"
 #include "runtime/chat_format.h"
 
 namespace quern {
@@ -15,7 +16,15 @@ namespace quern {
 // "<where>: ..." for everything else.
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where);
 
-// The inverse, a message a line.
+// A list of messages that was parsed before; same errors.
+std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where);
+
+// A conversation as the variables of a chat template: the members of an object, or {"messages": list} of a
+// bare list. "add_generation_prompt" is true unless it is given. Throws kMalformed "<where>: ..." when
+// "messages" is no list of objects.
+Json::Object parse_chat_document(std::string_view json, const std::string& where);
+
+// The inverse of parse_chat_messages, a message a line.
 std::string chat_messages_json(std::span<const ChatMessage> messages);
 
 }  // namespace quern

@@ -2,56 +2,75 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
+#include <filesystem>
+#include <fstream>
 
+#include "cli/chat_encoding.h"
 #include "cli/chat_messages.h"
 #include "cli/command.h"
 #include "cli/conversation.h"
+#include "cli/generation_report.h"
 #include "cli/line_reader.h"
+#include "cli/model_progress.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
-#include "cli/stop_signal.h"
 #include "cli/text_input.h"
+#include "cli/thinking.h"
+#include "quant/machine/stop_signal.h"
+#include "quant/output_file.h"
 #include "runtime/generate.h"
 
 namespace quern {
 namespace {
 
 struct Options {
-  std::string model, system, chat_format;
+  std::string model, system;
+  std::optional<std::string> load;
+  ChatArguments conversation;
+  std::optional<std::string> opening;  // the first message
   TextInput input;
   SessionArguments session;
   GenerationArguments generation;
-  bool once = false, json = false;
+  bool once = false, json = false, no_history = false;
 };
 
 bool parse(std::span<const std::string> arguments, Options* options) {
-  Arguments parser(
-      "chat",
-      "Talks with a model: a line is a message, /help lists the commands. Ctrl-C stops an answer, "
-      "at the prompt it leaves.",
-      "  quern chat model.gguf\n"
-      "  quern chat model.gguf --system \"Answer in one sentence.\" --temp 0.7\n"
-      "  quern chat model.gguf --once -p \"What is a quern?\"");
+  Arguments parser("chat",
+                   "Talks with a model: a line is a message, what is pasted is one too, and a line that ends "
+                   "in a backslash goes "
+                   "on in the next. /help lists the commands. Ctrl-C stops an answer, clears what is typed, "
+                   "and asked twice leaves.",
+                   "  quern chat model.gguf\n"
+                   "  quern chat model.gguf \"What is a quern?\"\n"
+                   "  quern chat model.gguf --system \"Answer in one sentence.\" --temp 0.7\n"
+                   "  quern chat model.gguf --once -p \"What is a quern?\"");
   parser.positional("MODEL", "A GGUF file", &options->model);
+  parser.optional_positional("TEXT", "The first message", &options->opening);
   parser.text("--system", "TEXT", "The system text", &options->system);
-  parser.text("--chat-format", "NAME", "How conversations become ids (default: what the file says)",
-              &options->chat_format);
+  parser.text("--load", "FILE", "Go on with a conversation that /save wrote", &options->load);
+  options->conversation.declare(parser);
   parser.flag("--once", "Read one message (-p, -f or stdin), print the answer, end", &options->once);
-  add_text_input(parser, &options->input);
+  add_text_input(parser, &options->input, /*with_escapes=*/true);
   parser.flag("--json", "With --once: print one object: text, ids, timings", &options->json);
+  parser.flag("--no-history", "Neither read nor keep the history of messages", &options->no_history);
   options->generation.generate.max_tokens = -1;
   options->generation.declare(parser, "Tokens of an answer at most (default -1: until it ends)");
   options->session.declare(parser);
-  return parser.parse(arguments);
+  if (!parser.parse(arguments)) return false;
+  options->conversation.check();
+  return true;
 }
 
 constexpr std::string_view kHelp =
     "/help         this list\n"
     "/reset        forget the conversation\n"
     "/undo         forget the last message and its answer\n"
+    "/regen        answer the last message again\n"
+    "/edit TEXT    ask this instead of the last message (nothing: show it)\n"
+    "/read FILE    send a file's text as a message\n"
     "/system TEXT  set the system text (nothing: show it)\n"
     "/save FILE    write the conversation as JSON messages\n"
+    "/load FILE    go on with a conversation that /save wrote\n"
     "/stats        tokens and speed of the last answer, use of the context\n"
     "/exit         leave (Ctrl-D too)\n"
     "A message that begins with a slash: put a space before it.";
@@ -60,21 +79,22 @@ std::string turns(size_t n) { return fmt::format("{} turn{}", n, n == 1 ? "" : "
 
 class Chat {
  public:
-  Chat(const Model& model, const ChatFormat& format, const Options& options)
+  Chat(const Model& model, const ChatEncoding& encoding, const Options& options)
       : model_(model),
         options_(options.generation.options()),
         once_(options.once),
         session_(model),
-        conversation_([&model, &format](auto messages) { return format.encode(model.tokenizer(), messages); },
-                      model.context(), answer_room(options.generation.generate.max_tokens, model.context())) {
+        conversation_([&encoding](auto messages) { return encoding.encode(messages); }, model.context(),
+                      answer_room(options.generation.generate.max_tokens, model.context())) {
     options_.new_text = true;
-    conversation_.set_system(options.system);
+    if (options.load) load(*options.load);
+    if (!options.system.empty()) conversation_.set_system(options.system);
   }
 
   // Answers one message; the answer goes to on_text as it comes. Returns the signal that stopped it, or 0.
   int answer(const std::string& message, const std::function<void(std::string_view)>& on_text);
-  // Runs a line that begins with a slash. False: leave.
-  bool command(std::string_view line);
+  // Runs a line that begins with a slash. False: leave. message: what is to be answered now, if anything.
+  bool command(std::string_view line, std::optional<std::string>* message);
 
   const GenerateResult& last() const { return last_; }
 
@@ -85,10 +105,12 @@ class Chat {
     return max_tokens > 0 ? std::min(static_cast<uint64_t>(max_tokens), quarter) : quarter;
   }
   void save(const std::string& path) const;
+  void load(const std::string& path);  // throws
   void stats() const;
+  void edit(const std::string& text, std::optional<std::string>* message);
 
   const Model& model_;
-  GenerateOptions options_;
+  CompletionOptions options_;
   bool once_;
   Session session_;
   Conversation conversation_;
@@ -99,7 +121,7 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   size_t n_dropped = 0;
   const std::vector<TokenId> ids = conversation_.ask(message, &n_dropped);
   if (n_dropped > 0)
-    print_notice("the context of {} tokens is full: dropped the oldest {} (override: --ctx)",
+    print_notice("warning: the context of {} tokens is full: dropped the oldest {} (override: --ctx)",
                  model_.context(), turns(n_dropped));
   if (!once_ && ids.size() >= model_.context()) {  // a long message must not end the conversation
     conversation_.withdraw();
@@ -108,7 +130,12 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
     return 0;
   }
   const StopScope stop;
-  last_ = generate(session_, ids, options_, on_text, {}, [&] { return stop.requested(); });
+  PromptProgress progress(session_, ids.size(), stop);
+  const bool dims = stdout_is_terminal();
+  ThinkingDimmer shown(dims && ends_in_thought(model_.tokenizer(), ids), on_text);
+  const auto show = [&](std::string_view text) { dims ? shown.push(text) : on_text(text); };
+  last_ = generate(session_, ids, options_, show, {}, [&] { return progress.poll(); });
+  if (dims) shown.finish();
   // An answer that was stopped is kept and closed like any other; an empty one cannot be (mistral_common).
   if (last_.text.empty()) {
     conversation_.withdraw();
@@ -120,7 +147,7 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   return stop.signal();
 }
 
-bool Chat::command(std::string_view line) {
+bool Chat::command(std::string_view line, std::optional<std::string>* message) {
   const size_t space = line.find(' ');
   const std::string_view name = line.substr(0, space);
   const std::string argument(space == std::string_view::npos ? "" : line.substr(space + 1));
@@ -132,6 +159,24 @@ bool Chat::command(std::string_view line) {
     notice("the conversation is forgotten");
   } else if (name == "/undo") {
     notice(conversation_.undo() ? "the last turn is forgotten" : "there is nothing to undo");
+  } else if (name == "/regen") {
+    *message = conversation_.take_back();
+    if (!*message) notice("there is nothing to answer again");
+  } else if (name == "/edit") {
+    edit(argument, message);
+  } else if (name == "/read" || name == "/load") {
+    // A wrong path must not end the conversation.
+    try {
+      if (argument.empty()) return notice(fmt::format("{} needs a file name", name)), true;
+      TextInput input;
+      input.file = argument;
+      if (name == "/read")
+        *message = read_text(input, TextRule::kPrompt);
+      else
+        load(argument);
+    } catch (const Error& error) {
+      notice(error.what());
+    }
   } else if (name == "/system") {
     if (!argument.empty()) conversation_.set_system(argument);
     print_notice("system: {}", conversation_.system().empty() ? "(none)" : conversation_.system());
@@ -147,18 +192,49 @@ bool Chat::command(std::string_view line) {
   return true;
 }
 
+// Whether a file may be replaced by a conversation: only another one, or an empty one. A name that was meant
+// otherwise must not cost a model or a text.
+bool is_replaceable(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored) || std::filesystem::file_size(path, ignored) == 0)
+    return true;
+  std::ifstream file(path, std::ios::binary);
+  if (const int first = file.get(); first != '[' && first != '{') return false;
+  try {
+    parse_chat_messages(read_bytes(path), path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 // Says what went wrong instead of throwing: a wrong path must not end the conversation.
 void Chat::save(const std::string& path) const {
   if (path.empty()) return notice("/save needs a file name");
-  if (is_same_file(path, model_.gguf().path())) return notice("/save: that is the model's file");
+  if (!is_replaceable(path))
+    return print_notice("/save: '{}' is there already, and no conversation", printable(path, kPathBytes));
   const std::string json = chat_messages_json(conversation_.messages());
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  bool good = file != nullptr && std::fwrite(json.data(), 1, json.size(), file) == json.size();
-  good = (file != nullptr && std::fclose(file) == 0) && good;
-  if (good)
+  try {
+    OutputFile file(path, json.size(), /*overwrite=*/true);
+    file.write_at(0, {reinterpret_cast<const uint8_t*>(json.data()), json.size()});
+    file.commit();
     print_notice("saved {} to '{}'", turns(conversation_.n_turns()), printable(path, kPathBytes));
-  else
-    print_notice("cannot write '{}': {}", printable(path, kPathBytes), std::strerror(errno));
+  } catch (const Error& error) {
+    notice(error.what());
+  }
+}
+
+void Chat::load(const std::string& path) {
+  conversation_.load(parse_chat_messages(read_bytes(path), path));
+  print_notice("loaded {} from '{}'", turns(conversation_.n_turns()), printable(path, kPathBytes));
+}
+
+void Chat::edit(const std::string& text, std::optional<std::string>* message) {
+  const std::optional<std::string> old = conversation_.last_message();
+  if (!old) return notice("there is no message to edit");
+  if (text.empty()) return print_notice("/edit {}", *old);
+  conversation_.undo();
+  *message = text;
 }
 
 void Chat::stats() const {
@@ -182,23 +258,59 @@ int answer_once(Chat& chat, const Model& model, const Options& options, std::str
   return signal != 0 ? stop_exit_code() : 0;
 }
 
-// The first Ctrl-C stops an answer; outside of an answer a signal ends the process (stop_signal.h).
-int converse(Chat& chat) {
-  LineReader reader("> ");
-  if (reader.interactive()) notice("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
-  while (const std::optional<std::string> line = reader.read()) {
-    if (line->empty()) continue;
-    if (line->front() == '/') {
-      if (!chat.command(*line)) return 0;
-      continue;
-    }
-    const int signal = chat.answer(*line, print_piece);
-    write_out("\n");
-    flush_out();
-    if (signal != 0 && signal != SIGINT) return stop_exit_code();
+// Commands that Tab completes.
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  std::string_view help = kHelp;
+  while (!help.empty()) {
+    const std::string_view line = help.substr(0, help.find('\n'));
+    if (line.starts_with('/')) names.emplace_back(line.substr(0, line.find(' ')));
+    help.remove_prefix(std::min(line.size() + 1, help.size()));
   }
+  return names;
+}
+
+// Answers a message, or runs a command: a line with a slash at its start. False: the conversation is over,
+// with *exit_code.
+bool take_turn(Chat& chat, const std::string& message, int* exit_code) {
+  if (message.empty()) return true;
+  std::optional<std::string> asked = message;
+  if (message.front() == '/' && message.find('\n') == message.npos) {
+    asked.reset();
+    if (!chat.command(message, &asked)) return false;
+    if (!asked) return true;
+  }
+  const int signal = chat.answer(*asked, print_piece);
+  write_out("\n");
+  flush_out();
+  if (signal == 0 || signal == SIGINT) return true;
+  *exit_code = stop_exit_code();
+  return false;
+}
+
+// The first Ctrl-C stops an answer; outside of an answer a signal ends the process (stop_signal.h).
+int converse(Chat& chat, const Options& options) {
+  LineReader reader({"> ", command_names(), options.no_history ? "" : default_history_file()});
+  if (reader.interactive()) notice("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
+  int exit_code = 0;
+  if (options.opening && !take_turn(chat, *options.opening, &exit_code)) return exit_code;
+  while (const std::optional<std::string> message = reader.read())
+    if (!take_turn(chat, *message, &exit_code)) return exit_code;
   if (reader.interactive()) notice("");  // the end of the input (Ctrl-D) left the cursor behind the prompt
-  return 0;
+  return exit_code;
+}
+
+// The message of --once. `echo hello | quern chat MODEL --once`: the newline is echo's.
+std::string read_message(const Options& options) {
+  if (options.opening) return *options.opening;
+  if (options.input.text && !options.input.file && options.input.text != "-" && stdin_holds_a_text())
+    notice("stdin is not read beside -p: -f - reads it too, behind the text of -p");
+  std::string message = read_text(options.input, TextRule::kPrompt);
+  if (options.input.given()) return message;
+  skip_byte_order_mark(&message);
+  if (message.ends_with('\n')) message.pop_back();
+  if (message.ends_with('\r')) message.pop_back();
+  return message;
 }
 
 }  // namespace
@@ -208,16 +320,19 @@ int run_chat(std::span<const std::string> arguments) {
   if (!parse(arguments, &options)) return 0;
   if (!options.once && (options.input.given() || options.json))
     fail(ErrorCode::kUsage, "--prompt, --file and --json need --once");
+  if (options.opening && options.input.given())
+    fail(ErrorCode::kUsage, "the message is given twice: as TEXT and with --prompt or --file");
+  if (options.input.escapes)
+    for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
   std::string message;
-  if (options.once) message = read_text(options.input);
-  // `echo hello | quern chat MODEL --once`: the newline is echo's.
-  if (options.once && !options.input.given() && message.ends_with('\n')) message.pop_back();
+  if (options.once) message = read_message(options);
 
-  const auto model = Model::load(options.model, options.session.options(), notice);
-  const ChatFormat& format = require_chat_format(options.chat_format, model->tokenizer().vocabulary());
-  if (options.chat_format.empty()) print_notice("chat format: {} (override: --chat-format)", format.name);
-  Chat chat(*model, format, options);
-  return options.once ? answer_once(chat, *model, options, std::move(message)) : converse(chat);
+  const auto model = load_model(options.model, options.session.options());
+  const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
+  if (!encoding.choice().empty()) notice(encoding.choice());
+  Chat chat(*model, encoding, options);
+  if (options.once) return answer_once(chat, *model, options, std::move(message));
+  return converse(chat, options);
 }
 
 }  // namespace quern

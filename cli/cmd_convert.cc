@@ -1,19 +1,20 @@
 // quern convert: a checkpoint or a GGUF -> one quantized GGUF file.
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/parse.h"
+#include "cli/report.h"
+#include "cli/session_options.h"
 #include "convert/convert.h"
+#include "quant/format_size.h"
+#include "quant/json/json_writer.h"
+#include "quant/machine/cpu_count.h"
+#include "quant/machine/memory.h"
+#include "quant/machine/stop_signal.h"
+#include "quant/recipe.h"
+#include "runtime/chat_format.h"
 
 #include <algorithm>
 #include <cmath>
-
-#include "cli/arguments.h"
-#include "cli/command.h"
-#include "cli/json_writer.h"
-#include "cli/report.h"
-#include "cli/session_options.h"
-#include "cli/stop_signal.h"
-#include "kernels/cpu_features.h"
-#include "quant/recipe.h"
-#include "runtime/chat_format.h"
-#include "runtime/memory_plan.h"
 
 namespace quern {
 namespace {
@@ -21,6 +22,7 @@ namespace {
 struct Options {
   ConvertOptions convert;
   std::string layout;
+  std::vector<std::string> tensor_types;
   bool verbose = false, json = false;
 };
 
@@ -33,27 +35,62 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "--layout standard turns it back, byte for byte.",
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
+      "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q4km.gguf --type q4_k_m\n"
       "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run\n"
-      "  quern convert mistral.gguf -o mistral-p16.gguf --layout p16");
+      "  quern convert mistral.gguf -o mistral-p16.gguf --layout p16\n"
+      "  quern convert model-00001-of-00003.gguf -o model.gguf\n"
+      "  quern convert model.gguf -o parts.gguf --split-size 4G");
   std::vector<std::string> types;
   for (const Recipe& recipe : recipes()) types.emplace_back(recipe.name);
   ConvertOptions& convert = options->convert;
-  parser.positional("SOURCE", "A Hugging Face or Mistral folder, or a GGUF file", &convert.source);
+  parser.positional("SOURCE",
+                    "A Hugging Face or Mistral folder, or a GGUF file (of a split one the first; its "
+                    "parts become one file)",
+                    &convert.source);
   parser.text("-o,--output", "FILE", "The GGUF file to write (required)", &convert.output);
   parser.choice("--type", "Number format of the weights (default: q4_0; from a GGUF: as they are)", types,
                 &convert.type);
+  parser.texts("--tensor-type", "PATTERN=FORMAT",
+               "Format of the matrices whose names a regular expression fits; the first that fits counts",
+               &options->tensor_types);
+  parser.option("--output-type", "FORMAT", "Format of output.weight, or of the embedding that serves as it",
+                [&](std::string_view name, const std::string& text) {
+                  convert.formats.output = parse_written_format(name, text);
+                });
+  parser.option("--embedding-type", "FORMAT", "Format of token_embd.weight",
+                [&](std::string_view name, const std::string& text) {
+                  convert.formats.embedding = parse_written_format(name, text);
+                });
+  parser.flag("--pure", "One format for all matrices, without --type's exceptions", &convert.formats.pure);
+  parser.text("--imatrix", "FILE",
+              "Importance of the columns (llama.cpp's GGUF or .dat): the search weighs errors by it",
+              &convert.importance);
   parser.choice("--layout", "Order of the bytes of matrices (default standard)", {"standard", "p16"},
                 &options->layout);
+  parser.option(
+      "--split-size", "SIZE",
+      "Write several files of at most SIZE (500M, 4G, 2GiB), OUT-00001-of-0000N.gguf, where one would be "
+      "larger; the first of them is the model",
+      [&convert](std::string_view name, const std::string& text) {
+        convert.most_file_bytes = parse_bytes(name, text);
+      });
   parser.flag("--force", "Replace an existing target", &convert.force);
   parser.flag("--dry-run", "Show the plan, write nothing", &convert.dry_run);
   parser.flag("--strict", "Fail where a tensor cannot get the format of --type", &convert.strict);
   parser.flag("--no-tokenizer", "Write a file without a vocabulary", &convert.no_tokenizer);
+  declare_pre_tokenizer(parser, &convert.pre_tokenizer);
   declare_threads(parser, &convert.n_threads);
   parser.flag("--verbose", "One line per tensor", &options->verbose);
   parser.flag("--json", "Print the report as one object", &options->json);
   if (!parser.parse(arguments)) return false;
   if (options->layout == to_string(TensorLayout::kPanels)) convert.layout = TensorLayout::kPanels;
+  for (const std::string& text : options->tensor_types)
+    convert.formats.tensors.push_back(parse_tensor_format(text));
   if (convert.output.empty()) fail(ErrorCode::kUsage, "--output is required (see quern convert --help)");
+  if (convert.output == "-")
+    fail(ErrorCode::kUsage,
+         "--output -: a GGUF is written in place, not as a stream; give a file name (./- for a file of that "
+         "name)");
   return true;
 }
 
@@ -75,11 +112,32 @@ double gigabytes_per_second(const ConvertReport& report) {
   return report.seconds > 0 ? static_cast<double>(report.bytes_in) / report.seconds / 1e9 : 0.0;
 }
 
-std::string report_json(const Options& options, const ConvertReport& report) {
+void append_findings(const ConvertReport& report, const std::vector<std::string>& notices, JsonWriter* json) {
+  json->key("unwritten").begin_array();
+  for (const UnwrittenTensor& tensor : report.unwritten)
+    json->begin_object()
+        .field("name", tensor.name)
+        .field("file", tensor.file)
+        .field("reason", tensor.reason)
+        .end_object();
+  json->end_array().field("unread_files", report.unread_files);
+  json->key("zero_tails").begin_array();
+  for (const ZeroTail& tail : report.zero_tails)
+    json->begin_object()
+        .field("tensor", tail.tensor)
+        .field("first_row", tail.first_row)
+        .field("n_rows", tail.n_rows)
+        .end_object();
+  json->end_array().field("n_requantized", report.n_requantized).field("notices", notices);
+}
+
+std::string report_json(const Options& options, const ConvertReport& report,
+                        const std::vector<std::string>& notices) {
   JsonWriter json;
   json.begin_object()
       .field("source", options.convert.source)
       .field("output", options.convert.output)
+      .field("files", report.files)
       .field("type", report.type)
       .field("layout", to_string(options.convert.layout))
       .field("dry_run", options.convert.dry_run)
@@ -92,6 +150,7 @@ std::string report_json(const Options& options, const ConvertReport& report) {
       .field("seconds", report.seconds)
       .field("fsync_seconds", report.fsync_seconds)
       .field("gigabytes_per_second", gigabytes_per_second(report));
+  append_findings(report, notices, &json);
   json.key("tensors").begin_array();
   for (const ConvertedTensor& tensor : report.tensors)
     json.begin_object()
@@ -102,6 +161,7 @@ std::string report_json(const Options& options, const ConvertReport& report) {
         .field("to", format_name(tensor.to))
         .field("wanted", format_name(tensor.wanted))
         .field("layout", to_string(tensor.layout))
+        .field("weighted", tensor.weighted)
         .field("bytes_in", tensor.bytes_in)
         .field("bytes_out", tensor.bytes_out)
         .field("relative_rms_error", tensor.relative_rms_error)
@@ -125,10 +185,12 @@ void print_worst_tensors(std::vector<ConvertedTensor> tensors) {
 void print_summary(const Options& options, const ConvertReport& report) {
   if (options.convert.dry_run)
     for (const ConvertedTensor& tensor : report.tensors) write_out(tensor_line(tensor) + "\n");
+  const std::string target =
+      report.files.size() == 1 ? options.convert.output
+                               : fmt::format("{} and {} more", report.files.front(), report.files.size() - 1);
   print_out("{}{}: {} ({} bytes), {} tensors, {} weights, {:.2f} bits per weight\n",
-            options.convert.dry_run ? "would write " : "", options.convert.output,
-            format_size(report.file_bytes), report.file_bytes, report.tensors.size(),
-            format_count(report.n_params), report.bits_per_weight);
+            options.convert.dry_run ? "would write " : "", target, format_size(report.file_bytes),
+            report.file_bytes, report.tensors.size(), format_count(report.n_params), report.bits_per_weight);
   if (options.convert.dry_run) return;
   print_out("read {} in {} ({:.2f} GB/s), then {} to flush to the disk\n", format_size(report.bytes_in),
             format_duration(report.seconds), gigabytes_per_second(report),
@@ -150,13 +212,18 @@ int run_convert(std::span<const std::string> arguments) {
   const StopScope stop;
   ProgressBar bar;
   ConvertCallbacks callbacks;
+  std::vector<std::string> notices;
   callbacks.notice = [&](std::string_view line) {
     bar.clear();
+    notices.emplace_back(line);
     notice(line);
   };
   callbacks.on_progress = [&](const ConvertProgress& p) { bar.update(p.bytes_done, p.bytes_total); };
   if (options.verbose && !options.convert.dry_run)
-    callbacks.on_tensor = [&](const ConvertedTensor& tensor) { callbacks.notice(tensor_line(tensor)); };
+    callbacks.on_tensor = [&](const ConvertedTensor& tensor) {
+      bar.clear();
+      notice(tensor_line(tensor));
+    };
   callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
     return std::string(recognise_chat_format(vocabulary));
   };
@@ -166,7 +233,7 @@ int run_convert(std::span<const std::string> arguments) {
   bar.clear();
 
   if (options.json)
-    write_out(report_json(options, report));
+    write_out(report_json(options, report, notices));
   else
     print_summary(options, report);
   return 0;

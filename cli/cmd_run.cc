@@ -1,10 +1,12 @@
 // quern run: complete a text.
 #include "cli/command.h"
+#include "cli/generation_report.h"
+#include "cli/model_progress.h"
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
-#include "cli/stop_signal.h"
 #include "cli/text_input.h"
+#include "quant/machine/stop_signal.h"
 #include "runtime/generate.h"
 
 namespace quern {
@@ -13,7 +15,7 @@ namespace {
 struct Options {
   std::string model;
   TextInput input;
-  std::optional<std::string> ids;
+  std::optional<std::string> ids, ids_file;
   SessionArguments session;
   GenerationArguments generation;
   bool json = false;
@@ -24,11 +26,14 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                    "  quern run model.gguf -p \"Once upon a time\" -n 64\n"
                    "  quern run model.gguf -f prompt.txt --temp 0 --stop \"###\"\n"
                    "  echo -n \"The sky is\" | quern run model.gguf --seed 7\n"
+                   "  quern run model.gguf -e -p \"Summary of the following:\\n\" -f article.txt\n"
                    "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
   parser.positional("MODEL", "A GGUF file", &options->model);
-  add_text_input(parser, &options->input);
+  add_text_input(parser, &options->input, /*with_escapes=*/true);
   parser.text("--ids", "N,N,...", "The prompt as token ids; the completion is printed as ids too",
               &options->ids);
+  parser.text("--ids-file", "FILE", "The same from a file: a JSON list of ids, or an object with ids",
+              &options->ids_file);
   options->generation.declare(parser, "Tokens to generate at most; -1: until the end (default 128)");
   options->session.declare(parser);
   parser.flag("--json", "Print one object at the end: text, ids, timings", &options->json);
@@ -58,10 +63,24 @@ class CompletionPrinter {
   char last_ = '\0';  // of what was printed
 };
 
-std::vector<TokenId> prompt_ids(const Options& options, const std::string& text, const Model& model) {
+// The ids of --ids or --ids-file; none where the prompt is a text.
+std::vector<TokenId> given_ids(const Options& options) {
+  if (options.ids && options.ids_file) fail(ErrorCode::kUsage, "--ids excludes --ids-file");
   if (options.ids) return parse_ids("--ids", *options.ids);
+  if (options.ids_file) return read_ids(*options.ids_file, 1);
+  return {};
+}
+
+void require_given_ids(const Model& model, std::span<const TokenId> ids) {
+  const uint32_t vocab_size = model.hparams().vocab_size;
+  for (const TokenId id : ids)
+    if (static_cast<uint32_t>(id) >= vocab_size)
+      fail(ErrorCode::kUsage, "--ids: token id {}: expected 0 to {}", id, vocab_size - 1);
+}
+
+std::vector<TokenId> encode(const std::string& text, TextRole role, const Model& model) {
   refuse_hopeless_text(text, model.tokenizer(), model.context());
-  return model.tokenizer().encode_prompt(text);
+  return model.tokenizer().encode_prompt(text, role);
 }
 
 }  // namespace
@@ -69,17 +88,24 @@ std::vector<TokenId> prompt_ids(const Options& options, const std::string& text,
 int run_run(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
-  const bool ids = options.ids.has_value();
+  const bool ids = options.ids || options.ids_file;
   if (ids && options.input.given()) fail(ErrorCode::kUsage, "--ids excludes --prompt and --file");
   if (ids && !options.generation.generate.stop.empty())
     fail(ErrorCode::kUsage, "--stop needs text; it excludes --ids");
-  if (ids) parse_ids("--ids", *options.ids);  // refused before the model is loaded
-  const std::string text = ids ? std::string() : read_text(options.input);
+  const std::vector<TokenId> given = given_ids(options);  // refused before the model is loaded
+  if (!ids && !options.input.given() && stdin_is_terminal())
+    fail(ErrorCode::kUsage, "no text: give -p TEXT or -f FILE; `quern chat {}` opens a conversation",
+         printable(options.model, kPathBytes));
+  const std::string text = ids ? std::string() : read_text(options.input, TextRule::kPrompt);
+  if (options.input.escapes)
+    for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
 
-  const auto model = Model::load(options.model, options.session.options(), notice);
-  warn_unknown_chat_template(*model);
-  const std::vector<TokenId> prompt = prompt_ids(options, text, *model);
-  const GenerateOptions generate_options = options.generation.options();
+  const auto model = load_model(options.model, options.session.options());
+  if (options.ids_file) require_ids_of(*model, *options.ids_file, given);
+  if (options.ids) require_given_ids(*model, given);
+  const std::vector<TokenId> prompt =
+      ids ? given : encode(text, role_of(options.input.parse_special), *model);
+  const CompletionOptions generate_options = options.generation.options();
   Session session(*model);
 
   const StopScope stop;
@@ -89,8 +115,9 @@ int run_run(std::span<const std::string> arguments) {
   if (options.json && model->has_tokenizer()) on_text = [](std::string_view) {};
   if (!options.json && !ids) on_text = [&](std::string_view piece) { printer.text(piece); };
   if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
+  PromptProgress progress(session, prompt.size(), stop);
   const GenerateResult result =
-      generate(session, prompt, generate_options, on_text, on_token, [&] { return stop.requested(); });
+      generate(session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); });
 
   if (options.json)
     write_out(generation_json(*model, result));

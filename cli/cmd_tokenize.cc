@@ -1,73 +1,93 @@
 // quern tokenize: text or a conversation -> ids and pieces, and back.
-#include <cstring>
+#include <filesystem>
+#include <utility>
 
+#include "cli/chat_encoding.h"
 #include "cli/chat_messages.h"
 #include "cli/command.h"
-#include "cli/json_writer.h"
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
 #include "cli/text_input.h"
-#include "convert/sentencepiece_model.h"
-#include "quant/gguf_reader.h"
+#include "convert/tokenizer_export.h"
+#include "convert/tokenizer_file.h"
+#include "quant/json/json_writer.h"
 #include "quant/mapped_file.h"
-#include "runtime/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
 namespace {
 
 struct Options {
-  std::string model, chat_format;
+  std::string model, pre_tokenizer;
+  ChatArguments conversation;
   TextInput input;
   std::optional<std::string> chat, decode;
-  bool no_bos = false, json = false;
+  bool no_bos = false, json = false, render = false;
 };
 
 bool parse(std::span<const std::string> arguments, Options* options) {
   Arguments parser("tokenize",
                    "Shows the token ids that a text or a conversation becomes, or the text of ids.",
                    "  quern tokenize model.gguf -p \"Hello world\"\n"
-                   "  quern tokenize tokenizer.model -f text.txt --no-bos --json\n"
+                   "  quern tokenize tokenizer.json -f text.txt --no-bos --json\n"
+                   "  quern tokenize qwen.tiktoken --pre qwen2 -p \"Hello world\"\n"
                    "  quern tokenize model.gguf --chat messages.json\n"
                    "  quern tokenize model.gguf --decode 1,22557,1526");
-  parser.positional("MODEL", "A GGUF file or a SentencePiece tokenizer.model", &options->model);
+  parser.positional(
+      "SOURCE",
+      "A GGUF file, tokenizer.model, tokenizer.json, tekken.json, a tiktoken rank file (with --pre), or a "
+      "checkpoint folder; known by what is in it",
+      &options->model);
   add_text_input(parser, &options->input);
-  parser.flag("--no-bos", "Without the begin-of-text token", &options->no_bos);
-  parser.text("--chat", "FILE", "The ids that `chat` would feed for a list of {\"role\", \"content\"}",
+  parser.flag("--no-bos", "Without the tokens that the vocabulary adds to a text (begin, end)",
+              &options->no_bos);
+  parser.text("--chat", "FILE",
+              "The ids that `chat` would feed for a list of {\"role\", \"content\"}, or for {\"messages\", "
+              "\"tools\", ...}",
               &options->chat);
-  parser.text("--chat-format", "NAME", "How conversations become ids (default: what the file says)",
-              &options->chat_format);
+  options->conversation.declare(parser);
+  parser.flag("--render", "With --chat: print what the chat template makes of it instead of ids",
+              &options->render);
+  declare_pre_tokenizer(parser, &options->pre_tokenizer);
   parser.text("--decode", "N,N,...", "Print the text of these ids", &options->decode);
   parser.flag("--json", "Print {\"ids\": [...], \"pieces\": [...]}", &options->json);
   if (!parser.parse(arguments)) return false;
   if (int{options->input.given()} + int{options->chat.has_value()} + int{options->decode.has_value()} > 1)
     fail(ErrorCode::kUsage, "--prompt or --file, --chat and --decode exclude each other");
+  // A text has no template: who gives one expects to see it run.
+  const ChatArguments& conversation = options->conversation;
+  for (const auto& [name, given] : {std::pair("--render", options->render),
+                                    {"--template", conversation.template_file.has_value()},
+                                    {"--chat-format", !conversation.format.empty()},
+                                    {"--bos-text", conversation.bos_text.has_value()},
+                                    {"--eos-text", conversation.eos_text.has_value()},
+                                    {"--now", conversation.now.has_value()}})
+    if (given && !options->chat) fail(ErrorCode::kUsage, "{} needs --chat", name);
+  options->conversation.check();
   return true;
 }
 
-bool is_gguf(std::span<const uint8_t> bytes) {
-  return bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0;
+// What a path holds, a folder's files or one of its own.
+struct Source {
+  Vocabulary vocabulary;
+  bool is_bare = false;  // a SentencePiece model alone, which does not say which conversations it is for
+};
+
+Source read_source(const Options& options) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(options.model, ignored))
+    return {read_folder_tokenizer(options.model, options.pre_tokenizer, notice), false};
+  const MappedFile file(options.model);
+  const bool is_bare = recognise_tokenizer_file(file.bytes()) == TokenizerFile::kSentencePiece;
+  return {read_tokenizer_file(file.bytes(), options.model, options.pre_tokenizer, notice), is_bare};
 }
 
-Vocabulary read_gguf_vocabulary(std::span<const uint8_t> bytes, const std::string& path) {
-  const GgufReader gguf(bytes, path, notice);
-  if (has_no_vocabulary(gguf)) gguf.refuse("the file has no vocabulary (tokenizer.ggml.model is no_vocab)");
-  // A file with nothing but a vocabulary has no embedding to agree with.
-  const TensorView* embedding = gguf.find_tensor("token_embd.weight");
-  const GgufValue* tokens = gguf.find("tokenizer.ggml.tokens");
-  const uint64_t n_rows = embedding != nullptr ? embedding->rows() : tokens != nullptr ? tokens->count : 0;
-  return read_vocabulary(gguf, n_rows, notice);
-}
-
-std::vector<TokenId> encode_conversation(const Options& options, const Tokenizer& tokenizer, bool bare) {
-  // A bare tokenizer.model does not say which conversations it is for; the v1 vocabulary is Mistral's.
-  std::string name = options.chat_format;
-  if (name.empty() && bare) {
-    name = "mistral-v1";
-    print_notice("chat format: {} (a tokenizer.model names none; override: --chat-format)", name);
-  }
-  const ChatFormat& format = require_chat_format(name, tokenizer.vocabulary());
-  return format.encode(tokenizer, parse_chat_messages(read_bytes(*options.chat), *options.chat));
+// A bare tokenizer.model does not say which conversations it is for; the v1 vocabulary is Mistral's.
+ChatEncoding chat_encoding(const Options& options, const Tokenizer& tokenizer, bool bare) {
+  ChatEncoding encoding(options.conversation, tokenizer, bare ? "mistral-v1" : "");
+  if (!encoding.choice().empty()) notice(encoding.choice());
+  return encoding;
 }
 
 void require_ids_in_range(std::span<const TokenId> ids, const Tokenizer& tokenizer) {
@@ -78,7 +98,7 @@ void require_ids_in_range(std::span<const TokenId> ids, const Tokenizer& tokeniz
 
 void print_ids(std::span<const TokenId> ids, const Tokenizer& tokenizer) {
   for (const TokenId id : ids) {
-    const std::string& piece = tokenizer.vocabulary().pieces[static_cast<size_t>(id)];
+    const std::string& piece = tokenizer.piece(id);
     print_out("{:>6}  {}\n", id, printable(piece, piece.size()));
   }
 }
@@ -88,8 +108,14 @@ void print_json(std::span<const TokenId> ids, const Tokenizer& tokenizer) {
   json.begin_object().key("ids").begin_array();
   for (const TokenId id : ids) json.value(id);
   json.end_array().key("pieces").begin_array();
-  for (const TokenId id : ids) json.value(tokenizer.vocabulary().pieces[static_cast<size_t>(id)]);
+  for (const TokenId id : ids) json.value(tokenizer.piece(id));
   write_out(json.end_array().end_object().text() + "\n");
+}
+
+// As it is; a terminal's prompt begins on a line of its own.
+void write_text(const std::string& text) {
+  write_out(text);
+  if (stdout_is_terminal() && !text.ends_with('\n')) write_out("\n");
 }
 
 void print_text(std::span<const TokenId> ids, const Tokenizer& tokenizer, bool json) {
@@ -99,8 +125,7 @@ void print_text(std::span<const TokenId> ids, const Tokenizer& tokenizer, bool j
     write_out(object.begin_object().field("text", text).end_object().text() + "\n");
     return;
   }
-  write_out(text);
-  if (stdout_is_terminal() && !text.ends_with('\n')) write_out("\n");
+  write_text(text);
 }
 
 }  // namespace
@@ -110,20 +135,27 @@ int run_tokenize(std::span<const std::string> arguments) {
   if (!parse(arguments, &options)) return 0;
   std::vector<TokenId> ids;
   if (options.decode) ids = parse_ids("--decode", *options.decode);  // refused before anything is read
-  const MappedFile file(options.model);
-  const bool bare = !is_gguf(file.bytes());
-  const Tokenizer tokenizer(bare ? read_sentencepiece_model(file.bytes(), options.model, notice)
-                                 : read_gguf_vocabulary(file.bytes(), options.model));
+  Source source = read_source(options);
+  const bool bare = source.is_bare;
+  const std::unique_ptr<Tokenizer> made = make_tokenizer(std::move(source.vocabulary));
+  const Tokenizer& tokenizer = *made;
   if (options.decode) {
     require_ids_in_range(ids, tokenizer);
     print_text(ids, tokenizer, options.json);
     return 0;
   }
   if (options.chat) {
-    ids = encode_conversation(options, tokenizer, bare);
+    const ChatEncoding encoding = chat_encoding(options, tokenizer, bare);
+    const Json::Object variables = parse_chat_document(read_bytes(*options.chat), *options.chat);
+    if (options.render) {
+      write_text(encoding.render(variables));
+      return 0;
+    }
+    ids = encoding.encode(variables);
   } else {
-    const std::string text = read_text(options.input);
-    ids = options.no_bos ? tokenizer.encode(text) : tokenizer.encode_prompt(text);
+    const std::string text = read_text(options.input, TextRule::kExact);
+    const TextRole role = role_of(options.input.parse_special);
+    ids = options.no_bos ? tokenizer.encode(text, role) : tokenizer.encode_document(text, role);
   }
   options.json ? print_json(ids, tokenizer) : print_ids(ids, tokenizer);
   return 0;

@@ -19,6 +19,8 @@ int run_convert(std::span<const std::string> arguments);
 int run_inspect(std::span<const std::string> arguments);
 int run_run(std::span<const std::string> arguments);
 int run_chat(std::span<const std::string> arguments);
+int run_serve(std::span<const std::string> arguments);
+int run_imatrix(std::span<const std::string> arguments);
 int run_perplexity(std::span<const std::string> arguments);
 int run_bench(std::span<const std::string> arguments);
 int run_tokenize(std::span<const std::string> arguments);

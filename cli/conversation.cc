@@ -38,6 +38,39 @@ bool Conversation::undo() {
   return true;
 }
 
+std::optional<std::string> Conversation::take_back() {
+  if (turns_.empty()) return std::nullopt;
+  std::string message = std::move(turns_.back().user);
+  turns_.pop_back();
+  return message;
+}
+
+void Conversation::load(std::span<const ChatMessage> messages) {
+  std::string system;
+  std::vector<Turn> turns;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& message = messages[i];
+    const bool awaits_answer = !turns.empty() && !turns.back().answered;
+    if (message.role == "system" && i == 0) {
+      system = message.content;
+    } else if (message.role == "user" && !awaits_answer) {
+      turns.push_back({message.content, {}, false});
+    } else if (message.role == "assistant" && awaits_answer) {
+      turns.back().assistant = message.content;
+      turns.back().answered = true;
+    } else {
+      fail(ErrorCode::kMalformed,
+           "message {} is of the role '{}': a conversation to go on with has a system message at most, then "
+           "users and answers in turn",
+           i, printable(message.role));
+    }
+  }
+  if (!turns.empty() && !turns.back().answered)
+    fail(ErrorCode::kMalformed, "the last message has no answer; leave it out and ask it again");
+  system_ = std::move(system);
+  turns_ = std::move(turns);
+}
+
 std::vector<ChatMessage> Conversation::messages() const {
   std::vector<ChatMessage> messages;
   if (!system_.empty()) messages.push_back({"system", system_});

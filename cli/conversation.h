@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,8 +34,17 @@ class Conversation {
   void withdraw();                // takes back the message that was asked
 
   bool undo();  // drops the last turn; false when there is none
+  // The same, for the message to be asked again; absent when there is none.
+  std::optional<std::string> take_back();
+  // Starts anew from messages: a system message at most, then users and answers in turn. Throws kMalformed
+  // for any other order, and leaves the conversation as it was.
+  void load(std::span<const ChatMessage> messages);
   void reset() { turns_.clear(); }
   size_t n_turns() const { return turns_.size(); }
+  // The last turn's message; absent when there is none.
+  std::optional<std::string> last_message() const {
+    return turns_.empty() ? std::nullopt : std::optional(turns_.back().user);
+  }
   // System text first, when there is one.
   std::vector<ChatMessage> messages() const;
 

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
-#include "cli/json_writer.h"
 #include "cli/report.h"
 #include "kernels/dispatch.h"
+#include "quant/error.h"
+#include "quant/format_size.h"
+#include "quant/json/json_writer.h"
 
 namespace quern {
 namespace {
@@ -43,6 +45,108 @@ std::string huge_pages_text(const std::string& mode) {
   if (mode == "never")
     return "never: expect some percent less speed (/sys/kernel/mm/transparent_hugepage/enabled)";
   return "unknown";
+}
+
+// Bounds: the speed at which memory, or the multipliers, would do all of the work and nothing else took time.
+struct ModelSpeed {
+  double generation_empty, generation_full, prompt;  // tokens per second at most; 0: not measured
+};
+
+ModelSpeed speed_of(const Diagnosis& d) {
+  const ModelSurvey& survey = d.model->survey;
+  const auto per_second = [](double rate, uint64_t amount) {
+    return amount > 0 ? rate / static_cast<double>(amount) : 0;
+  };
+  return {per_second(d.read_rate, survey.bytes_per_token),
+          per_second(d.read_rate, survey.bytes_per_token + survey.kv_bytes),
+          per_second(d.multiply_rate, survey.macs_per_token)};
+}
+
+std::string rate_text(double per_second) {
+  return per_second < 100 ? fmt::format("{:.3g}", per_second) : fmt::format("{:.0f}", per_second);
+}
+
+std::string fit_text(const ModelSurvey& survey) {
+  const MemoryPlan& memory = survey.memory;
+  return fmt::format("{}: weights {} + cache {} (context of {}) + scratch {} = {} of {} available",
+                     memory.total() <= survey.available_bytes ? "fits" : "does not fit",
+                     format_size(memory.weights), format_size(memory.kv), survey.context,
+                     format_size(memory.scratch), format_size(memory.total()),
+                     format_size(survey.available_bytes));
+}
+
+std::string context_text(const ModelSurvey& survey) {
+  if (survey.fitting_context >= survey.trained_context)
+    return fmt::format("{} at most, all that the model was trained on (--ctx 0)", survey.trained_context);
+  if (survey.fitting_context < 64)
+    return fmt::format("none fits, of {} that the model was trained on", survey.trained_context);
+  return fmt::format("{} at most (--ctx), of {} that the model was trained on",
+                     survey.fitting_context / 64 * 64, survey.trained_context);
+}
+
+std::string model_text(const Diagnosis& d) {
+  const ModelDiagnosis& model = *d.model;
+  Table table({{"", Table::Align::kLeft}, {"", Table::Align::kLeft}});
+  const auto row = [&](std::string name, std::string value) {
+    table.add_row({std::move(name), std::move(value)});
+  };
+  row("model", printable(model.path, kPathBytes));
+  if (!model.problem.empty()) {
+    row("runs", "no: " + model.problem);
+  } else {
+    const ModelSurvey& survey = model.survey;
+    row("runs", fmt::format("yes: {}, {} weights in {}", survey.architecture, format_count(survey.n_params),
+                            format_size(survey.weight_bytes)));
+    if (!survey.ids_only.empty()) row("", "on token ids only: " + survey.ids_only);
+    row("memory", fit_text(survey));
+    row("context", context_text(survey));
+    const ModelSpeed speed = speed_of(d);
+    const std::string not_measured = fmt::format("not measured: {}", d.not_measured);
+    row("generation",
+        speed.generation_empty > 0
+            ? fmt::format("at most {} tokens/s ({} of weights a token, by the read bandwidth), {} "
+                          "at the end of the context",
+                          rate_text(speed.generation_empty), format_size(survey.bytes_per_token),
+                          rate_text(speed.generation_full))
+            : not_measured);
+    row("prompts", speed.prompt > 0
+                       ? fmt::format("at most {} tokens/s ({} multiply-adds a token)",
+                                     rate_text(speed.prompt), format_count(survey.macs_per_token))
+                       : not_measured);
+  }
+  std::string text = table.render(stdout_width(SIZE_MAX));
+  text.erase(0, text.find_first_not_of('\n'));
+  return text + "\n";
+}
+
+void append_model_json(const Diagnosis& d, JsonWriter* json) {
+  const ModelDiagnosis& model = *d.model;
+  json->key("model").begin_object().field("path", model.path).field("runs", model.problem.empty());
+  if (!model.problem.empty()) {
+    json->field("problem", model.problem).end_object();
+    return;
+  }
+  const ModelSurvey& survey = model.survey;
+  const ModelSpeed speed = speed_of(d);
+  json->field("architecture", survey.architecture)
+      .field("n_params", survey.n_params)
+      .field("ids_only", survey.ids_only)
+      .field("weight_bytes", survey.weight_bytes)
+      .field("fits", model.fits())
+      .field("needed_bytes", survey.memory.total())
+      .field("context", survey.context)
+      .field("trained_context", survey.trained_context)
+      .field("fitting_context", survey.fitting_context)
+      .field("bytes_per_token", survey.bytes_per_token)
+      .field("macs_per_token", survey.macs_per_token);
+  const auto rate = [&](const char* name, double value) {
+    json->key(name);
+    value > 0 ? json->value(value) : json->null();
+  };
+  rate("generation_tokens_per_second_at_most", speed.generation_empty);
+  rate("generation_at_the_end_at_most", speed.generation_full);
+  rate("prompt_tokens_per_second_at_most", speed.prompt);
+  json->end_object();
 }
 
 std::string quota_text(int quota) { return quota == 0 ? "none" : fmt::format("{} CPUs", quota); }
@@ -84,8 +188,9 @@ std::string render_text(const Diagnosis& d) {
                            ? fmt::format("{:.1f} G int8 multiply-adds/s ({})", d.multiply_rate * 1e-9,
                                          d.kernels->probe->multiply_name)
                            : not_measured);
-  std::string text = machine.render();
+  std::string text = machine.render(stdout_width(SIZE_MAX));
   text.erase(0, text.find_first_not_of('\n'));  // the table has no titles
+  if (d.model) text = model_text(d) + text;
   text += "\nWhat runs without being asked for:\n";
   for (const Diagnosis::Choice& choice : d.choices()) {
     const bool both = !choice.reason.empty() && !choice.override_with.empty();
@@ -125,6 +230,7 @@ std::string render_json(const Diagnosis& d) {
   json.key("multiply_macs_per_second");
   d.multiply_rate > 0 ? json.value(d.multiply_rate) : json.null();
   json.field("multiply_instruction", d.kernels->probe->multiply_name);
+  if (d.model) append_model_json(d, &json);
   json.key("choices").begin_array();
   for (const Diagnosis::Choice& choice : d.choices())
     json.begin_object()

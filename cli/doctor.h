@@ -2,14 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "kernels/cpu_features.h"
 #include "kernels/kernel_set.h"
+#include "quant/machine/cache_sizes.h"
+#include "quant/machine/cpu_count.h"
+#include "quant/machine/cpu_features.h"
+#include "runtime/model.h"
 
 namespace quern {
+
+// What `quern doctor MODEL` finds out about a model.
+struct ModelDiagnosis {
+  std::string path;
+  std::string problem;  // why it does not run; empty: it does
+  ModelSurvey survey;   // without a problem
+  bool fits() const { return survey.memory.total() <= survey.available_bytes; }
+};
 
 struct Diagnosis {
   CpuFeatures features;
@@ -24,6 +36,7 @@ struct Diagnosis {
   double read_rate = 0;      // bytes per second
   double multiply_rate = 0;  // int8 multiply-adds per second
   std::string not_measured;  // why, where the rates are 0
+  std::optional<ModelDiagnosis> model;
 
   // What runs without being asked for, and how to ask for something else.
   struct Choice {

@@ -1,14 +1,16 @@
-// What a model file or a checkpoint folder holds, as `inspect` shows it. Judges the container only: a model
-// that cannot run may still be looked at.
+// What a model file or a checkpoint folder holds, as `inspect` shows it. A model that cannot run may still be
+// looked at, and says why it cannot.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "quant/error.h"
 #include "quant/tensor_view.h"
+#include "quant/zero_tail.h"
 
 namespace quern {
 
@@ -27,7 +29,7 @@ struct Inspection {
     uint64_t n_elements = 0;
     uint64_t bytes = 0;
     uint64_t offset = 0;  // from the start of its file
-    std::string file;     // checkpoint folders only
+    std::string file;     // where there are several: checkpoint folders, split GGUFs
     TensorLayout layout = TensorLayout::kRows;
   };
   struct FormatTotal {
@@ -39,6 +41,10 @@ struct Inspection {
   std::string kind;  // "GGUF", "safetensors", "checkpoint"
   std::vector<Entry> header, metadata;
   std::vector<Tensor> tensors;
+  // Of a GGUF: why quern does not run it; empty: it does. A part that is shown alone has nothing here.
+  std::optional<std::string> runs_not;
+  std::string ids_only;              // why one that runs takes and gives token ids only; empty: text too
+  std::vector<ZeroTail> zero_tails;  // tensors that end in zeros, as after an incomplete download
 
   std::vector<FormatTotal> totals() const;  // by format, in order of first appearance
   FormatTotal total() const;                // of all formats

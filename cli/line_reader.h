@@ -1,25 +1,42 @@
-// Lines that a user types, with editing and a history on a terminal, plainly otherwise.
+// Messages that a user types: with editing, a history and completion on a terminal, plainly otherwise.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "cli/line_options.h"
+
 namespace quern {
 
-// One instance at a time. The history lives as long as the process and is written nowhere.
+// One instance at a time.
 class LineReader {
  public:
-  // prompt: shown (on stderr) when stdin is a terminal.
-  explicit LineReader(std::string prompt);
+  explicit LineReader(LineReaderOptions options);
+  ~LineReader();
+  LineReader(const LineReader&) = delete;
+  LineReader& operator=(const LineReader&) = delete;
 
-  // The next line without its newline; empty at the end of the input. Throws kIo when stdin cannot be read,
-  // kResource for a line beyond any sense.
+  // The next message without the newline (and the carriage return before it) that ends it; empty at the end
+  // of the input. A line that ends in a backslash goes on in the next one. On a terminal: what is pasted is
+  // one message however many lines it has; Ctrl-C clears what is typed, and asked twice on an empty line it
+  // leaves. A byte order mark at the start of the input is skipped. Throws kIo when stdin cannot be read,
+  // kMalformed for UTF-16, kResource for a message beyond any sense.
   std::optional<std::string> read();
   bool interactive() const { return interactive_; }
 
  private:
-  std::string prompt_;
+  std::optional<std::string> read_line(bool continued);
+
+  LineReaderOptions options_;
   bool interactive_;
+  bool at_start_ = true;
+  class Editor;
+  std::unique_ptr<Editor> editor_;  // null: not interactive, or built without libedit
 };
+
+// Where the history of messages is kept: $XDG_STATE_HOME/quern/chat_history, or
+// ~/.local/state/quern/chat_history; its folder is made. Empty when there is no such place.
+std::string default_history_file();
 
 }  // namespace quern

@@ -1,18 +1,25 @@
 // quern: words on the command line -> calls. The table of commands, the one catch, the exit codes.
-#include <signal.h>
+#include <fcntl.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <vector>
 
+#include "cli/arguments.h"
+#include "cli/build_info.h"
 #include "cli/command.h"
+#include "cli/foreign_options.h"
 #include "cli/report.h"
-#include "cli/stop_signal.h"
 #include "cli/suggest.h"
-#include "convert/convert.h"
+#include "kernels/dispatch.h"
 #include "quant/error.h"
+#include "quant/machine/cpu_features.h"
+#include "quant/machine/stop_signal.h"
 #include "quant/mapped_file.h"
 #include "quant/output_file.h"
 
@@ -24,6 +31,8 @@ constexpr Command kCommands[] = {
     {"inspect", "show what a GGUF, a safetensors file or a checkpoint folder holds", run_inspect},
     {"run", "complete a text", run_run},
     {"chat", "talk with a model", run_chat},
+    {"serve", "answer over HTTP, many at a time (OpenAI's and Anthropic's protocols)", run_serve},
+    {"imatrix", "measure on a text which columns count, for convert --imatrix", run_imatrix},
     {"perplexity", "measure how well a model predicts a text", run_perplexity},
     {"bench", "measure prompt and generation speed", run_bench},
     {"tokenize", "show the token ids of a text or a conversation", run_tokenize},
@@ -32,9 +41,21 @@ constexpr Command kCommands[] = {
 
 constexpr int kInternalError = 70;  // EX_SOFTWARE: a bug of ours, none of the codes that users act on
 
+std::vector<CommandSummary> summaries() {
+  std::vector<CommandSummary> all;
+  for (const Command& command : kCommands) all.push_back({command.name, command.summary});
+  return all;
+}
+
+const Command* find_command(std::string_view name) {
+  for (const Command& command : kCommands)
+    if (command.name == name) return &command;
+  return nullptr;
+}
+
 std::string help() {
   std::string text =
-      "quern runs large language models of the Llama family on a laptop's CPU.\n"
+      "quern runs large language models on a laptop's CPU.\n"
       "\n"
       "Usage: quern COMMAND [options]\n"
       "\n"
@@ -42,15 +63,63 @@ std::string help() {
   for (const Command& command : kCommands) text += fmt::format("  {:<12}{}\n", command.name, command.summary);
   text +=
       "\n"
-      "`quern COMMAND --help` describes a command, with examples. `quern --version` prints the version.\n"
-      "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 usage, 2 malformed input,\n"
-      "3 integrity or non-finite numbers, 4 memory or context, 5 input/output, 130 and 143 signals.\n"
+      "`quern help COMMAND` describes a command, with examples. `quern version` prints version and build, "
+      "`quern completions bash|zsh|fish` what a shell needs to complete options.\n"
+      "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 usage, 2 malformed input, "
+      "3 integrity or non-finite numbers, 4 memory or context, 5 input/output, 70 a fault of quern's own, "
+      "130 and 143 signals.\n"
       "\n"
       "Examples:\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf --type q4_0\n"
       "  quern run mistral.gguf -p \"The capital of France is\" -n 32\n"
       "  quern chat mistral.gguf\n";
+  return wrap(text, stdout_width(kHelpWidth), 0);
+}
+
+std::string version() {
+  std::string sets;
+  for (const KernelSetRow& row : kernel_sets())
+    sets += fmt::format("{}{}{}", sets.empty() ? "" : ", ", row.set->name,
+                        row.supported(cpu_features()) ? "" : " (not on this CPU)");
+  return fmt::format("quern {}\ncommit: {}\ncompiler: {}\nkernels: {}\n", QUERN_VERSION, kBuildCommit,
+                     kBuildCompiler, sets);
+}
+
+CommandTable table_of(const Command& command) {
+  CommandTable table;
+  const Arguments::Describing describing(&table);
+  command.run({});
+  return table;
+}
+
+// What the build installs beside the program: `quern completions SHELL`, `quern man [COMMAND]`.
+std::string completions(const std::vector<std::string>& arguments) {
+  std::vector<CommandTable> tables;
+  for (const Command& command : kCommands) tables.push_back(table_of(command));
+  std::string text;
+  if (arguments.size() == 2) text = render_completions(arguments[1], tables, summaries());
+  if (text.empty()) fail(ErrorCode::kUsage, "expected: quern completions bash, zsh or fish");
   return text;
+}
+
+[[noreturn]] void refuse_command(std::string_view name) {
+  if (const std::string_view advice = advice_for_command(name); !advice.empty())
+    fail(ErrorCode::kUsage, "unknown command '{}': {}; see quern --help", printable(name), advice);
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.emplace_back(command.name);
+  std::error_code ignored;
+  if (std::filesystem::exists(name, ignored))
+    fail(ErrorCode::kUsage, "'{0}' is a file, not a command: `quern chat {0}` talks with a model",
+         printable(name, kPathBytes));
+  fail(ErrorCode::kUsage, "unknown command '{}'{}; see quern --help", printable(name),
+       suggestion(name, names));
+}
+
+std::string man(const std::vector<std::string>& arguments) {
+  if (arguments.size() < 2) return render_main_man(summaries(), QUERN_VERSION);
+  const Command* command = find_command(arguments[1]);
+  if (command == nullptr) refuse_command(arguments[1]);
+  return render_man(table_of(*command), QUERN_VERSION);
 }
 
 int dispatch(const std::vector<std::string>& arguments) {
@@ -59,21 +128,33 @@ int dispatch(const std::vector<std::string>& arguments) {
     return static_cast<int>(ErrorCode::kUsage);
   }
   const std::string& name = arguments.front();
-  if (name == "--help" || name == "-h" || name == "help") {
+  if (const Command* command = find_command(name)) return command->run(std::span(arguments).subspan(1));
+  if (name == "help" && arguments.size() > 1) {
+    const Command* command = find_command(arguments[1]);
+    if (command == nullptr) refuse_command(arguments[1]);
+    const std::string flag = "--help";
+    return command->run({&flag, 1});
+  }
+  if (name == "--help" || name == "-h" || name == "help")
     write_out(help());
-    return 0;
+  else if (name == "--version" || name == "-V" || name == "version")
+    write_out(version());
+  else if (name == "completions")
+    write_out(completions(arguments));
+  else if (name == "man")
+    write_out(man(arguments));
+  else
+    refuse_command(name);
+  return 0;
+}
+
+// A file that is opened while one of the descriptors 0 to 2 is closed gets its number, and then what is
+// printed there lands in the file. Nothing else is done before this.
+void open_standard_descriptors() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+    if (open("/dev/null", O_RDWR) != fd) std::abort();  // nothing could be said about it
   }
-  if (name == "--version") {
-    print_out("quern {}\n", QUERN_VERSION);
-    return 0;
-  }
-  std::vector<std::string> names;
-  for (const Command& command : kCommands) {
-    if (command.name == name) return command.run(std::span(arguments).subspan(1));
-    names.emplace_back(command.name);
-  }
-  fail(ErrorCode::kUsage, "unknown command '{}'{}; see quern --help", printable(name),
-       suggestion(name, names));
 }
 
 int complain(int exit_code, std::string_view message) {
@@ -104,9 +185,8 @@ int guarded(const std::vector<std::string>& arguments) {
 }  // namespace quern
 
 int main(int argc, char** argv) {
-  // Writing to a closed pipe or past a size limit is an error to report where it happens, not a signal.
-  signal(SIGPIPE, SIG_IGN);
-  signal(SIGXFSZ, SIG_IGN);
+  quern::open_standard_descriptors();
+  quern::ignore_write_signals();
   // Where the OpenMP runtime gives up (no more threads to be had) it ends the process by exit().
   std::atexit([] { quern::remove_unfinished_outputs(); });
   quern::install_stop_signals();

@@ -1,5 +1,6 @@
 #include "cli/parse.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -37,12 +38,33 @@ uint64_t parse_unsigned(std::string_view what, std::string_view text, uint64_t m
   return parse_between(what, text, min, max);
 }
 
+uint64_t parse_bytes(std::string_view what, std::string_view text) {
+  constexpr uint64_t kMost = uint64_t{1} << 62;
+  const size_t end = std::min(text.find_first_not_of("0123456789"), text.size());
+  std::string_view unit = text.substr(end);
+  uint64_t factor = 1;
+  if (!unit.empty() && unit != "B") {
+    const size_t power = std::string_view("KMG").find(static_cast<char>(unit[0] & ~0x20)) + 1;
+    const bool binary = unit.size() > 1 && unit[1] == 'i';
+    unit.remove_prefix(binary ? 2 : 1);
+    if (power == 0 || !(unit.empty() || unit == "B"))
+      fail(ErrorCode::kUsage, "{}: '{}' is no size; expected bytes, as 2000000000, 500M, 4G or 2GiB", what,
+           printable(text));
+    for (size_t i = 0; i < power; ++i) factor *= binary ? 1024 : 1000;
+  }
+  return parse_unsigned(what, text.substr(0, end), 1, kMost / factor) * factor;
+}
+
 double parse_number(std::string_view what, std::string_view text, double min, double max) {
   double value = 0;
   if (!parse_whole(text, &value) || !std::isfinite(value))
     fail(ErrorCode::kUsage, "{}: '{}' is not a number", what, printable(text));
+  const bool has_end =
+      max < std::numeric_limits<float>::max();  // any number: nobody wants to read its largest
+  if (!has_end && value > max) fail(ErrorCode::kUsage, "{}: {} is too large", what, printable(text));
   if (value < min || value > max)
-    fail(ErrorCode::kUsage, "{}: {} is not between {} and {}", what, printable(text), min, max);
+    fail(ErrorCode::kUsage, "{}: {} is not {}", what, printable(text),
+         has_end ? fmt::format("between {} and {}", min, max) : fmt::format("a number from {} on", min));
   return value;
 }
 

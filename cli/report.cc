@@ -1,5 +1,7 @@
 #include "cli/report.h"
 
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +9,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+
+#include "quant/format_size.h"
 
 namespace quern {
 namespace {
@@ -16,10 +20,45 @@ namespace {
   fail_errno(error_number, "cannot write to stdout");
 }
 
+bool quiet = false;
+bool line_is_open = false;  // stdout's last line has no newline yet
+
+bool is_choice(std::string_view line) {
+  return line.ends_with(')') && line.find("override: --") != line.npos && !line.starts_with("warning:");
+}
+
+// Do stdout and stderr go to one terminal, file or pipe?
+bool outputs_meet() {
+  struct stat out {
+  }, err{};
+  return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+         out.st_ino == err.st_ino &&
+         (S_ISREG(out.st_mode) || S_ISFIFO(out.st_mode) || isatty(STDERR_FILENO) != 0);
+}
+
+size_t width_of(int fd, size_t fallback) {
+  winsize size{};
+  return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : fallback;
+}
+
+// The text cut to `width` characters.
+std::string cut(std::string_view text, size_t width) {
+  if (display_width(text) <= width) return std::string(text);
+  constexpr std::string_view kDots = "...";
+  const size_t keep = width > kDots.size() ? width - kDots.size() : 0;
+  size_t n_bytes = 0;
+  for (size_t n = 0; n_bytes < text.size(); ++n_bytes) {
+    if ((static_cast<uint8_t>(text[n_bytes]) & 0xC0) != 0x80 && n++ == keep) break;
+  }
+  return std::string(text.substr(0, n_bytes)) + std::string(kDots);
+}
+
 }  // namespace
 
 void write_out(std::string_view text) {
+  if (text.empty()) return;
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) fail_output(errno);
+  line_is_open = text.back() != '\n';
 }
 
 void flush_out() {
@@ -27,22 +66,32 @@ void flush_out() {
 }
 
 void notice(std::string_view line) {
+  if (quiet && is_choice(line)) return;
+  // What is written to stdout stands before it also where the two meet.
+  const bool opens_line = line_is_open && outputs_meet();
+  if (opens_line) {
+    std::fflush(stdout);
+    line_is_open = false;
+  }
   // One write, so that lines of several processes do not mix. stderr that cannot be written has nobody to
   // complain to.
-  const std::string text = fmt::format("{}\n", line);
+  const std::string text = fmt::format("{}{}\n", opens_line ? "\n" : "", line);
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
+void timing(std::string_view line) {
+  if (!quiet) notice(line);
+}
+
+void be_quiet() { quiet = true; }
+bool is_quiet() { return quiet; }
+
+size_t stdout_width(size_t fallback) { return width_of(STDOUT_FILENO, fallback); }
+size_t stderr_width(size_t fallback) { return width_of(STDERR_FILENO, fallback); }
+
+bool stdin_is_terminal() { return isatty(STDIN_FILENO) != 0; }
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) != 0; }
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) != 0; }
-
-std::string format_size(uint64_t bytes) {
-  const double b = static_cast<double>(bytes);
-  if (bytes >= 1ull << 30) return fmt::format("{:.2f} GiB", b / 0x1p30);
-  if (bytes >= 1ull << 20) return fmt::format("{:.2f} MiB", b / 0x1p20);
-  if (bytes >= 1ull << 10) return fmt::format("{:.2f} KiB", b / 0x1p10);
-  return fmt::format("{} bytes", bytes);
-}
 
 std::string format_count(uint64_t n) {
   const double x = static_cast<double>(n);
@@ -70,16 +119,17 @@ void Table::add_row(std::vector<std::string> cells) {
   rows_.push_back(std::move(cells));
 }
 
-std::string Table::render() const {
+std::string Table::render(size_t width) const {
   std::vector<size_t> widths;
   for (const Column& column : columns_) widths.push_back(display_width(column.title));
   for (const auto& row : rows_)
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], display_width(row[i]));
+  make_room(width, &widths);
 
   std::string out;
   const auto append_row = [&](auto&& cell) {
     for (size_t i = 0; i < columns_.size(); ++i) {
-      const std::string& text = cell(i);
+      const std::string text = cut(cell(i), widths[i]);
       const size_t padding = widths[i] - display_width(text);
       if (columns_[i].align == Align::kRight) out.append(padding, ' ');
       out += text;
@@ -94,18 +144,46 @@ std::string Table::render() const {
   return out;
 }
 
-std::string progress_line(uint64_t done, uint64_t total, double seconds) {
+void Table::make_room(size_t width, std::vector<size_t>* widths) const {
+  constexpr size_t kNarrowest = 8, kGap = 2;
+  size_t total = kGap * (widths->size() - 1);
+  for (const size_t w : *widths) total += w;
+  while (total > width) {
+    size_t* widest = nullptr;
+    for (size_t i = 0; i < widths->size(); ++i) {
+      size_t& w = (*widths)[i];
+      if (columns_[i].align == Align::kLeft && w > kNarrowest && (widest == nullptr || w > *widest))
+        widest = &w;
+    }
+    if (widest == nullptr) return;
+    const size_t less = std::min(total - width, *widest - kNarrowest);
+    *widest -= less;
+    total -= less;
+  }
+}
+
+std::string progress_line(uint64_t done, uint64_t total, double seconds, ProgressUnit unit, size_t width) {
   constexpr size_t kBarWidth = 24;
+  const auto amount = [&](uint64_t n) {
+    return unit == ProgressUnit::kBytes ? format_size(n) : std::to_string(n);
+  };
   done = std::min(done, total);
   const double fraction = total == 0 ? 1.0 : static_cast<double>(done) / static_cast<double>(total);
   const auto filled = static_cast<size_t>(fraction * kBarWidth);
-  std::string line = fmt::format("[{:<{}}] {:3.0f}%  {} of {}", std::string(filled, '='), kBarWidth,
-                                 std::floor(fraction * 100), format_size(done), format_size(total));
-  if (seconds <= 0 || done == 0) return line;
-  const double bytes_per_second = static_cast<double>(done) / seconds;
-  line += fmt::format("  {:.2f} GB/s", bytes_per_second / 1e9);
-  if (done < total)
-    line += fmt::format("  ETA {}", format_duration(static_cast<double>(total - done) / bytes_per_second));
+  std::vector<std::string> parts = {fmt::format("[{:<{}}] ", std::string(filled, '='), kBarWidth),
+                                    fmt::format("{:3.0f}%", std::floor(fraction * 100)),
+                                    fmt::format("  {} of {}{}", amount(done), amount(total),
+                                                unit == ProgressUnit::kBytes ? "" : " tokens")};
+  if (seconds > 0 && done > 0) {
+    const double rate = static_cast<double>(done) / seconds;
+    parts.push_back(unit == ProgressUnit::kBytes ? fmt::format("  {:.2f} GB/s", rate / 1e9)
+                                                 : fmt::format("  {:.1f} tok/s", rate));
+    if (done < total)
+      parts.push_back(fmt::format("  ETA {}", format_duration(static_cast<double>(total - done) / rate)));
+  }
+  std::string line;
+  for (const std::string& part : parts)
+    if (line.size() + part.size() <= width) line += part;
   return line;
 }
 
@@ -113,17 +191,18 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-ProgressBar::ProgressBar() : enabled_(stderr_is_terminal()), start_(now_seconds()) {}
+ProgressBar::ProgressBar(ProgressUnit unit, double delay)
+    : unit_(unit), delay_(delay), enabled_(stderr_is_terminal() && !is_quiet()), start_(now_seconds()) {}
 
 void ProgressBar::update(uint64_t done, uint64_t total) {
   constexpr double kRedrawSeconds = 0.1;
   if (!enabled_) return;
   const double now = now_seconds();
-  if (now - last_ < kRedrawSeconds) return;
+  if (now - last_ < kRedrawSeconds || now - start_ < delay_) return;
   last_ = now;
   drawn_ = true;
-  // "\033[K" erases what a longer line left.
-  fmt::print(stderr, "\r{}\033[K", progress_line(done, total, now - start_));
+  // "\033[K" erases what a longer line left. The last column stays free: a full line would wrap.
+  fmt::print(stderr, "\r{}\033[K", progress_line(done, total, now - start_, unit_, stderr_width(80) - 1));
   std::fflush(stderr);
 }
 

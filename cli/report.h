@@ -26,19 +26,30 @@ void print_out(fmt::format_string<Args...> format, Args&&... args) {
   write_out(fmt::format(format, std::forward<Args>(args)...));
 }
 
-// One line on stderr. Usable as a Notice.
+// One line on stderr, on a line of its own even where stdout goes to the same terminal or file and its last
+// line is open. Usable as a Notice. Choices, which end in "override: --option)", are dropped when quiet; a
+// line that begins with "warning:" never is.
 void notice(std::string_view line);
+// A line of timings: as notice(), dropped when quiet.
+void timing(std::string_view line);
+
+// From now on (-q): no progress, choices and timings.
+void be_quiet();
+bool is_quiet();
 
 template <class... Args>
 void print_notice(fmt::format_string<Args...> format, Args&&... args) {
   notice(fmt::format(format, std::forward<Args>(args)...));
 }
 
+bool stdin_is_terminal();
 bool stdout_is_terminal();
 bool stderr_is_terminal();
+// Characters of a line of the terminal that stdout or stderr is; `fallback` where it is none.
+inline constexpr size_t kHelpWidth = 100;  // of help that goes to a file
+size_t stdout_width(size_t fallback);
+size_t stderr_width(size_t fallback);
 
-// "3.83 GiB", "5.20 MiB", "448 bytes".
-std::string format_size(uint64_t bytes);
 // "7.24 B", "3.21 M", "512".
 std::string format_count(uint64_t n);
 // "0.31 s", "12.4 s", "3 min 05 s", "2 h 07 min".
@@ -57,20 +68,30 @@ class Table {
 
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add_row(std::vector<std::string> cells);  // as many as columns
-  std::string render() const;                    // lines, no trailing spaces
+  // Lines without trailing spaces, at most `width` characters long: the widest left-aligned columns give way,
+  // their texts cut with "...". Columns of numbers keep theirs, so a very narrow terminal wraps after all.
+  std::string render(size_t width = SIZE_MAX) const;
 
  private:
+  void make_room(size_t width, std::vector<size_t>* widths) const;
+
   std::vector<Column> columns_;
   std::vector<std::vector<std::string>> rows_;
 };
 
-// "[=========>          ]  47%  1.80/3.83 GiB  1.2 GB/s  ETA 4.1 s" for bytes done after `seconds`.
-std::string progress_line(uint64_t done, uint64_t total, double seconds);
+// What progress is counted in.
+enum class ProgressUnit { kBytes, kTokens };
 
-// A progress bar on stderr, redrawn at most ten times a second; nothing at all when stderr is no terminal.
+// "[=========>          ]  47%  1.80/3.83 GiB  1.2 GB/s  ETA 4.1 s" for what is done after `seconds`, less
+// what does not fit into `width` characters.
+std::string progress_line(uint64_t done, uint64_t total, double seconds,
+                          ProgressUnit unit = ProgressUnit::kBytes, size_t width = SIZE_MAX);
+
+// A progress bar on stderr, redrawn at most ten times a second; nothing at all when stderr is no terminal,
+// when quiet, and in the first `delay` seconds.
 class ProgressBar {
  public:
-  ProgressBar();
+  explicit ProgressBar(ProgressUnit unit = ProgressUnit::kBytes, double delay = 0);
   ~ProgressBar() { clear(); }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -80,10 +101,13 @@ class ProgressBar {
   void clear();
 
  private:
+  ProgressUnit unit_;
+  double delay_;
   bool enabled_;
   bool drawn_ = false;
   double start_ = 0, last_ = 0;  // seconds of a monotonic clock
 };
+inline constexpr double kProgressDelay = 0.5;  // seconds, of work that is usually done sooner
 
 // Seconds of a monotonic clock.
 double now_seconds();

@@ -1,42 +1,29 @@
 #include "cli/session_options.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <limits>
 #include <random>
 
-#include "cli/json_writer.h"
+#include "cli/parse.h"
 #include "cli/report.h"
+#include "cli/suggest.h"
 #include "kernels/dispatch.h"
+#include "quant/pre_tokenizer.h"
 
 namespace quern {
 namespace {
 
 constexpr double kMaxNumber = std::numeric_limits<float>::max();
 
-double per_second(size_t tokens, double seconds) {
-  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
-}
-
-// OpenAI's words, which tools know: "length" also where the context is full.
-std::string_view finish_reason(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kEndOfText:
-    case FinishReason::kStopText:
-      return "stop";
-    case FinishReason::kMaxTokens:
-    case FinishReason::kContextFull:
-      return "length";
-    case FinishReason::kInterrupted:
-      return "interrupted";
-  }
-  return "";
-}
-
-std::string chat_format_names() {
-  std::string names;
-  for (const ChatFormat& format : chat_formats())
-    names += fmt::format("{}{} ({})", names.empty() ? "" : ", ", format.name, format.description);
-  return names;
+// "4096", or "4k", the one suffix that there is: contexts are spoken of so.
+uint64_t parse_context(std::string_view name, std::string_view text) {
+  constexpr uint64_t kKilo = 1024;
+  const bool kilo = text.size() > 1 && (text.back() == 'k' || text.back() == 'K');
+  if (!kilo) return parse_unsigned(name, text, 0, kMaxContext);
+  return parse_unsigned(name, text.substr(0, text.size() - 1), 1, kMaxContext / kKilo) * kKilo;
 }
 
 }  // namespace
@@ -53,9 +40,28 @@ void declare_isa(Arguments& arguments, std::string* isa) {
                    kernel_set_names, isa);
 }
 
+void declare_pre_tokenizer(Arguments& arguments, std::string* name) {
+  arguments.option("--pre", "NAME",
+                   "How a BPE vocabulary's text is cut into words (default: what the file says)",
+                   [name](std::string_view option, const std::string& text) {
+                     if (find_pre_tokenizer(text) == nullptr) {
+                       std::vector<std::string> names;
+                       for (const PreTokenizer& row : pre_tokenizers()) names.emplace_back(row.name);
+                       fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", option, printable(text),
+                            fmt::join(names, ", "), suggestion(text, names));
+                     }
+                     *name = text;
+                   });
+}
+
 void SessionArguments::declare(Arguments& arguments, const std::string& context_help) {
-  arguments.integer<uint64_t>("-c,--ctx", "Positions of the context (default " + context_help + ")", 1,
-                              kMaxContext, &model.context);
+  arguments.option("-c,--ctx", "N",
+                   "Positions of the context, 4k is 4096, 0 as many as the model was trained on (default " +
+                       context_help + ")",
+                   [this](std::string_view name, const std::string& text) {
+                     model.context = parse_context(name, text);
+                     model.trained_context = model.context == 0;
+                   });
   declare_threads(arguments, &model.n_threads);
   declare_device(arguments);
 }
@@ -63,16 +69,31 @@ void SessionArguments::declare(Arguments& arguments, const std::string& context_
 void SessionArguments::declare_device(Arguments& arguments) {
   declare_isa(arguments, &model.isa);
   arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32", "q8_0"}, &kv);
+  arguments.option("--state-ram", "SIZE",
+                   "Memory for earlier states of recurrent layers (500M, 2GiB, 0; default: a quarter of the "
+                   "KV cache): what is repeated or taken back is then evaluated from the nearest one",
+                   [this](std::string_view name, const std::string& text) {
+                     model.state_bytes = text == "0" ? 0 : parse_bytes(name, text);
+                   });
   arguments.yes_no("--check-tensors", "--no-check-tensors",
                    "Check at load that weights are finite (default: files below 64 MiB)",
                    &model.check_tensors);
   arguments.flag("--no-mmap", "Read the file into memory instead of mapping it", &no_mmap);
+  arguments.flag("--mlock", "Keep the model in memory: no page of it goes to make room for others",
+                 &model.lock_memory);
+  arguments.flag("--larger-than-memory",
+                 "Run a mapped file (--layout p16) that memory has no room for: every token reads it from "
+                 "the disk again",
+                 &model.larger_than_memory);
+  declare_pre_tokenizer(arguments, &model.pre_tokenizer);
 }
 
 ModelOptions SessionArguments::options() const {
   ModelOptions options = model;
   options.kv = kv == "f32" ? KvType::kF32 : kv == "q8_0" ? KvType::kQ8_0 : KvType::kF16;
   options.allow_mmap = !no_mmap;
+  if (options.lock_memory && options.larger_than_memory)
+    fail(ErrorCode::kUsage, "--mlock and --larger-than-memory: what has no room cannot be kept in memory");
   return options;
 }
 
@@ -80,8 +101,11 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
   SamplerOptions& sampler = generate.sampler;
   arguments.integer<int64_t>("-n,--max-tokens", max_tokens_help, -1, INT32_MAX, &generate.max_tokens);
   arguments.number("--temp", "Temperature; 0 is greedy (default 0.8)", 0, kMaxNumber, &sampler.temperature);
-  arguments.integer<int>("--top-k", "Keep the K likeliest tokens; 0 keeps all (default 40)", 0, INT32_MAX,
-                         &sampler.top_k);
+  arguments.option("--top-k", "N", "Keep the N likeliest tokens; 0 and -1 keep all (default 40)",
+                   [&sampler](std::string_view name, const std::string& text) {
+                     sampler.top_k =
+                         static_cast<int>(std::max<int64_t>(parse_integer(name, text, -1, INT32_MAX), 0));
+                   });
   arguments.number("--top-p", "Keep the likeliest tokens of this total probability (default 0.95)", 0, 1,
                    &sampler.top_p);
   arguments.number("--min-p", "Keep tokens at least this likely, relative to the likeliest (default 0.05)", 0,
@@ -90,16 +114,23 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
                    &sampler.repeat_penalty);
   arguments.integer<int>("--repeat-last-n", "How many tokens count as recent (default 64)", 0, INT32_MAX,
                          &sampler.repeat_last_n);
-  arguments.integer<uint64_t>("--seed", "Seed of the sampler (default: drawn, and printed)", 0, UINT64_MAX,
-                              &seed);
-  arguments.texts("--stop", "TEXT", "End before this text; may be repeated", &generate.stop);
+  arguments.option("--seed", "N", "Seed of the sampler; -1 draws one (default: drawn, and printed)",
+                   [this](std::string_view name, const std::string& text) {
+                     seed.reset();
+                     if (text != "-1") seed = parse_unsigned(name, text, 0, UINT64_MAX);
+                   });
+  arguments.texts("--stop", "TEXT", "End before this text", &generate.stop);
   arguments.flag("--ignore-eos", "Go on where the model would end", &generate.ignore_eos);
 }
 
-GenerateOptions GenerationArguments::options() const {
-  GenerateOptions options = generate;
-  for (const std::string& stop : options.stop)
+CompletionOptions GenerationArguments::unseeded() const {
+  for (const std::string& stop : generate.stop)
     if (stop.empty()) fail(ErrorCode::kUsage, "--stop: the text is empty");
+  return generate;
+}
+
+CompletionOptions GenerationArguments::options() const {
+  CompletionOptions options = unseeded();
   if (seed) {
     options.sampler.seed = *seed;
   } else if (options.sampler.temperature > 0) {
@@ -107,58 +138,6 @@ GenerateOptions GenerationArguments::options() const {
     print_notice("seed: {} (drawn; override: --seed)", options.sampler.seed);
   }
   return options;
-}
-
-void report_full_context(const Model& model, const GenerateResult& result) {
-  if (result.reason == FinishReason::kContextFull)
-    print_notice("stopped: the context of {} tokens is full (override: --ctx)", model.context());
-}
-
-void report_timings(const Model& model, const GenerateResult& result) {
-  print_notice("load {:.2f} s | prompt {} tokens, {:.1f} tok/s | generation {} tokens, {:.1f} tok/s",
-               model.load_seconds(), result.prompt_tokens,
-               per_second(result.prompt_tokens, result.prompt_seconds), result.tokens.size(),
-               per_second(result.decode_tokens, result.decode_seconds));
-}
-
-std::string generation_json(const Model& model, const GenerateResult& result) {
-  JsonWriter json;
-  json.begin_object();
-  json.key("text");
-  model.has_tokenizer() ? json.value(result.text) : json.null();
-  json.field("ids", result.tokens).field("finish_reason", finish_reason(result.reason));
-  json.key("timings").begin_object();
-  json.field("load_seconds", model.load_seconds())
-      .field("prompt_tokens", result.prompt_tokens)
-      .field("prompt_seconds", result.prompt_seconds)
-      .field("prompt_tokens_per_second", per_second(result.prompt_tokens, result.prompt_seconds))
-      .field("generated_tokens", result.tokens.size())
-      .field("decode_tokens", result.decode_tokens)
-      .field("decode_seconds", result.decode_seconds)
-      .field("decode_tokens_per_second", per_second(result.decode_tokens, result.decode_seconds));
-  return json.end_object().end_object().text() + "\n";
-}
-
-const ChatFormat* known_chat_format(const Vocabulary& vocabulary) {
-  if (!vocabulary.chat_format.empty()) return find_chat_format(vocabulary.chat_format);
-  return find_chat_format(recognise_chat_format(vocabulary));
-}
-
-void warn_unknown_chat_template(const Model& model) {
-  if (!model.has_tokenizer()) return;
-  const Vocabulary& vocabulary = model.tokenizer().vocabulary();
-  if (!vocabulary.chat_template.empty() && known_chat_format(vocabulary) == nullptr)
-    notice("warning: chat template not recognised (it is data and never executed); chat needs --chat-format");
-}
-
-const ChatFormat& require_chat_format(const std::string& name, const Vocabulary& vocabulary) {
-  const ChatFormat* format = name.empty() ? known_chat_format(vocabulary) : find_chat_format(name);
-  if (format != nullptr) return *format;
-  if (!name.empty())
-    fail(ErrorCode::kUsage, "--chat-format: '{}' is unknown; there is {}", printable(name),
-         chat_format_names());
-  fail(ErrorCode::kUsage, "the model's chat format is not known; give --chat-format NAME: {}",
-       chat_format_names());
 }
 
 }  // namespace quern

@@ -6,11 +6,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <filesystem>
+#include <limits>
 
 #include "cli/report.h"
 #include "quant/error.h"
-#include "runtime/tokenizer.h"
+#include "quant/format_size.h"
+#include "quant/json/json.h"
+#include "runtime/model.h"
 
 namespace quern {
 namespace {
@@ -24,45 +28,144 @@ struct FileDescriptor {
 
 }  // namespace
 
-void add_text_input(Arguments& arguments, TextInput* input) {
-  arguments.text("-p,--prompt", "TEXT", "The text", &input->text);
-  arguments.text("-f,--file", "FILE", "Read the text from a file, less one trailing newline (neither: stdin)",
-                 &input->file);
+void add_text_input(Arguments& arguments, TextInput* input, bool with_escapes) {
+  arguments.text("-p,--prompt", "TEXT", "The text; - is stdin", &input->text);
+  arguments.text(
+      "-f,--file", "FILE",
+      "Read the text from a file, less one newline at its end; - is stdin; behind -p's when both are given "
+      "(neither: stdin)",
+      &input->file);
+  if (with_escapes)
+    arguments.flag("-e,--escapes", "\\n, \\t, \\\\ and \\xNN in -p and --stop stand for bytes",
+                   &input->escapes);
+  add_parse_special(arguments, &input->parse_special);
 }
 
+void add_parse_special(Arguments& arguments, bool* parse_special) {
+  arguments.flag("--parse-special", "Control tokens spelled in the text (</s>) become ids, not text",
+                 parse_special);
+}
+
+TextRole role_of(bool parse_special) { return parse_special ? TextRole::kRawSpecial : TextRole::kRaw; }
+
 std::string read_bytes(const std::string& path) {
-  // O_NONBLOCK: opening a pipe without a writer must not wait for one.
-  const FileDescriptor file{path == "-" ? STDIN_FILENO
-                                        : open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) fail_errno(errno, fmt::format("cannot open '{}'", printable(path, kPathBytes)));
+  const FileDescriptor file{path == "-" ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  const std::string where = path == "-" ? "stdin" : fmt::format("'{}'", printable(path, kPathBytes));
+  if (file.fd < 0) fail_errno(errno, fmt::format("cannot open {}", where));
   struct stat status {};
-  if (file.fd != STDIN_FILENO && (fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode)))
-    fail(ErrorCode::kIo, "'{}' is not a regular file; pipes are read from stdin",
-         printable(path, kPathBytes));
+  const bool is_text = fstat(file.fd, &status) == 0 && (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode));
+  if (file.fd != STDIN_FILENO && !is_text)
+    fail(ErrorCode::kIo, "{} is {}, not a file or a pipe", where,
+         S_ISDIR(status.st_mode) ? "a folder" : "a device");
   std::string bytes;
   std::vector<char> chunk(1 << 16);
   for (;;) {
     const ssize_t n = read(file.fd, chunk.data(), chunk.size());
     if (n == 0) return bytes;
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_errno(errno, fmt::format("cannot read '{}'", printable(path, kPathBytes)));
+    if (n < 0) fail_errno(errno, fmt::format("cannot read {}", where));
     bytes.append(chunk.data(), static_cast<size_t>(n));
     if (bytes.size() > kMaxTextBytes)
-      fail(ErrorCode::kResource, "'{}' holds more than {}, the most that is read as text",
-           printable(path, kPathBytes), format_size(kMaxTextBytes));
+      fail(ErrorCode::kResource, "{} holds more than {}, the most that is read as text", where,
+           format_size(kMaxTextBytes));
   }
 }
 
-std::string read_text(const TextInput& input) {
-  if (input.text && input.file) fail(ErrorCode::kUsage, "--prompt and --file exclude each other");
-  if (input.text) return *input.text;
-  if (!input.file) {
-    if (isatty(STDIN_FILENO) != 0) fail(ErrorCode::kUsage, "no text: give -p TEXT, -f FILE or pipe it in");
-    return read_bytes("-");
+std::string read_text(const TextInput& input, TextRule rule) {
+  if (input.text == "-" && input.file == "-") fail(ErrorCode::kUsage, "-p - and -f - cannot both be stdin");
+  if (!input.given() && isatty(STDIN_FILENO) != 0)
+    fail(ErrorCode::kUsage, "no text: give -p TEXT, -f FILE or pipe it in");
+  std::string text;
+  if (!input.given() || input.text == "-") {
+    text = read_bytes("-");
+    refuse_utf16(text, "stdin");
+  } else if (input.text) {
+    text = input.escapes ? unescape("--prompt", *input.text) : *input.text;
   }
-  std::string text = read_bytes(*input.file);
-  if (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
+  if (!input.file) return text;
+  std::string content = read_bytes(*input.file);
+  const std::string where = *input.file == "-" ? "stdin" : printable(*input.file, kPathBytes);
+  refuse_utf16(content, where);
+  if (rule == TextRule::kPrompt && skip_byte_order_mark(&content))
+    print_notice("{}: the byte order mark at its start is skipped", where);
+  if (content.ends_with('\n')) content.pop_back();
+  if (rule == TextRule::kPrompt && content.ends_with('\r')) content.pop_back();
+  return text + content;
+}
+
+std::string unescape(std::string_view what, std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\') {
+      out += text[i];
+      continue;
+    }
+    const char kind = ++i < text.size() ? text[i] : '\0';
+    uint8_t byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (kind == 'n') {
+      out += '\n';
+    } else if (kind == 't') {
+      out += '\t';
+    } else if (kind == '\\') {
+      out += '\\';
+    } else if (kind == 'x' && i + 2 < text.size() &&
+               std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out += static_cast<char>(byte);
+      i += 2;
+    } else {
+      fail(ErrorCode::kUsage, "{}: '{}' is no escape: with -e there are \\n, \\t, \\\\ and \\xNN", what,
+           printable(text.substr(i - 1, 4)));
+    }
+  }
+  return out;
+}
+
+void refuse_utf16(std::string_view text, std::string_view where) {
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    fail(ErrorCode::kMalformed, "{}: is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that",
+         where);
+}
+
+bool skip_byte_order_mark(std::string* text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  if (!text->starts_with(kMark)) return false;
+  text->erase(0, kMark.size());
+  return true;
+}
+
+bool stdin_holds_a_text() {
+  struct stat status {};
+  const bool is_file = fstat(STDIN_FILENO, &status) == 0 && S_ISREG(status.st_mode);
+  return is_file && lseek(STDIN_FILENO, 0, SEEK_CUR) < status.st_size;
+}
+
+std::vector<TokenId> read_ids(const std::string& path, size_t least) {
+  const std::string where = printable(path, kPathBytes);
+  const Json json = parse_json(read_bytes(path), where);
+  const Json* list = json.as_object() != nullptr ? json.find("ids") : &json;
+  const Json::Array* numbers = list != nullptr ? list->as_array() : nullptr;
+  if (numbers == nullptr)
+    fail(ErrorCode::kMalformed, "{}: expected a JSON list of token ids, or an object with one as ids", where);
+  std::vector<TokenId> ids;
+  for (const Json& number : *numbers) {
+    const uint64_t* id = number.as_uint();
+    if (id == nullptr || *id > static_cast<uint64_t>(std::numeric_limits<TokenId>::max()))
+      fail(ErrorCode::kMalformed, "{}: element {} is {}: expected a token id", where, ids.size(),
+           number.describe());
+    ids.push_back(static_cast<TokenId>(*id));
+  }
+  if (ids.size() < least)
+    fail(ErrorCode::kMalformed, "{}: expected at least {} ids, found {}", where, least, ids.size());
+  return ids;
+}
+
+void require_ids_of(const Model& model, const std::string& path, std::span<const TokenId> ids) {
+  const uint32_t vocab_size = model.hparams().vocab_size;
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (static_cast<uint32_t>(ids[i]) >= vocab_size)
+      fail(ErrorCode::kMalformed, "{}: element {}: token id {}: expected 0 to {}",
+           printable(path, kPathBytes), i, ids[i], vocab_size - 1);
 }
 
 bool is_same_file(const std::string& a, const std::string& b) {
@@ -71,8 +174,7 @@ bool is_same_file(const std::string& a, const std::string& b) {
 }
 
 void refuse_hopeless_text(const std::string& text, const Tokenizer& tokenizer, uint64_t context) {
-  size_t longest = 1;
-  for (const std::string& piece : tokenizer.vocabulary().pieces) longest = std::max(longest, piece.size());
+  const size_t longest = std::max<size_t>(tokenizer.longest_piece_bytes(), 1);
   const uint64_t at_least = text.size() / longest;
   if (at_least >= context)
     fail(ErrorCode::kResource,

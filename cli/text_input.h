@@ -1,34 +1,68 @@
-// Text that a command works on: -p TEXT, -f FILE or stdin.
+// Text that a command works on: -p TEXT, -f FILE, both, or stdin.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "cli/arguments.h"
+#include "quant/vocabulary.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
 
-class Tokenizer;
+class Model;
 
 struct TextInput {
   std::optional<std::string> text;
   std::optional<std::string> file;
+  bool escapes = false;  // -e: of -p, and of what else the command applies unescape() to
+  bool parse_special = false;
 
   bool given() const { return text || file; }
 };
 
-// Declares -p and -f.
-void add_text_input(Arguments& arguments, TextInput* input);
+// Declares -p, -f and --parse-special; with_escapes: -e too.
+void add_text_input(Arguments& arguments, TextInput* input, bool with_escapes = false);
+void add_parse_special(Arguments& arguments, bool* parse_special);
+// Which tokens the text can spell (formats.md 3.6).
+TextRole role_of(bool parse_special);
 
-// -p as it is; -f with one trailing newline dropped (editors put one there); otherwise all of stdin, raw.
-// Throws kUsage when more than one is given, or none and stdin is a terminal; kIo for what cannot be read;
-// kResource beyond kMaxTextBytes.
-std::string read_text(const TextInput& input);
+// How a file's bytes become a text. Text that begins like UTF-16 (FF FE or FE FF) is refused whatever the
+// rule.
+enum class TextRule {
+  kExact,   // every byte but one newline at the end: what is measured or counted
+  kPrompt,  // and "\r\n" goes like "\n", a byte order mark at the start is skipped, with a notice
+};
+
+// -p (its escapes resolved with -e), then -f, which has a newline at its end dropped (editors put one there);
+// neither: all of stdin, raw. "-p -" and "-f -" are stdin. Throws kUsage when none is given and stdin is a
+// terminal; kIo for what cannot be read; kMalformed for UTF-16; kResource beyond kMaxTextBytes.
+std::string read_text(const TextInput& input, TextRule rule);
 inline constexpr uint64_t kMaxTextBytes = 256u << 20;
 
-// The bytes of a regular file or, with "-", of stdin. Same errors.
+// "\n", "\t", "\\" and "\xNN" as the bytes that they stand for. Throws kUsage "<what>: ..." for others.
+std::string unescape(std::string_view what, std::string_view text);
+
+// kMalformed "<where>: ..." for what begins with UTF-16's byte order mark.
+void refuse_utf16(std::string_view text, std::string_view where);
+// Drops a UTF-8 byte order mark at the start. True when there was one.
+bool skip_byte_order_mark(std::string* text);
+
+// Whether stdin is a regular file with something left to read, which a user may have meant to be read.
+bool stdin_holds_a_text();
+
+// The bytes of a regular file, a pipe or, with "-", of stdin. Same errors.
 std::string read_bytes(const std::string& path);
+
+// Token ids of a file: a JSON list of integers, or an object with such a list as its "ids". kMalformed for
+// anything else and for fewer than `least`.
+std::vector<TokenId> read_ids(const std::string& path, size_t least);
+// kMalformed when one is not in the model's vocabulary.
+void require_ids_of(const Model& model, const std::string& path, std::span<const TokenId> ids);
 
 // Do two paths name one file? False where one does not exist. Ask before writing beside inputs that are
 // mapped.

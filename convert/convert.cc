@@ -1,23 +1,35 @@
 #include "convert/convert.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
+#include <set>
+#include <stop_token>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
 #include "quant/checked_math.h"
-#include "quant/gguf_writer.h"
+#include "quant/gguf_files.h"
+#include "quant/gguf_split_writer.h"
+#include "quant/importance.h"
+#include "quant/machine/stop_signal.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
 #include "quant/quantize.h"
@@ -35,6 +47,9 @@ const std::string kDefaultType = "q4_0";  // of a checkpoint
 // nothing beside converting it; small enough that an interruption is noticed at once with the slowest
 // encoder.
 constexpr uint64_t kPieceBytes = 2u << 20;
+
+// How often the callbacks' stop is asked for at least.
+constexpr std::chrono::milliseconds kPollInterval(50);
 
 // Pieces that the disk is asked for before they are needed, beside those that the threads are at: enough to
 // keep a network volume's queue filled.
@@ -76,15 +91,22 @@ class Conversion {
         source_(open_source(options, recipe_, callbacks)) {
     QUERN_CHECK(options.n_threads >= 1);
     report_.type = recipe_ != nullptr ? std::string(recipe_->name) : "kept";
-    if (recipe_ == nullptr && callbacks_.notice)
-      callbacks_.notice("formats: those of the source (override: --type)");
+    report_.unwritten = source_.unwritten;
+    report_.unread_files = source_.unread_files;
+    if (recipe_ == nullptr) tell("formats: those of the source (override: --type)");
   }
 
   ConvertReport run() {
-    check_output();
+    read_importance();
     choose_formats();
-    const GgufPlan plan = make_plan();
-    if (!options_.dry_run) write(plan);
+    const GgufSplitPlan plan = make_plan();
+    report_.files = plan.paths(options_.output);
+    for (const std::string& file : report_.files) check_output(file);
+    if (options_.dry_run)
+      look_for_zeros();
+    else
+      write(plan);
+    name_older_parts();
     return std::move(report_);
   }
 
@@ -92,7 +114,13 @@ class Conversion {
   // Null: formats are kept.
   static const Recipe* choose_recipe(const ConvertOptions& options) {
     std::error_code ignored;
-    if (options.type.empty() && !fs::is_directory(options.source, ignored)) return nullptr;
+    if (options.type.empty() && !fs::is_directory(options.source, ignored)) {
+      if (!options.formats.empty() || !options.importance.empty())
+        fail(ErrorCode::kUsage,
+             "--tensor-type, --output-type, --embedding-type, --pure and --imatrix change what --type does: "
+             "name the type too");
+      return nullptr;
+    }
     const std::string& type = options.type.empty() ? kDefaultType : options.type;
     if (const Recipe* recipe = find_recipe(type)) return recipe;
     std::string names;
@@ -101,28 +129,94 @@ class Conversion {
     fail(ErrorCode::kUsage, "unknown type '{}': expected one of {}", printable(type), names);
   }
 
+  // Parts of the same name that an earlier split into another number of files left: nothing replaces them,
+  // and they look as if they belonged to the model.
+  void name_older_parts() const {
+    if (options_.most_file_bytes == 0 || options_.output.empty()) return;
+    std::string_view stem = options_.output;
+    if (stem.ends_with(".gguf")) stem.remove_suffix(5);
+    std::vector<std::string> older = gguf_parts_of(std::string(stem));
+    std::erase_if(older, [&](const std::string& path) {
+      const auto is_written = [&](const std::string& file) {
+        return fs::path(file).filename() == fs::path(path).filename();
+      };
+      const auto is_read = [&](const MappedFile& file) { return file.is_same_file(path); };
+      return std::any_of(report_.files.begin(), report_.files.end(), is_written) ||
+             std::any_of(source_.files.begin(), source_.files.end(), is_read);
+    });
+    if (!older.empty())
+      tell(fmt::format("left from an earlier split, and not of this model: {}{}",
+                       printable(older[0], kPathBytes),
+                       older.size() == 1 ? "" : fmt::format(" and {} more", older.size() - 1)));
+  }
+
   // The output must not replace what is being read; everything else about it is checked when it is created.
-  void check_output() const {
-    if (options_.output.empty()) return;  // of a dry run
+  void check_output(const std::string& output) const {
+    if (output.empty()) return;  // of a dry run
     std::error_code error;
-    if (!fs::exists(options_.output, error)) return;
+    if (!fs::exists(output, error)) return;
     bool is_input = false;
-    for (const MappedFile& file : source_.files) is_input = is_input || file.is_same_file(options_.output);
+    for (const MappedFile& file : source_.files) is_input = is_input || file.is_same_file(output);
     // In a checkpoint's folder, its other files: configuration, tokenizer, index.
     for (fs::directory_iterator it(options_.source, error), end; !error && it != end; it.increment(error)) {
       std::error_code ignored;
-      is_input = is_input ||
-                 (it->path().extension() != ".gguf" && fs::equivalent(it->path(), options_.output, ignored));
+      is_input =
+          is_input || (it->path().extension() != ".gguf" && fs::equivalent(it->path(), output, ignored));
     }
-    if (is_input) fail(ErrorCode::kUsage, "{}: the output would replace the input", options_.output);
+    if (is_input) fail(ErrorCode::kUsage, "{}: the output would replace the input", output);
+  }
+
+  // The keys that llama-quantize leaves.
+  void read_importance() {
+    if (options_.importance.empty()) return;
+    importance_.emplace(options_.importance);
+    GgufMetadata& metadata = source_.metadata;
+    metadata.set_string("quantize.imatrix.file", fs::path(importance_->path()).filename().string());
+    if (!importance_->dataset().empty())
+      metadata.set_string("quantize.imatrix.dataset", importance_->dataset());
+    metadata.set_u32("quantize.imatrix.entries_count", static_cast<uint32_t>(importance_->n_entries()));
+    if (importance_->n_chunks() > 0)
+      metadata.set_u32("quantize.imatrix.chunks_count", importance_->n_chunks());
+  }
+
+  // Importance of a tensor that is to be searched with it; null where all columns count alike. Of the output
+  // and the embedding a file need not know: what they are multiplied with is not measured by default.
+  const Importance* find_importance(const SourceTensor& tensor, DType to) {
+    if (!importance_ || to == tensor.view.dtype || block_format(to).encode_weighted == nullptr)
+      return nullptr;
+    const bool at_an_end =
+        tensor.gguf_name == "output.weight" || tensor.gguf_name.ends_with("token_embd.weight");
+    const Importance* found = importance_->find(tensor.gguf_name, tensor.view.shape);
+    if (found == nullptr && !at_an_end)
+      fail(ErrorCode::kMalformed,
+           "{}: tensor '{}' is not among its {} tensors: measure it on this model, or give the tensor a "
+           "format "
+           "that needs none (--tensor-type)",
+           importance_->path(), printable(tensor.gguf_name), importance_->n_entries());
+    if (found != nullptr && !found->never_chosen.empty())
+      tell(fmt::format(
+          "tensor '{}': {} of {} experts were never chosen when {} was measured ({}): their columns "
+          "count alike",
+          printable(tensor.gguf_name), found->never_chosen.size(), found->n_matrices, importance_->path(),
+          fmt::join(found->never_chosen, ", ")));
+    return found;
+  }
+
+  std::vector<FormatChoice> recipe_formats() const {
+    std::vector<RecipeTensor> tensors;
+    for (const SourceTensor& tensor : source_.tensors)
+      tensors.push_back({tensor.gguf_name, tensor.view.shape});
+    const RecipeModel model = recipe_model(source_.metadata, source_.tied, importance_.has_value());
+    return quern::choose_formats(*recipe_, model, options_.formats, tensors);
   }
 
   void choose_formats() {
-    for (const SourceTensor& tensor : source_.tensors) {
+    std::vector<FormatChoice> choices;
+    if (recipe_ != nullptr) choices = recipe_formats();
+    for (size_t i = 0; i < source_.tensors.size(); ++i) {
+      const SourceTensor& tensor = source_.tensors[i];
       const TensorView& view = tensor.view;
-      const FormatChoice choice = recipe_ != nullptr
-                                      ? choose_format(*recipe_, tensor.gguf_name, view.shape, source_.tied)
-                                      : FormatChoice{view.dtype, view.dtype};
+      const FormatChoice choice = recipe_ != nullptr ? choices[i] : FormatChoice{view.dtype, view.dtype};
       ConvertedTensor converted;
       converted.name = tensor.gguf_name;
       converted.source_name = view.name;
@@ -130,11 +224,14 @@ class Conversion {
       converted.from = view.dtype;
       converted.to = choice.dtype;
       converted.wanted = choice.wanted;
+      importances_.push_back(find_importance(tensor, choice.dtype));
+      converted.weighted = importances_.back() != nullptr;
       converted.layout =
           choose_layout(options_.layout, tensor.gguf_name, choice.dtype, view.shape, source_.tied);
       converted.bytes_in = view.n_bytes;
       converted.relative_rms_error = std::numeric_limits<double>::quiet_NaN();
       if (choice.dtype != choice.wanted) tell_fallback(converted);
+      if (choice.dtype != view.dtype && !block_format(view.dtype).is_float()) ++report_.n_requantized;
       if (recipe_ != nullptr && block_format(view.dtype).decode == nullptr) {
         fail(ErrorCode::kMalformed, "{}: tensor '{}' is {}, which cannot be read as a source",
              options_.source, printable(view.name), block_format(view.dtype).name);
@@ -143,6 +240,39 @@ class Conversion {
       report_.n_params += view.n_elements();
       report_.tensors.push_back(std::move(converted));
     }
+    tell_requantized();
+  }
+
+  void look_for_zeros() {
+    const std::optional<GgufValue> types = source_.metadata.find("tokenizer.ggml.token_type");
+    std::map<size_t, std::vector<ZeroTail>> tails;  // by file
+    for (const SourceTensor& tensor : source_.tensors) {
+      if (tensor.make) continue;
+      TensorView view = tensor.view;
+      view.name = tensor.gguf_name;
+      for (ZeroTail& tail : find_zero_tails({view}, types ? &*types : nullptr)) {
+        tail.tensor = tensor.view.name;
+        tails[tensor.file].push_back(tail);
+        report_.zero_tails.push_back(std::move(tail));
+      }
+    }
+    for (const auto& [file, found] : tails) tell(zero_tail_warning(source_.files[file].path(), found));
+  }
+
+  void tell_requantized() const {
+    if (report_.n_requantized == 0) return;
+    std::set<std::string_view> formats;
+    for (const ConvertedTensor& tensor : report_.tensors)
+      if (tensor.to != tensor.from && !block_format(tensor.from).is_float())
+        formats.insert(block_format(tensor.from).name);
+    tell(fmt::format(
+        "warning: {}: {} of {} tensors are quantized already ({}): what that lost stays lost, and "
+        "more is lost on top; convert the original checkpoint where there is one",
+        options_.source, report_.n_requantized, report_.tensors.size(), fmt::join(formats, ", ")));
+  }
+
+  void tell(const std::string& line) const {
+    if (callbacks_.notice) callbacks_.notice(line);
   }
 
   void tell_fallback(const ConvertedTensor& tensor) const {
@@ -152,19 +282,19 @@ class Conversion {
                     printable(tensor.name), tensor.shape.back(), wanted.block_weights, wanted.name);
     if (options_.strict)
       fail(ErrorCode::kUsage, "{} (without --strict it would become {})", line, chosen.name);
-    if (callbacks_.notice) callbacks_.notice(fmt::format("{}: it becomes {}", line, chosen.name));
+    tell(fmt::format("{}: it becomes {}", line, chosen.name));
   }
 
-  GgufPlan make_plan() {
+  GgufSplitPlan make_plan() {
     std::vector<GgufTensorInfo> infos;
     for (const ConvertedTensor& tensor : report_.tensors)
       infos.push_back({tensor.name, tensor.to, tensor.shape, tensor.layout});
-    GgufPlan plan(source_.metadata, std::move(infos), source_.alignment);
-    for (size_t i = 0; i < plan.sizes.size(); ++i) {
-      report_.tensors[i].bytes_out = plan.sizes[i];
-      report_.tensor_bytes += plan.sizes[i];
+    GgufSplitPlan plan(source_.metadata, infos, source_.alignment, options_.most_file_bytes);
+    for (size_t i = 0; i < infos.size(); ++i) {
+      report_.tensors[i].bytes_out = plan.tensor_bytes(i);
+      report_.tensor_bytes += plan.tensor_bytes(i);
     }
-    report_.file_bytes = plan.file_size;
+    report_.file_bytes = plan.file_bytes();
     if (report_.n_params > 0) {
       report_.bits_per_weight =
           8.0 * static_cast<double>(report_.tensor_bytes) / static_cast<double>(report_.n_params);
@@ -198,25 +328,40 @@ class Conversion {
   }
 
   QuantizeTarget target_of(size_t tensor) const {
-    return {report_.tensors[tensor].to, report_.tensors[tensor].layout};
+    QuantizeTarget target{report_.tensors[tensor].to, report_.tensors[tensor].layout};
+    if (const Importance* importance = importances_[tensor]; importance != nullptr) {
+      const TensorView& view = source_.tensors[tensor].view;
+      target.importance = importance->weights.data();
+      target.rows_per_matrix = view.rows() * view.columns() / importance->weights.size();
+    }
+    return target;
+  }
+
+  // Floats of a piece that is made of other tensors.
+  uint64_t made_bytes(const Piece& piece) const {
+    const SourceTensor& tensor = source_.tensors[piece.tensor];
+    return tensor.make ? (piece.row_end - piece.row_begin) * source_row_bytes(tensor.view) : 0;
   }
 
   // That a thread needs for a piece: the bytes it writes, then quantize_rows' scratch.
   uint64_t memory_bytes(const Piece& piece) const {
     const uint64_t scratch =
         quantize_scratch_bytes(source_.tensors[piece.tensor].view, target_of(piece.tensor));
+    const uint64_t made = made_bytes(piece);
     uint64_t bytes = 0;
-    return checked_add(target_bytes(piece), scratch, &bytes) ? bytes : UINT64_MAX;
+    return checked_add(target_bytes(piece), scratch, &bytes) && checked_add(bytes, made, &bytes) ? bytes
+                                                                                                 : UINT64_MAX;
   }
 
-  void write(const GgufPlan& plan) {
+  void write(const GgufSplitPlan& plan) {
     const Clock::time_point start = Clock::now();
     const std::vector<Piece> pieces = cut_into_pieces();
     const int n_threads =
         static_cast<int>(std::clamp<size_t>(pieces.size(), 1, static_cast<size_t>(options_.n_threads)));
     const uint64_t thread_bytes = plan_memory(pieces, n_threads);
+    look_for_zeros();
     make_row_maps();
-    GgufWriter writer(options_.output, plan, source_.metadata, options_.force);
+    GgufSplitWriter writer(options_.output, plan, options_.force);
     convert_pieces(pieces, n_threads, thread_bytes, writer);
     report_.seconds = seconds_since(start);
     writer.finish(&report_.fsync_seconds);
@@ -261,37 +406,69 @@ class Conversion {
     return row_maps_.at({tensor.permuted_heads, tensor.view.rows()}).data();
   }
 
-  // Every thread takes a piece, reads, converts and writes it, and takes the next: nobody waits for anybody,
-  // and memory is one piece per thread. Callbacks are called by this thread, the first of them.
+  // Every thread of the pool takes a piece, reads, converts and writes it, and takes the next: nobody waits
+  // for anybody, and memory is one piece per thread. The calling thread takes none: it calls the callbacks.
   void convert_pieces(const std::vector<Piece>& pieces, int n_threads, uint64_t thread_bytes,
-                      GgufWriter& writer) {
+                      GgufSplitWriter& writer) {
     std::vector<std::unique_ptr<uint8_t[]>> buffers(static_cast<size_t>(n_threads));
     for (auto& buffer : buffers) buffer = std::make_unique_for_overwrite<uint8_t[]>(thread_bytes);
 
     std::vector<PieceState> states(pieces.size());
-    Finished finished;
     std::atomic<size_t> next{0};
-    std::atomic<bool> given_up{false};
+    std::stop_source give_up;
     std::mutex mutex;
+    std::condition_variable changed;
+    bool all_done = false;  // with the mutex held, as failure
     std::exception_ptr failure;
-    parallel_region(n_threads, [&](int thread) noexcept {
+    const auto convert_all = [&] {
+      ThreadPool(n_threads).broadcast([&](int thread) noexcept {
+        try {
+          for (size_t i; !give_up.stop_requested() && (i = next.fetch_add(1)) < pieces.size();) {
+            read_ahead(pieces, i);
+            uint8_t* const memory = buffers[static_cast<size_t>(thread)].get();
+            states[i].result = convert_piece(pieces[i], {memory, memory_bytes(pieces[i])}, writer);
+            if (states[i].result.bad_element >= 0) give_up.request_stop();
+            states[i].done = true;
+            { const std::lock_guard lock(mutex); }  // the calling thread looks, or waits already
+            changed.notify_one();
+          }
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          if (!failure) failure = std::current_exception();
+          give_up.request_stop();
+        }
+      });
+      const std::lock_guard lock(mutex);
+      all_done = true;
+      changed.notify_one();
+    };
+
+    Finished finished;
+    {
+      const std::jthread workers = start_thread(convert_all);
       try {
-        for (size_t i; !given_up && (i = next.fetch_add(1)) < pieces.size();) {
-          read_ahead(pieces, i);
-          uint8_t* const memory = buffers[static_cast<size_t>(thread)].get();
-          states[i].result = convert_piece(pieces[i], {memory, memory_bytes(pieces[i])}, writer);
-          if (states[i].result.bad_element >= 0) given_up = true;
-          states[i].done = true;
-          if (thread == 0) report_finished(pieces, states, &finished);
+        for (bool wait = true; wait;) {
+          std::unique_lock lock(mutex);
+          changed.wait_for(lock, kPollInterval, [&] {
+            return all_done || (finished.pieces < pieces.size() && states[finished.pieces].done);
+          });
+          wait = !all_done;
+          lock.unlock();
+          if (wait) report_finished(pieces, states, &finished);
         }
       } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
-        given_up = true;
+        give_up.request_stop();
+        throw;
       }
-    });
+    }
     if (failure) std::rethrow_exception(failure);
     report_finished(pieces, states, &finished);
+  }
+
+  static std::jthread start_thread(const std::function<void()>& body) try {
+    return std::jthread(body);
+  } catch (const std::system_error& error) {
+    fail(ErrorCode::kResource, "cannot start a thread: {}", error.what());
   }
 
   // Before piece i: at the start the first pieces, later one more each time.
@@ -305,6 +482,7 @@ class Conversion {
 
   void advise(const Piece& piece, void (MappedFile::*advice)(uint64_t, uint64_t) const noexcept) const {
     const SourceTensor& tensor = source_.tensors[piece.tensor];
+    if (tensor.make) return;  // its rows come from here and there
     const MappedFile& file = source_.files[tensor.file];
     const uint64_t row_bytes = source_row_bytes(tensor.view);
     const auto begin =
@@ -312,15 +490,40 @@ class Conversion {
     (file.*advice)(begin, (piece.row_end - piece.row_begin) * row_bytes);
   }
 
-  QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> memory, GgufWriter& writer) const {
+  QuantizeResult convert_piece(const Piece& piece, std::span<uint8_t> memory, GgufSplitWriter& writer) const {
     const SourceTensor& tensor = source_.tensors[piece.tensor];
     const std::span<uint8_t> out = memory.first(target_bytes(piece)), scratch = memory.subspan(out.size());
-    const QuantizeResult result = quantize_rows(tensor.view, target_of(piece.tensor), piece.row_begin,
-                                                piece.row_end, row_map(tensor), scratch, out);
+    const QuantizeResult result = tensor.make
+                                      ? convert_made(piece, scratch, out)
+                                      : quantize_rows(tensor.view, target_of(piece.tensor), piece.row_begin,
+                                                      piece.row_end, row_map(tensor), scratch, out);
     if (result.bad_element < 0)
       writer.write_tensor(piece.tensor, piece.row_begin * target_row_bytes(piece.tensor), out);
     advise(piece, &MappedFile::done_with);
     return result;
+  }
+
+  QuantizeResult convert_made(const Piece& piece, std::span<uint8_t> memory, std::span<uint8_t> out) const {
+    const SourceTensor& tensor = source_.tensors[piece.tensor];
+    const uint64_t n_rows = piece.row_end - piece.row_begin, columns = tensor.view.columns();
+    const std::vector<float> rows = make_rows(tensor, piece.row_begin, piece.row_end);
+    const TensorView view{tensor.view.name,
+                          DType::F32,
+                          {n_rows, columns},
+                          reinterpret_cast<const uint8_t*>(rows.data()),
+                          rows.size() * sizeof(float)};
+    QuantizeTarget target = target_of(piece.tensor);
+    target.first_row = piece.row_begin;
+    QuantizeResult result = quantize_rows(view, target, 0, n_rows, nullptr, memory, out);
+    if (result.bad_element >= 0) result.bad_element += static_cast<int64_t>(piece.row_begin * columns);
+    return result;
+  }
+
+  static std::vector<float> make_rows(const SourceTensor& tensor, uint64_t begin, uint64_t end) {
+    const uint64_t columns = tensor.view.columns();
+    std::vector<float> rows((end - begin) * columns);
+    tensor.make(tensor.sources, begin, end, columns, rows.data());
+    return rows;
   }
 
   // Tells of the pieces that are done up to the first one that is not, in their order.
@@ -358,7 +561,10 @@ class Conversion {
     const uint64_t block = column / format.block_weights, group = row / kPanelRows * kPanelRows;
     std::vector<uint8_t> bytes(format.block_bytes);
     std::vector<float> values(format.block_weights);
-    if (view.layout == TensorLayout::kPanels && group + kPanelRows <= view.rows()) {
+    if (tensor.make) {
+      const std::vector<float> made = make_rows(tensor, row, row + 1);
+      std::memcpy(bytes.data(), &made[column], sizeof(float));
+    } else if (view.layout == TensorLayout::kPanels && group + kPanelRows <= view.rows()) {
       unpack_row_blocks(view.dtype, view.data + group * source_row_bytes(view), row - group, block, block + 1,
                         bytes.data());
     } else {
@@ -378,13 +584,17 @@ class Conversion {
   const Recipe* const recipe_;
   ConversionSource source_;
   ConvertReport report_;
+  std::optional<ImportanceFile> importance_;
+  std::vector<const Importance*> importances_;  // of the tensors; null: columns count alike
   std::map<std::pair<uint32_t, uint64_t>, std::vector<uint64_t>> row_maps_;  // by heads and rows
 };
 
 }  // namespace
 
 ConvertReport convert(const ConvertOptions& options, const ConvertCallbacks& callbacks) {
-  return Conversion(options, callbacks).run();
+  ConvertOptions found = options;
+  found.source = find_source(options.source, callbacks.notice);
+  return Conversion(found, callbacks).run();
 }
 
 }  // namespace quern

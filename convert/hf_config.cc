@@ -7,6 +7,9 @@
 #include <span>
 #include <string_view>
 
+#include "convert/config_file.h"
+#include "convert/model_export.h"
+
 namespace quern {
 namespace {
 
@@ -17,211 +20,83 @@ constexpr uint64_t kMaxTokens = 1u << 24;  // of a vocabulary or a context
 
 constexpr ConfigKeys kHuggingFaceKeys = {"hidden_size",         "intermediate_size",   "num_hidden_layers",
                                          "num_attention_heads", "num_key_value_heads", "head_dim",
-                                         "vocab_size"};
-constexpr ConfigKeys kMistralKeys = {"dim",        "hidden_dim", "n_layers",  "n_heads",
-                                     "n_kv_heads", "head_dim",   "vocab_size"};
+                                         "vocab_size",          "tie_word_embeddings"};
+constexpr ConfigKeys kGpt2Keys = {"n_embd", "n_inner",  "n_layer",    "n_head",
+                                  "n_head", "head_dim", "vocab_size", "tie_word_embeddings"};
+constexpr ConfigKeys kMistralKeys = {"dim",        "hidden_dim", "n_layers",   "n_heads",
+                                     "n_kv_heads", "head_dim",   "vocab_size", "tied_embeddings"};
 
-// What a key that changes the mathematics may hold besides null, so that it changes nothing.
-enum class Harmless { kNothing, kFalse, kZero, kOne, kSilu, kDefaultRope };
+// Say that matrices have biases; whether those change anything, the tensors tell.
+constexpr std::string_view kBiasKeys[] = {"attention_bias", "qkv_bias",   "conv_bias", "mlp_bias",
+                                          "use_bias",       "use_biases", "bias"};
 
-struct GuardedKey {
-  std::string_view key;
-  Harmless harmless;
-};
+// What transformers and others call the trained context, the usual name first.
+constexpr std::string_view kContextKeys[] = {"max_position_embeddings", "n_ctx",       "n_positions",
+                                             "max_sequence_length",     "max_seq_len", "seq_length",
+                                             "model_max_length"};
 
-// Keys of both dialects, and of relatives of Llama that share its tensor names. A key that is not listed is
-// taken to describe training, storage or sampling, not the model's function.
-constexpr GuardedKey kGuardedKeys[] = {
-    {"hidden_act", Harmless::kSilu},
-    {"hidden_activation", Harmless::kSilu},
-    {"rope_scaling", Harmless::kDefaultRope},
-    {"rope_parameters", Harmless::kDefaultRope},
-    {"partial_rotary_factor", Harmless::kOne},
-    {"rotary_pct", Harmless::kOne},
-    {"no_rope_layers", Harmless::kNothing},
-    {"use_scaled_rope", Harmless::kFalse},
-    {"yarn", Harmless::kNothing},
-    {"llama_4_scaling", Harmless::kNothing},
-    {"alibi", Harmless::kFalse},
-    {"quantization_config", Harmless::kNothing},
-    {"compression_config", Harmless::kNothing},
-    {"quantization", Harmless::kNothing},
-    {"attention_bias", Harmless::kFalse},
-    {"qkv_bias", Harmless::kFalse},
-    {"mlp_bias", Harmless::kFalse},
-    {"use_bias", Harmless::kFalse},
-    {"use_biases", Harmless::kFalse},
-    {"bias", Harmless::kFalse},
-    {"qk_norm", Harmless::kFalse},
-    {"use_qk_norm", Harmless::kFalse},
-    {"clip_qkv", Harmless::kNothing},
-    {"attn_logit_softcapping", Harmless::kNothing},
-    {"final_logit_softcapping", Harmless::kNothing},
-    {"query_pre_attn_scalar", Harmless::kNothing},
-    {"attention_multiplier", Harmless::kNothing},
-    {"attention_chunk_size", Harmless::kNothing},
-    {"embedding_multiplier", Harmless::kOne},
-    {"residual_multiplier", Harmless::kOne},
-    {"logits_scaling", Harmless::kOne},
-    {"logit_scale", Harmless::kOne},
-    {"num_local_experts", Harmless::kZero},
-    {"num_experts", Harmless::kZero},
-    {"n_routed_experts", Harmless::kZero},
-    {"moe", Harmless::kNothing},
-    {"q_lora_rank", Harmless::kNothing},
-    {"kv_lora_rank", Harmless::kNothing},
-    {"lora", Harmless::kNothing},
-    {"vision_encoder", Harmless::kNothing},
-    {"vision_config", Harmless::kNothing},
-    {"audio_config", Harmless::kNothing},
-    {"ffn_dim_multiplier", Harmless::kNothing},
-};
-
-constexpr std::array<std::string_view, 2> kArchitectures = {"MistralForCausalLM", "LlamaForCausalLM"};
-constexpr std::array<std::string_view, 2> kModelTypes = {"mistral", "llama"};
-
-// Only what is known to leave RoPE as it is: a type "default", the base (transformers 5 moved it in here), a
-// whole rotation. Any other member, known or not, may change the angles.
-bool is_default_rope(const Json& value) {
-  const Json::Object* members = value.as_object();
-  if (members == nullptr) return false;
-  for (const auto& [key, member] : *members) {
-    const bool is_default =
-        (key == "rope_type" || key == "type") && member.as_string() && *member.as_string() == "default";
-    const bool is_whole = key == "partial_rotary_factor" && member.as_number() == 1.0;
-    if (!is_default && !is_whole && key != "rope_theta" && !member.is_null()) return false;
-  }
-  return true;
+// A name in any case: "LLaMAForCausalLM" was the first spelling.
+const CheckpointModel* find_family(const Json& name, std::string_view CheckpointModel::*key) {
+  if (name.as_string() == nullptr) return nullptr;
+  const std::span<const CheckpointModel> models = checkpoint_models();
+  const auto found = std::find_if(models.begin(), models.end(), [&](const CheckpointModel& family) {
+    return lower(family.*key) == lower(*name.as_string());
+  });
+  return found == models.end() ? nullptr : &*found;
 }
 
-bool is_harmless(const Json& value, Harmless harmless) {
-  if (value.is_null()) return true;
-  switch (harmless) {
-    case Harmless::kNothing:
-      return false;
-    case Harmless::kFalse:
-      return value.as_bool() && !*value.as_bool();
-    case Harmless::kZero:
-      return value.as_number() == 0.0;
-    case Harmless::kOne:
-      return value.as_number() == 1.0;
-    case Harmless::kSilu:
-      return value.as_string() && *value.as_string() == "silu";
-    case Harmless::kDefaultRope:
-      return is_default_rope(value);
-  }
-  return false;
+std::string supported(std::string_view CheckpointModel::*key) {
+  std::string names;
+  for (const CheckpointModel& family : checkpoint_models())
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", family.*key);
+  return names;
 }
 
-// Typed, range-checked access to the members of one file. A member that is null counts as absent.
-class ConfigFile {
- public:
-  ConfigFile(const Json& json, const std::string& path) : json_(json), path_(path) {
-    if (json.as_object() == nullptr) fail(ErrorCode::kMalformed, "{}: expected a JSON object", path);
-  }
-
-  const Json* find(std::string_view key) const {
-    const Json* value = json_.find(key);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-
-  uint32_t require_uint(std::string_view key, uint64_t max) const {
-    const Json* value = find(key);
-    if (value == nullptr) refuse(key, "is missing");
-    const uint64_t* number = value->as_uint();
-    if (number == nullptr || *number < 1 || *number > max) {
-      refuse(key, fmt::format("must be an integer from 1 to {}, found {}", max, value->describe()));
-    }
-    return static_cast<uint32_t>(*number);
-  }
-
-  uint32_t uint_or(std::string_view key, uint32_t fallback, uint64_t max) const {
-    return find(key) == nullptr ? fallback : require_uint(key, max);
-  }
-
-  // GGUF keeps it as an f32, where it must neither vanish nor overflow.
-  double positive(std::string_view key, const Json* value) const {
-    if (value == nullptr) refuse(key, "is missing");
-    const std::optional<double> number = value->as_number();
-    if (!number || !(*number >= std::numeric_limits<float>::min()) ||
-        !(*number <= std::numeric_limits<float>::max())) {
-      refuse(key, "must be a finite number greater than 0, found " + value->describe());
-    }
-    return *number;
-  }
-
-  bool bool_or(std::string_view key, bool fallback) const {
-    const Json* value = find(key);
-    if (value == nullptr) return fallback;
-    if (value->as_bool() == nullptr) refuse(key, "must be true or false, found " + value->describe());
-    return *value->as_bool();
-  }
-
-  void refuse_unsupported() const {
-    for (const auto& [key, harmless] : kGuardedKeys) {
-      const Json* value = find(key);
-      if (value != nullptr && !is_harmless(*value, harmless)) {
-        refuse(key, "= " + value->describe() + " changes the model's function and is not supported");
-      }
-    }
-    refuse_layer_types();
-  }
-
-  [[noreturn]] void refuse(std::string_view key, const std::string& problem) const {
-    fail(ErrorCode::kMalformed, "{}: {} {}", path_, key, problem);
-  }
-
- private:
-  // Newer files list the kind of attention per layer.
-  void refuse_layer_types() const {
-    const Json* types = find("layer_types");
-    if (types == nullptr) return;
-    const Json::Array* array = types->as_array();
-    if (array == nullptr) refuse("layer_types", "must be an array, found " + types->describe());
-    const std::string_view expected = find("sliding_window") ? "sliding_attention" : "full_attention";
-    for (const Json& type : *array) {
-      if (type.as_string() == nullptr || *type.as_string() != expected) {
-        refuse("layer_types",
-               fmt::format("holds {}, supported here is \"{}\" for all layers", type.describe(), expected));
-      }
-    }
-  }
-
-  const Json& json_;
-  const std::string& path_;
-};
-
-std::string joined(std::span<const std::string_view> words) {
-  return fmt::format("{}", fmt::join(words, ", "));
-}
-
-void check_architecture(const ConfigFile& file) {
+const CheckpointModel& read_family(const ConfigFile& file) {
   const Json* architectures = file.find("architectures");
+  if (architectures != nullptr && architectures->as_array() != nullptr && architectures->size() == 0)
+    architectures = nullptr;  // as null
   const Json* model_type = file.find("model_type");
   if (architectures == nullptr && model_type == nullptr) file.refuse("architectures", "is missing");
+  const CheckpointModel *by_name = nullptr, *by_type = nullptr;
   if (architectures != nullptr) {
     const Json::Array* array = architectures->as_array();
     const Json& name = array != nullptr && array->size() == 1 ? array->front() : *architectures;
-    if (name.as_string() == nullptr ||
-        std::find(kArchitectures.begin(), kArchitectures.end(), *name.as_string()) == kArchitectures.end()) {
-      file.refuse("architectures", "names " + name.describe() + ", which is not supported (supported: " +
-                                       joined(kArchitectures) + ")");
-    }
+    by_name = find_family(name, &CheckpointModel::architecture);
+    if (by_name == nullptr)
+      file.refuse("architectures", fmt::format("names {}, which is not supported (supported: {})",
+                                               name.describe(), supported(&CheckpointModel::architecture)));
   }
-  if (model_type != nullptr &&
-      (model_type->as_string() == nullptr ||
-       std::find(kModelTypes.begin(), kModelTypes.end(), *model_type->as_string()) == kModelTypes.end())) {
-    file.refuse("model_type",
-                "= " + model_type->describe() + " is not supported (supported: " + joined(kModelTypes) + ")");
+  if (model_type != nullptr) {
+    by_type = find_family(*model_type, &CheckpointModel::model_type);
+    if (by_type == nullptr)
+      file.refuse("model_type", fmt::format("= {} is not supported (supported: {})", model_type->describe(),
+                                            supported(&CheckpointModel::model_type)));
   }
+  if (by_name != nullptr && by_type != nullptr && by_name != by_type)
+    file.note(fmt::format("architectures names {} and model_type is {}: architectures counts",
+                          by_name->architecture, by_type->model_type));
+  return by_name != nullptr ? *by_name : *by_type;
+}
+
+// 0 says, like null, that there is none.
+std::optional<uint32_t> read_window(const ConfigFile& file) {
+  constexpr std::string_view key = "sliding_window";
+  const Json* window = file.find(key);
+  if (window == nullptr || window->as_number() == 0.0) return std::nullopt;
+  return file.require_uint(key, std::numeric_limits<uint32_t>::max());
 }
 
 // The sizes, which both dialects have under different keys.
 void read_sizes(const ConfigFile& file, ModelConfig* config) {
-  const ConfigKeys& keys = config_keys(config->dialect);
+  const ConfigKeys& usual = config_keys(config->dialect);
+  const bool is_gpt2 = config->dialect == ConfigDialect::kHuggingFace && file.find(usual.dim) == nullptr &&
+                       file.find(kGpt2Keys.dim) != nullptr;
+  const ConfigKeys& keys = is_gpt2 ? kGpt2Keys : usual;
   config->n_layers = file.require_uint(keys.n_layers, kMaxLayers);
   config->dim = file.require_uint(keys.dim, kMaxWidth);
-  config->hidden_dim = file.require_uint(keys.hidden_dim, kMaxWidth);
+  config->hidden_dim = is_gpt2 ? file.uint_or(keys.hidden_dim, 4 * config->dim, kMaxWidth)
+                               : file.require_uint(keys.hidden_dim, kMaxWidth);
   config->vocab_size = file.require_uint(keys.vocab_size, kMaxTokens);
   config->n_heads = file.require_uint(keys.n_heads, kMaxHeads);
   config->head_dim_given = file.find(keys.head_dim) != nullptr;
@@ -247,8 +122,8 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
     file.refuse(keys.n_heads, fmt::format("= {} heads of {} elements are more than {}", config->n_heads,
                                           config->head_dim, kMaxWidth));
   }
-  if (file.find("sliding_window") != nullptr) {
-    config->sliding_window = file.require_uint("sliding_window", std::numeric_limits<uint32_t>::max());
+  for (const std::string_view key : kBiasKeys) {
+    if (file.bool_or(key, false) && config->bias_key.empty()) config->bias_key = key;
   }
 }
 
@@ -259,15 +134,51 @@ double rope_base(const ConfigFile& file, const Json* theta, double fallback) {
   return base;
 }
 
-void read_hugging_face(const ConfigFile& file, ModelConfig* config) {
-  config->context_length = file.require_uint("max_position_embeddings", kMaxTokens);
-  config->rms_norm_eps = file.positive("rms_norm_eps", file.find("rms_norm_eps"));
-  config->tied = file.bool_or("tie_word_embeddings", false);
-  // transformers 5 keeps the base inside rope_parameters; before, an absent one meant 10000.
-  const Json* theta = file.find("rope_theta");
-  const Json* parameters = file.find("rope_parameters");
-  if (theta == nullptr && parameters != nullptr) theta = parameters->find("rope_theta");
-  config->rope_theta = rope_base(file, theta, 10000.0);
+// transformers 5 keeps the base inside rope_parameters (of old: rope_scaling), and reads it there first.
+const Json* find_rope_theta(const ConfigFile& file) {
+  const Json* counts = nullptr;
+  std::string_view where;
+  const auto take = [&](const Json* theta, std::string_view key) {
+    if (theta == nullptr || theta->is_null()) return;
+    if (counts == nullptr) {
+      counts = theta;
+      where = key;
+    } else if (theta->as_number() != counts->as_number()) {
+      file.note(fmt::format("rope_theta is {} in {} and {} {}: {} counts", counts->describe(), where,
+                            theta->describe(), key.empty() ? "outside of it" : fmt::format("in {}", key),
+                            counts->describe()));
+    }
+  };
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (const Json* parameters = file.find(key)) take(parameters->find("rope_theta"), key);
+  take(file.find("rope_theta"), "");
+  return counts;
+}
+
+uint32_t read_context_length(const ConfigFile& file) {
+  for (const std::string_view key : kContextKeys) {
+    if (file.find(key) == nullptr) continue;
+    const uint32_t length = file.require_uint(key, kMaxTokens);
+    if (key != kContextKeys[0])
+      file.note(fmt::format("{} is missing: {} = {} stands for it", kContextKeys[0], key, length));
+    return length;
+  }
+  file.refuse(kContextKeys[0], "is missing");
+}
+
+double read_epsilon(const ConfigFile& file) {
+  constexpr std::string_view kKeys[] = {"rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon",
+                                        "layer_norm_epsilon"};
+  for (const std::string_view key : kKeys)
+    if (const Json* value = file.find(key)) return file.positive(key, value);
+  file.refuse(kKeys[0], "is missing");
+}
+
+void read_hugging_face(const ConfigFile& file, const CheckpointModel& model, ModelConfig* config) {
+  config->context_length = read_context_length(file);
+  config->rms_norm_eps = read_epsilon(file);
+  config->tied = file.bool_or(kHuggingFaceKeys.tied, model.tied_by_default);
+  config->rope_theta = rope_base(file, find_rope_theta(file), 10000.0);
   // Only kept for other programs: one that no token has (-1, and some fine-tunes' vocab_size) is dropped.
   const Json* pad = file.find("pad_token_id");
   if (pad != nullptr && pad->as_uint() != nullptr && *pad->as_uint() < config->vocab_size) {
@@ -279,7 +190,7 @@ void read_mistral(const ConfigFile& file, ModelConfig* config) {
   constexpr uint32_t kContextLength = 32768;  // what Mistral trained; older files do not say
   config->context_length = file.uint_or("max_position_embeddings", kContextLength, kMaxTokens);
   config->rms_norm_eps = file.positive("norm_eps", file.find("norm_eps"));
-  config->tied = file.bool_or("tied_embeddings", false);
+  config->tied = file.bool_or(kMistralKeys.tied, false);
   const Json* theta = file.find("rope_theta");
   const double fallback = config->sliding_window ? 1e4 : 1e6;
   config->rope_theta = rope_base(file, theta, fallback);
@@ -291,19 +202,33 @@ const ConfigKeys& config_keys(ConfigDialect dialect) noexcept {
   return dialect == ConfigDialect::kHuggingFace ? kHuggingFaceKeys : kMistralKeys;
 }
 
-ModelConfig read_model_config(const Json& json, ConfigDialect dialect, const std::string& path) {
-  const ConfigFile file(json, path);
+ModelConfig read_model_config(const Json& json, ConfigDialect dialect, const std::string& path,
+                              const Notice& notice) {
+  const ConfigFile file(json, path, notice);
   ModelConfig config;
   config.dialect = dialect;
   config.path = path;
-  if (dialect == ConfigDialect::kHuggingFace) check_architecture(file);
-  file.refuse_unsupported();
-  read_sizes(file, &config);
-  if (dialect == ConfigDialect::kHuggingFace) {
-    read_hugging_face(file, &config);
-  } else {
+  if (dialect == ConfigDialect::kMistral) {
+    config.sliding_window = read_window(file);
+    file.refuse_unsupported(config.sliding_window.has_value());
+    read_sizes(file, &config);
     read_mistral(file, &config);
+    return config;
   }
+  const CheckpointModel& model = read_family(file);
+  if (model.has_window) config.sliding_window = read_window(file);
+  read_sizes(file, &config);
+  read_hugging_face(file, model, &config);
+  ModelExport out(file, config);
+  model.describe(out);
+  if (!model.has_window && !out.metadata().contains(out.architecture() + ".attention.sliding_window") &&
+      read_window(file))
+    file.note(
+        fmt::format("sliding_window = {} is ignored: a {} has none", *read_window(file), model.architecture));
+  file.refuse_unsupported(config.sliding_window.has_value());
+  config.architecture = out.architecture();
+  config.metadata = std::move(out.metadata());
+  config.tensors = out.take_tensors();
   return config;
 }
 

@@ -8,8 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "convert/json.h"
+#include "convert/tensor_names.h"
+#include "quant/gguf.h"
+
+#include "quant/json/json.h"
 
 namespace quern {
 
@@ -17,7 +21,7 @@ enum class ConfigDialect { kHuggingFace, kMistral };
 
 // The keys under which a dialect keeps the sizes that shapes are made of; for messages.
 struct ConfigKeys {
-  const char *dim, *hidden_dim, *n_layers, *n_heads, *n_kv_heads, *head_dim, *vocab_size;
+  const char *dim, *hidden_dim, *n_layers, *n_heads, *n_kv_heads, *head_dim, *vocab_size, *tied;
 };
 
 const ConfigKeys& config_keys(ConfigDialect dialect) noexcept;
@@ -39,10 +43,22 @@ struct ModelConfig {
   double rope_theta = 0;                 // finite, > 0
   double rms_norm_eps = 0;               // finite, > 0
   bool tied = false;                     // the output matrix is the embedding
+  std::string bias_key;                  // the first key that says the matrices have biases; empty: none does
   std::optional<uint32_t> pad_token_id;  // < vocab_size
+
+  // Of config.json: GGUF's name of the architecture, its keys below that, and its tensors. Empty for
+  // params.json, which describes a llama.
+  std::string architecture;
+  GgufMetadata metadata;
+  std::vector<DeclaredTensor> tensors;
 };
 
-// `path` names the file in messages.
-ModelConfig read_model_config(const Json& json, ConfigDialect dialect, const std::string& path);
+// `path` names the file in messages. `notice` hears of statements that contradict each other, and which one
+// won; of keys that were ignored; of keys that stand for another that is missing:
+// - rope_scaling's or rope_parameters' rope_theta wins over the outer one (as in transformers 5);
+// - a sliding_window counts for MistralForCausalLM and in params.json, never for LlamaForCausalLM, which has
+//   none; where architectures and model_type disagree, architectures wins.
+ModelConfig read_model_config(const Json& json, ConfigDialect dialect, const std::string& path,
+                              const Notice& notice = {});
 
 }  // namespace quern

@@ -4,10 +4,10 @@
 #include <array>
 #include <utility>
 
-#include "convert/json.h"
 #include "quant/checked_math.h"
 #include "quant/download_check.h"
 #include "quant/error.h"
+#include "quant/json/json.h"
 
 namespace quern {
 namespace {
@@ -77,6 +77,7 @@ class HeaderReader {
   }
 
   void add_metadata(const Json& value) {
+    if (value.is_null()) return;  // none: the reference library reads it so
     const Json::Object* object = value.as_object();
     if (object == nullptr) {
       fail(ErrorCode::kMalformed, "{}: __metadata__ must be an object, found {}", path_, value.describe());

@@ -8,31 +8,14 @@
 #include <unordered_set>
 
 #include "quant/download_check.h"
+#include "quant/sentencepiece_fields.h"
 #include "quant/utf8.h"
 
 namespace quern {
 
 namespace {
 
-// Field numbers and values of sentencepiece_model.proto.
-namespace model_field {
-constexpr uint32_t kPieces = 1, kTrainerSpec = 2, kNormalizerSpec = 3, kDenormalizerSpec = 5;
-}
-namespace piece_field {
-constexpr uint32_t kText = 1, kScore = 2, kType = 3;
-}
-namespace trainer_field {
-constexpr uint32_t kModelType = 3, kTreatWhitespaceAsSuffix = 24, kByteFallback = 35, kUnkId = 40,
-                   kBosId = 41, kEosId = 42, kPadId = 43;
-}
-namespace normalizer_field {
-constexpr uint32_t kName = 1, kPrecompiledCharsmap = 2, kAddDummyPrefix = 3, kRemoveExtraWhitespaces = 4,
-                   kEscapeWhitespaces = 5;
-}
-constexpr int32_t kModelTypeUnigram = 1, kModelTypeBpe = 2, kModelTypeWord = 3, kModelTypeChar = 4;
 constexpr size_t kMaxPieceBytes = 64 * 1024;  // robustness.md R11
-
-enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5 };
 
 // A message: a stretch of the file, and where in the file it lies.
 struct Message {
@@ -179,7 +162,7 @@ struct Specs {
   bool treat_whitespace_as_suffix = false;
   int32_t unk_id = 0, bos_id = 1, eos_id = 2, pad_id = kNoToken;
   std::string normalizer_name;
-  bool has_charsmap = false;
+  std::string charsmap;
   bool has_denormalizer = false;
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
@@ -225,7 +208,7 @@ void read_normalizer_spec(const Source& source, const Message& message, Specs* s
         specs->normalizer_name = as_bytes(source, *field, "the normalizer's name");
         break;
       case normalizer_field::kPrecompiledCharsmap:
-        specs->has_charsmap = !as_bytes(source, *field, "precompiled_charsmap").empty();
+        specs->charsmap = as_bytes(source, *field, "precompiled_charsmap");
         break;
       case normalizer_field::kAddDummyPrefix:
         specs->add_dummy_prefix = as_bool(source, *field, "add_dummy_prefix");
@@ -300,7 +283,7 @@ void PieceCollector::add(const Message& message) {
   }
   if (!std::isfinite(score)) source_.refuse(offset, "piece {} ({}) has score {}", id, printable(text), score);
 
-  auto token_type = static_cast<TokenType>(type);
+  const auto token_type = static_cast<TokenType>(type);
   const bool matches = token_type == TokenType::kNormal || token_type == TokenType::kUserDefined ||
                        token_type == TokenType::kUnused;
   if (!(matches ? matching_ : reserved_).emplace(text).second) {
@@ -313,10 +296,36 @@ void PieceCollector::add(const Message& message) {
     }
     unknown_ = static_cast<TokenId>(id);
   }
-  if (token_type == TokenType::kUserDefined) token_type = TokenType::kNormal;
+  if (token_type == TokenType::kUserDefined) {
+    vocabulary_.sentencepiece().user_defined.push_back(static_cast<TokenId>(id));
+  }
   vocabulary_.pieces.emplace_back(text);
-  vocabulary_.scores.push_back(score);
+  vocabulary_.sentencepiece().scores.push_back(score);
   vocabulary_.types.push_back(token_type);
+}
+
+// A user-defined piece of one character that is in no other piece of a BPE model is what an ordinary one is,
+// and other programs put a space behind what has the type of an added token (formats.md 2.2). Not so in a
+// unigram model, where a user-defined piece has a score of its own making.
+void make_lone_characters_normal(Vocabulary* vocabulary) {
+  std::vector<TokenId>& user_defined = vocabulary->sentencepiece().user_defined;
+  std::unordered_set<std::string_view> characters;
+  for (const TokenId id : user_defined) {
+    const std::string& piece = vocabulary->pieces[static_cast<size_t>(id)];
+    if (utf8_length(piece) == piece.size()) characters.insert(piece);
+  }
+  for (size_t id = 0; id < vocabulary->size() && !characters.empty(); ++id) {
+    const TokenType type = vocabulary->types[id];
+    if (type != TokenType::kNormal && type != TokenType::kUnused) continue;
+    std::string_view rest = vocabulary->pieces[id];
+    for (; !rest.empty(); rest.remove_prefix(utf8_length(rest)))
+      characters.erase(rest.substr(0, utf8_length(rest)));
+  }
+  std::erase_if(user_defined, [&](TokenId id) {
+    const bool lone = characters.contains(vocabulary->pieces[static_cast<size_t>(id)]);
+    if (lone) vocabulary->types[static_cast<size_t>(id)] = TokenType::kNormal;
+    return lone;
+  });
 }
 
 std::string_view model_type_name(int32_t type) {
@@ -336,15 +345,13 @@ std::string_view model_type_name(int32_t type) {
 
 // Refuses by name what we do not do.
 void check_specs(const Source& source, const Specs& specs, uint64_t offset) {
-  if (specs.model_type != kModelTypeBpe) {
-    source.refuse(offset, "model_type is {} ({}); only BPE ({}) is supported", specs.model_type,
-                  model_type_name(specs.model_type), kModelTypeBpe);
+  if (specs.model_type != kModelTypeBpe && specs.model_type != kModelTypeUnigram) {
+    source.refuse(offset, "model_type is {} ({}); only BPE ({}) and unigram ({}) are supported",
+                  specs.model_type, model_type_name(specs.model_type), kModelTypeBpe, kModelTypeUnigram);
   }
-  if (!specs.byte_fallback) source.refuse(offset, "byte_fallback is off; only models with it are supported");
-  if (specs.has_charsmap || (specs.normalizer_name != "identity" && !specs.normalizer_name.empty())) {
-    source.refuse(offset, "the normalizer ({}{}) is not supported; only identity is",
-                  specs.normalizer_name.empty() ? "without a name" : printable(specs.normalizer_name),
-                  specs.has_charsmap ? ", with a precompiled_charsmap" : "");
+  if (specs.charsmap.empty() && specs.normalizer_name != "identity" && !specs.normalizer_name.empty()) {
+    source.refuse(offset, "the normalizer ({}) has no precompiled_charsmap, which would say what it does",
+                  printable(specs.normalizer_name));
   }
   if (specs.has_denormalizer) source.refuse(offset, "a denormalizer with a charsmap is not supported");
   if (!specs.escape_whitespaces) {
@@ -353,6 +360,15 @@ void check_specs(const Source& source, const Specs& specs, uint64_t offset) {
   if (specs.treat_whitespace_as_suffix) {
     source.refuse(offset, "treat_whitespace_as_suffix is not supported");
   }
+}
+
+// A unigram model's scores are logarithms of probabilities; whole numbers are the ranks of BPE's merges.
+bool has_ranks_for_scores(const Vocabulary& vocabulary) {
+  for (size_t id = 0; id < vocabulary.size(); ++id) {
+    const float score = vocabulary.sentencepiece().scores[id];
+    if (vocabulary.types[id] == TokenType::kNormal && score != std::trunc(score)) return false;
+  }
+  return true;
 }
 
 // An id of the trainer spec; any negative one means that there is no such piece.
@@ -417,6 +433,14 @@ Vocabulary read_sentencepiece_model(std::span<const uint8_t> bytes, const std::s
     source.refuse(specs_offset, "unk_id is {}, but piece {} is the one with type UNKNOWN", specs.unk_id,
                   pieces.unknown());
   }
+  if (specs.model_type == kModelTypeBpe) make_lone_characters_normal(&vocabulary);
+  if (specs.model_type == kModelTypeUnigram) {
+    if (has_ranks_for_scores(vocabulary))
+      source.refuse(specs_offset,
+                    "model_type is 1 (unigram), but the scores are whole numbers, a BPE model's ranks");
+    vocabulary.model = "t5";
+  }
+  vocabulary.sentencepiece().precompiled_charsmap = specs.charsmap;
   vocabulary.add_bos = vocabulary.bos != kNoToken;
   vocabulary.add_space_prefix = specs.add_dummy_prefix;
   vocabulary.remove_extra_whitespaces = specs.remove_extra_whitespaces;
@@ -424,6 +448,11 @@ Vocabulary read_sentencepiece_model(std::span<const uint8_t> bytes, const std::s
     notice(path + ": remove_extra_whitespaces is on: runs of spaces in a text count as one");
   }
   check_vocabulary(vocabulary, path, notice);
+  const bool has_bytes = vocabulary.sentencepiece().byte_ids[0] != kNoToken;
+  if (has_bytes != specs.byte_fallback) {
+    source.refuse(specs_offset, "byte_fallback is {}, but there are {} byte tokens",
+                  specs.byte_fallback ? "on" : "off", has_bytes ? "256" : "no");
+  }
   return vocabulary;
 }
 

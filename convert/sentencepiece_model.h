@@ -14,8 +14,9 @@
 
 namespace quern {
 
-// `path` only names the file in messages. Accepted are BPE models with byte fallback whose normalizer is the
-// identity; anything else is refused by name. User-defined pieces become normal ones (formats.md 2.2).
+// `path` only names the file in messages. Accepted are BPE and unigram models; what changes a text
+// otherwise than by a charsmap (a denormalizer, white space as a suffix) is refused by name. User-defined
+// pieces are of type 4 and listed, but for lone characters, which become normal ones (formats.md 2.2).
 // `notice` gets warnings. Throws kMalformed "<path>: ... (offset 0x..)".
 Vocabulary read_sentencepiece_model(std::span<const uint8_t> bytes, const std::string& path,
                                     const Notice& notice);

@@ -1,5 +1,7 @@
 #include "convert/tensor_names.h"
 
+#include "convert/hf_config.h"
+
 #include <algorithm>
 #include <charconv>
 #include <utility>
@@ -38,6 +40,63 @@ constexpr TensorRow kLayerTensors[] = {
     {"mlp.down_proj.weight", "feed_forward.w2.weight", "ffn_down.weight", Size::kDim, Size::kHidden},
     {"mlp.up_proj.weight", "feed_forward.w3.weight", "ffn_up.weight", Size::kHidden, Size::kDim},
 };
+
+constexpr std::string_view kComputed = "computed, not stored";
+constexpr std::string_view kMask = "the causal mask, which is computed";
+constexpr std::string_view kOfImages = "of images and sound, which are left out";
+constexpr std::string_view kTrainingHead = "a head of training, which generated text does not pass";
+
+// Where a name's part stands: at its end, or at its beginning (or that of a module within).
+enum class Place { kLast, kFirst };
+
+struct NeedlessTensor {
+  std::string_view name;
+  Place place;
+  std::string_view reason;
+};
+
+constexpr NeedlessTensor kNeedlessTensors[] = {
+    {"rotary_emb.inv_freq", Place::kLast, kComputed},
+    {"rotary_emb.original_inv_freq", Place::kLast, kComputed},
+    {"rotary_emb.cos_cached", Place::kLast, kComputed},
+    {"rotary_emb.sin_cached", Place::kLast, kComputed},
+    {"rotary_emb.cos_sin_cache", Place::kLast, kComputed},
+    {"rotary_pos_emb.inv_freq", Place::kLast, kComputed},
+    {"rope.freqs", Place::kLast, kComputed},
+    {"freqs_cis", Place::kLast, kComputed},
+    {"freqs_cos", Place::kLast, kComputed},
+    {"freqs_sin", Place::kLast, kComputed},
+    {"position_ids", Place::kLast, kComputed},
+    {"masked_bias", Place::kLast, kMask},
+    {"attn.bias", Place::kLast, kMask},
+    {"self_attn.bias", Place::kLast, kMask},
+    {"attention.bias", Place::kLast, kMask},
+    {"causal_mask", Place::kLast, kMask},
+    {"_extra_state", Place::kLast, "bookkeeping of the training program"},
+    {"vision_tower.", Place::kFirst, kOfImages},
+    {"vision_model.", Place::kFirst, kOfImages},
+    {"visual.", Place::kFirst, kOfImages},
+    {"multi_modal_projector.", Place::kFirst, kOfImages},
+    {"audio_tower.", Place::kFirst, kOfImages},
+    {"embed_vision.", Place::kFirst, kOfImages},
+    {"embed_audio.", Place::kFirst, kOfImages},
+    {"mtp.", Place::kFirst, "a head that guesses further tokens, which generated text does not pass"},
+    {"v_head.", Place::kFirst, kTrainingHead},
+    {"value_head.", Place::kFirst, kTrainingHead},
+    {"reward_head.", Place::kFirst, kTrainingHead},
+    {"ilql_heads.", Place::kFirst, kTrainingHead},
+    {"score.", Place::kFirst, kTrainingHead},
+};
+
+// Whole parts between dots: "a.freqs_cis" ends with "freqs_cis", "my_freqs_cis" does not.
+bool ends_with_part(std::string_view name, std::string_view part) {
+  return name == part || (name.ends_with(part) && name[name.size() - part.size() - 1] == '.');
+}
+
+bool contains_part(std::string_view name, std::string_view part) {
+  const size_t at = name.find(part);
+  return at != name.npos && (at == 0 || name[at - 1] == '.');
+}
 
 uint64_t value_of(Size size, const ModelConfig& c) {
   switch (size) {
@@ -143,7 +202,22 @@ bool gguf_tensor_less(std::string_view a, std::string_view b) {
   return std::pair(block_number(a), a) < std::pair(block_number(b), b);
 }
 
-bool is_ignored_tensor(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
+std::string_view needless_tensor_reason(std::string_view name) {
+  for (const NeedlessTensor& row : kNeedlessTensors) {
+    const bool matches =
+        row.place == Place::kFirst ? contains_part(name, row.name) : ends_with_part(name, row.name);
+    if (matches) return row.reason;
+  }
+  return "";
+}
+
+std::string_view embedding_tensor_name(CheckpointLayout layout) {
+  return layout == CheckpointLayout::kHuggingFace ? kModelTensors[0].hugging_face : kModelTensors[0].mistral;
+}
+
+bool is_output_tensor(std::string_view name) {
+  return name == kOutputTensor.hugging_face || name == kOutputTensor.mistral;
+}
 
 std::string_view output_tensor_name(CheckpointLayout layout) {
   return layout == CheckpointLayout::kHuggingFace ? kOutputTensor.hugging_face : kOutputTensor.mistral;

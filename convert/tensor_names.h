@@ -12,10 +12,12 @@
 #include <string_view>
 #include <vector>
 
-#include "convert/hf_config.h"
+#include "convert/tensor_transforms.h"
 #include "quant/tensor_view.h"
 
 namespace quern {
+
+struct ModelConfig;
 
 enum class CheckpointLayout { kHuggingFace, kMistral };
 
@@ -26,6 +28,14 @@ struct DeclaredTensor {
   std::string shape_key;  // the same in the config's keys, "[vocab_size, hidden_size]"; for messages
   // Heads whose rows the Hugging Face layout keeps in another order than GGUF (Q and K); 0: rows stay.
   uint32_t permuted_heads = 0;
+  // Where a tensor is made of several, or changed: the others, each one's shape when it is not `shape`, and
+  // how. Without a source it is computed.
+  std::vector<std::string> more_sources;
+  Shape source_shape;
+  TensorMaker make;
+  std::vector<Shape> byte_shapes;  // where the sources hold bytes (U8): the shape of each; then no weights
+  bool optional = false;           // a checkpoint may be without
+  bool is_output = false;          // a tied one is
 };
 
 // Throws kMalformed "<where>: ..." when the names are of neither layout.
@@ -37,10 +47,14 @@ std::vector<DeclaredTensor> declare_checkpoint_tensors(const ModelConfig& config
 // The order of tensors in a GGUF file: by block number (none first), then by name.
 bool gguf_tensor_less(std::string_view a, std::string_view b);
 
-// Tensors that old checkpoints carry and that are computed, not stored (*.rotary_emb.inv_freq).
-bool is_ignored_tensor(std::string_view name);
+// Why a model of this family has no need of a tensor of this name, "computed, not stored"; empty when it may
+// need it. What is named here cannot change what the model computes: buffers that a program computes anew,
+// heads of training that text does not pass, bookkeeping.
+std::string_view needless_tensor_reason(std::string_view name);
 
-// The tensor that a tied model may carry and does not use: a copy of the embedding.
+// The embedding, and the output matrix of a model that is not tied.
+std::string_view embedding_tensor_name(CheckpointLayout layout);
 std::string_view output_tensor_name(CheckpointLayout layout);
+bool is_output_tensor(std::string_view name);  // of either layout
 
 }  // namespace quern

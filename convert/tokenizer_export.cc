@@ -1,58 +1,107 @@
 #include "convert/tokenizer_export.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <vector>
 
+#include "convert/added_tokens.h"
 #include "convert/checkpoint.h"
-#include "convert/json.h"
-#include "convert/sentencepiece_model.h"
+#include "convert/folder_files.h"
+#include "convert/special_ids.h"
+#include "convert/tokenizer_file.h"
+#include "quant/json/json.h"
 #include "quant/mapped_file.h"
 
 namespace quern {
 namespace {
 
-namespace fs = std::filesystem;
+struct FolderTokenizer {
+  std::string path;
+  TokenizerFile kind = TokenizerFile::kSentencePiece;
+};
 
-std::optional<std::string> find_file(const std::string& folder, const char* name) {
-  const fs::path path = fs::path(folder) / name;
+// Files that may hold a tokenizer, going by their names.
+std::vector<std::string> tokenizer_paths(const std::string& folder) {
+  std::vector<std::string> paths;
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) return std::nullopt;
-  return path.string();
-}
-
-[[noreturn]] void refuse_missing_tokenizer(const std::string& folder) {
-  struct Other {
-    const char *file, *kind;
-  };
-  constexpr Other kOthers[] = {{"tokenizer.json", "a tokenizer.json (BPE or another Hugging Face tokenizer)"},
-                               {"tekken.json", "a tekken.json (BPE)"}};
-  for (const Other& other : kOthers) {
-    if (!find_file(folder, other.file)) continue;
-    fail(ErrorCode::kMalformed,
-         "{}: no tokenizer.model, only {}, which is not supported; --no-tokenizer converts the weights alone",
-         folder, other.kind);
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_known = name == "tokenizer.model" || name.starts_with("tokenizer.model.") ||
+                          name == "tokenizer.json" || name.ends_with(".tiktoken") ||
+                          (name.find("tekken") != name.npos && name.ends_with(".json"));
+    if (is_known && entry.exists(ignored)) paths.push_back(entry.path().string());
   }
-  fail(ErrorCode::kMalformed, "{}: no tokenizer.model; --no-tokenizer converts the weights alone", folder);
+  std::sort(paths.begin(), paths.end());
+  return paths;
 }
 
-// A template, or a list of named ones of which the one called "default" is for plain chat.
-std::string chat_template_of(const Json& config, const std::string& path) {
+// The folder's tokenizer, by what is in the files. A SentencePiece model comes first; tokenizer.json says
+// more than the others that some folders hold beside it, a list of ranks says least.
+std::optional<FolderTokenizer> find_tokenizer(const std::string& folder) {
+  std::vector<FolderTokenizer> found;
+  const auto add = [&found](const std::string& path) {
+    const MappedFile file(path);
+    found.push_back({path, recognise_tokenizer_file(file.bytes())});
+  };
+  if (const auto path = find_file(folder, "tokenizer.model")) {
+    add(*path);
+    if (found[0].kind == TokenizerFile::kSentencePiece) return found[0];
+  }
+  for (const std::string& path : tokenizer_paths(folder)) add(path);
+  for (const TokenizerFile kind : {TokenizerFile::kSentencePiece, TokenizerFile::kTokenizerJson,
+                                   TokenizerFile::kTekken, TokenizerFile::kRanks}) {
+    for (const FolderTokenizer& file : found)
+      if (file.kind == kind) return file;
+  }
+  return std::nullopt;
+}
+
+Vocabulary read_vocabulary_file(const FolderTokenizer& tokenizer, const std::string& pre_tokenizer,
+                                const Notice& notice) {
+  const MappedFile file(tokenizer.path);
+  return read_tokenizer_file(file.bytes(), tokenizer.path, pre_tokenizer, notice);
+}
+
+// A template, or a list of named ones of which the one called "default" is for plain chat. What is neither is
+// left out with a notice: the model does not need it.
+std::string chat_template_of(const Json& config, const std::string& path, const Notice& notice) {
   const Json* member = config.find("chat_template");
   if (member == nullptr || member->is_null()) return "";
   if (const std::string* text = member->as_string()) return *text;
   const Json::Array* list = member->as_array();
-  if (list == nullptr) {
-    fail(ErrorCode::kMalformed, "{}: chat_template must be a string or a list, found {}", path,
-         member->describe());
+  for (const Json& entry : list == nullptr ? Json::Array{} : *list) {
+    const std::string* text = entry["template"].as_string();
+    if (text != nullptr && entry["name"].as_string() != nullptr && *entry["name"].as_string() == "default")
+      return *text;
   }
-  for (const Json& entry : *list) {
-    const Json *name = entry.find("name"), *text = entry.find("template");
-    if (name == nullptr || name->as_string() == nullptr || text == nullptr || text->as_string() == nullptr) {
-      fail(ErrorCode::kMalformed, "{}: chat_template holds an entry without a name and a template", path);
-    }
-    if (*name->as_string() == "default") return *text->as_string();
-  }
+  if (notice)
+    notice(fmt::format(
+        "{}: chat_template is ignored: expected a string, or a list of names and templates with a "
+        "\"default\" among them, found {}",
+        path, member->describe()));
   return "";
+}
+
+// Of the places that a folder has for its template the newest counts, as in transformers.
+std::string find_chat_template(const std::string& folder, const Notice& notice) {
+  std::string text, from;
+  for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "chat_template.json"}) {
+    const auto path = find_file(folder, name);
+    if (!path) continue;
+    const std::string content = read_text_file(*path);
+    std::string found = std::string_view(name).ends_with(".jinja")
+                            ? content
+                            : chat_template_of(parse_json(content, *path), *path, notice);
+    if (found.empty()) continue;
+    if (text.empty()) {
+      text = std::move(found);
+      from = name;
+    } else if (found != text && notice) {
+      notice(fmt::format("{}: another chat template than {}'s, which counts", *path, from));
+    }
+  }
+  return text;
 }
 
 bool flag_or(const Json& config, const char* key, bool fallback, const std::string& path) {
@@ -64,39 +113,62 @@ bool flag_or(const Json& config, const char* key, bool fallback, const std::stri
   return *member->as_bool();
 }
 
-}  // namespace
-
-Vocabulary read_checkpoint_tokenizer(
-    const std::string& folder, const ModelConfig& config,
-    const std::function<std::string(const Vocabulary&)>& recognise_chat_format, const Notice& notice) {
-  const std::optional<std::string> model_path = find_file(folder, "tokenizer.model");
-  if (!model_path) refuse_missing_tokenizer(folder);
-  const MappedFile model(*model_path);
-  Vocabulary vocabulary = read_sentencepiece_model(model.bytes(), *model_path, notice);
-  if (vocabulary.size() != config.vocab_size) {
-    fail(ErrorCode::kMalformed, "{}: {} pieces, {} says vocab_size = {}", *model_path, vocabulary.size(),
-         config.path, config.vocab_size);
+// `config`: null: the vocabulary is as large as its files make it.
+Vocabulary read(const std::string& folder, const ModelConfig* config, const std::string& pre_tokenizer,
+                const Notice& notice) {
+  const std::optional<FolderTokenizer> file = find_tokenizer(folder);
+  if (!file) {
+    fail(ErrorCode::kMalformed,
+         "{}: no tokenizer (tokenizer.model, tokenizer.json, tekken.json or *.tiktoken); --no-tokenizer "
+         "converts the "
+         "weights alone",
+         folder);
   }
-  if (vocabulary.pad == kNoToken && config.pad_token_id) {
-    vocabulary.pad = static_cast<TokenId>(*config.pad_token_id);
+  Vocabulary vocabulary = read_vocabulary_file(*file, pre_tokenizer, notice);
+  const std::vector<AddedTokenEntry> added = read_added_tokens(folder, read_special_texts(folder));
+  uint64_t n_tokens = vocabulary.size();
+  for (const AddedTokenEntry& entry : added) n_tokens = std::max(n_tokens, entry.id + 1);
+  add_tokens(&vocabulary, added, config != nullptr ? config->vocab_size : n_tokens, file->path, notice);
+  resolve_special_ids(&vocabulary, folder, file->path, notice);
+  if (config != nullptr && vocabulary.pad == kNoToken && config->pad_token_id) {
+    vocabulary.pad = static_cast<TokenId>(*config->pad_token_id);
   }
   if (const auto path = find_file(folder, "tokenizer_config.json")) {
     const Json json = parse_json(read_text_file(*path), *path);
     vocabulary.add_bos = flag_or(json, "add_bos_token", vocabulary.add_bos, *path);
     vocabulary.add_eos = flag_or(json, "add_eos_token", vocabulary.add_eos, *path);
-    vocabulary.chat_template = chat_template_of(json, *path);
   }
-  // GGUF has no way to say "none": a reader takes ids 1 and 2 where the keys are absent.
-  if (vocabulary.bos == kNoToken || vocabulary.eos == kNoToken)
-    fail(ErrorCode::kMalformed, "{}: no {} token; a GGUF file needs both bos and eos", *model_path,
-         vocabulary.bos == kNoToken ? "bos" : "eos");
-  // The newer place; where both are present transformers takes this one too.
-  if (const auto path = find_file(folder, "chat_template.jinja"))
-    vocabulary.chat_template = read_text_file(*path);
+  if (vocabulary.bos == kNoToken) vocabulary.add_bos = false;  // one that is never added does no harm
+  if (vocabulary.eos == kNoToken) vocabulary.add_eos = false;
+  // GGUF has no way to say "none" of a SentencePiece vocabulary: a reader takes ids 1 and 2 where the keys
+  // are absent.
+  if (vocabulary.eos == kNoToken && config != nullptr && vocabulary.model == "llama") {
+    fail(ErrorCode::kMalformed,
+         "{}: no eos token, and no file of the folder names one that is a control token; a GGUF file needs "
+         "one",
+         file->path);
+  }
+  vocabulary.chat_template = find_chat_template(folder, notice);
+  check_vocabulary(vocabulary, file->path, {});
+  return vocabulary;
+}
+
+}  // namespace
+
+Vocabulary read_checkpoint_tokenizer(
+    const std::string& folder, const ModelConfig& config,
+    const std::function<std::string(const Vocabulary&)>& recognise_chat_format, const Notice& notice,
+    const std::string& pre_tokenizer) {
+  Vocabulary vocabulary = read(folder, &config, pre_tokenizer, notice);
   if (!vocabulary.chat_template.empty() && recognise_chat_format) {
     vocabulary.chat_format = recognise_chat_format(vocabulary);
   }
   return vocabulary;
+}
+
+Vocabulary read_folder_tokenizer(const std::string& folder, const std::string& pre_tokenizer,
+                                 const Notice& notice) {
+  return read(folder, nullptr, pre_tokenizer, notice);
 }
 
 }  // namespace quern

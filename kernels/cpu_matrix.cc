@@ -15,23 +15,22 @@ enum class Copy : uint8_t { kNone, kPanels, kRows };
 // What of a tensor is copied, when it is to be multiplied.
 Copy copy_needed(const TensorView& tensor, const MatmulKernel* kernel) {
   if (kernel == nullptr) return Copy::kNone;
-  const bool has = tensor.layout == TensorLayout::kPanels, wants = kernel->layout == WeightLayout::kPanels;
-  if (has == wants) return Copy::kNone;
-  return wants ? Copy::kPanels : Copy::kRows;
+  if (tensor.layout == kernel->layout) return Copy::kNone;
+  return kernel->layout == TensorLayout::kPanels ? Copy::kPanels : Copy::kRows;
 }
 
 bool needs_tail(const TensorView& tensor, const MatmulKernel* kernel) {
-  return kernel != nullptr && kernel->layout == WeightLayout::kPanels &&
+  return kernel != nullptr && kernel->layout == TensorLayout::kPanels &&
          tensor.layout == TensorLayout::kPanels && tensor.rows() % kPanelRows != 0;
 }
 
 // Calls body(row, n_rows) for all groups of 16 rows on all threads, each beginning with about the rows that
 // it will multiply: so memory is placed near it. Lets go of the source's bytes behind it.
 template <class Body>
-void for_row_groups(const TensorView& tensor, ThreadTeam& team, const SourceDone& done, Body&& body) {
+void for_row_groups(const TensorView& tensor, ThreadPool& pool, const SourceDone& done, Body&& body) {
   const uint64_t row_bytes = block_format(tensor.dtype).row_bytes(tensor.columns());
   const size_t chunk_rows = (kChunkBytes / row_bytes / kPanelRows + 1) * kPanelRows;
-  team.share(tensor.rows(), chunk_rows, [&](int, size_t begin, size_t end) noexcept {
+  pool.parallel_for(tensor.rows(), chunk_rows, [&](int, size_t begin, size_t end) noexcept {
     for (size_t row = begin; row < end; row += kPanelRows) body(row, std::min(kPanelRows, end - row));
     if (done) done(tensor.data + begin * row_bytes, (end - begin) * row_bytes);
   });
@@ -51,7 +50,7 @@ MatrixMemory CpuMatrix::memory(const TensorView& tensor, const MatmulKernel* ker
   return {needs_tail(tensor, kernel) ? panel_bytes(tensor.dtype, 1, tensor.columns()) : 0, true};
 }
 
-CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadTeam& team,
+CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadPool& pool,
                      const SourceDone& done)
     : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(), tensor.n_bytes),
       kernel_(kernel),
@@ -62,10 +61,10 @@ CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, Threa
       body_layout_(tensor.layout) {
   switch (copy_needed(tensor, kernel)) {
     case Copy::kPanels:
-      copy_as_panels(tensor, team, done);
+      copy_as_panels(tensor, pool, done);
       break;
     case Copy::kRows:
-      copy_as_rows(tensor, team, done);
+      copy_as_rows(tensor, pool, done);
       break;
     case Copy::kNone:
       use_in_place(tensor, kernel);
@@ -83,9 +82,9 @@ void CpuMatrix::use_in_place(const TensorView& tensor, const MatmulKernel* kerne
   pack_panel(dtype(), loose_rows_, loose, columns(), tail_.data());
 }
 
-void CpuMatrix::copy_as_panels(const TensorView& tensor, ThreadTeam& team, const SourceDone& done) {
+void CpuMatrix::copy_as_panels(const TensorView& tensor, ThreadPool& pool, const SourceDone& done) {
   owned_ = HostMemory(panel_bytes(dtype(), rows(), columns()), "weights");
-  for_row_groups(tensor, team, done, [&](size_t row, size_t n) noexcept {
+  for_row_groups(tensor, pool, done, [&](size_t row, size_t n) noexcept {
     pack_panel(dtype(), tensor.data + row * row_bytes_, n, columns(), owned_.data() + row * row_bytes_);
   });
   body_ = owned_.data();
@@ -93,9 +92,9 @@ void CpuMatrix::copy_as_panels(const TensorView& tensor, ThreadTeam& team, const
   body_layout_ = TensorLayout::kPanels;
 }
 
-void CpuMatrix::copy_as_rows(const TensorView& tensor, ThreadTeam& team, const SourceDone& done) {
+void CpuMatrix::copy_as_rows(const TensorView& tensor, ThreadPool& pool, const SourceDone& done) {
   owned_ = HostMemory(tensor.n_bytes, "weights");
-  for_row_groups(tensor, team, done, [&](size_t row, size_t n) noexcept {
+  for_row_groups(tensor, pool, done, [&](size_t row, size_t n) noexcept {
     uint8_t* const to = owned_.data() + row * row_bytes_;
     const uint8_t* from = rows_of_group(tensor, row, to);
     if (from != to) std::copy_n(from, n * row_bytes_, to);

@@ -13,9 +13,9 @@
 #include <memory>
 
 #include "kernels/device.h"
-#include "kernels/host_memory.h"
 #include "kernels/kernel_set.h"
 #include "quant/block_format.h"
+#include "quant/machine/host_memory.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
 #include "quant/tensor_view.h"
@@ -29,7 +29,7 @@ class CpuMatrix final : public DeviceMatrix {
  public:
   // kernel: the one that will multiply, null when rows are only gathered. `done`: Device::load_matrix. Throws
   // kResource.
-  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadTeam& team, const SourceDone& done);
+  CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, ThreadPool& pool, const SourceDone& done);
 
   // What a matrix loaded from these would take.
   static MatrixMemory memory(const TensorView& tensor, const MatmulKernel* kernel);
@@ -53,8 +53,8 @@ class CpuMatrix final : public DeviceMatrix {
 
  private:
   void use_in_place(const TensorView& tensor, const MatmulKernel* kernel);
-  void copy_as_panels(const TensorView& tensor, ThreadTeam& team, const SourceDone& done);
-  void copy_as_rows(const TensorView& tensor, ThreadTeam& team, const SourceDone& done);
+  void copy_as_panels(const TensorView& tensor, ThreadPool& pool, const SourceDone& done);
+  void copy_as_rows(const TensorView& tensor, ThreadPool& pool, const SourceDone& done);
 
   const MatmulKernel* kernel_;
   const BlockFormat* format_;

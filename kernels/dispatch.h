@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/cpu_features.h"
 #include "kernels/kernel_set.h"
+#include "quant/machine/cpu_features.h"
 
 namespace quern {
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "quant/block_format.h"
+#include "quant/tensor_layout.h"
 
 namespace quern {
 
@@ -28,42 +29,65 @@ struct QuantizedRows {
 // only.
 struct ActivationTiles {
   size_t tokens;  // of a full tile
+  // Size of the tiles of n_tokens tokens. The tile that begins at token t, a multiple of `tokens`, stands at
+  // byte bytes(t, k).
   size_t (*bytes)(size_t n_tokens, size_t k) noexcept;
-  // The tile that begins at token t, a multiple of `tokens`, stands at byte bytes(t, k).
   // Packs the tiles that begin at tokens [token_begin, token_end); token_begin is a multiple of `tokens`.
   // tiles: the start of bytes(n_tokens, k) bytes for all of a.
   void (*pack)(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
                uint8_t* tiles) noexcept;
 };
 
-// How a set wants the weights of a format.
-enum class WeightLayout : uint8_t {
-  kRows,    // as in the file
-  kPanels,  // quant/panel_layout.h
-};
-
 struct MatmulArgs {
-  const uint8_t* weights;     // [rows, k] in the kernel's layout, the whole matrix
+  const uint8_t* weights;     // [row_end, k] in the kernel's layout, panels whole: a matrix, or a part of it
   size_t k;                   // columns; a multiple of 32 for quantized formats, any for floats
-  size_t row_begin, row_end;  // the output rows to compute; row_begin is a multiple of 16
+  size_t row_begin, row_end;  // the rows of `weights` to multiply; row_begin is a multiple of 16
   size_t n_tokens;            // >= 1
-  const float* x;             // [n_tokens, k]; read by float formats
-  QuantizedRows a;            // read by quantized formats
-  const uint8_t* tiles;       // the same as MatmulKernel::tiles packs it, where the kernel has that
-  float* y;                   // y[token * y_stride + row]
+  const float* x;             // [n_tokens, k]; read by kernels of float formats
+  QuantizedRows a;            // read by kernels of quantized formats without tiles
+  const uint8_t* tiles;       // of `a`, as MatmulKernel::tiles packs it; read by kernels that have that
+  float* y;                   // y[token * y_stride + row], row counted as in `weights`
   size_t y_stride;
   bool add;  // y = y + dot instead of y = dot
 };
 using MatmulFn = void (*)(const MatmulArgs& args) noexcept;
+inline constexpr size_t kMatmulStackBytes = 512 << 10;  // that a MatmulFn takes of a thread's stack at most
 
 struct MatmulKernel {
   DType dtype;
-  WeightLayout layout;
+  TensorLayout layout;  // of MatmulArgs::weights
   MatmulFn run;
-  const ActivationTiles* tiles = nullptr;  // null: the kernel reads MatmulArgs::a
+  const ActivationTiles* tiles = nullptr;  // null: the kernel reads MatmulArgs::a, or x
+  // Panels that share one reading of many tokens' activations when they are given together. At least 1.
+  size_t panels = 1;
+};
+
+// The kernels of one file: its rows of a set's table.
+struct MatmulRows {
+  const MatmulKernel* rows;
+  size_t n_rows;
 };
 
 enum class KvType : uint8_t { kF16, kF32, kQ8_0 };
+
+// What a feed-forward network does between its products (arithmetic.md "Activations").
+enum class Activation : uint8_t {
+  kSwiglu,   // silu(g) * u
+  kGeglu,    // gelu(g) * u, in the form with tanh
+  kSilu,     // silu(g)
+  kGelu,     // gelu(g)
+  kRelu2,    // max(g, 0)^2
+  kGptOss,   // the clamped SwiGLU of gpt-oss
+  kSigmoid,  // sigmoid(g) * u
+};
+constexpr bool is_gated(Activation kind) {
+  return kind != Activation::kSilu && kind != Activation::kGelu && kind != Activation::kRelu2;
+}
+
+// outer * tanh(x * inner / (2 log2 e)), which keeps x within outer; both > 0.
+struct Softcap {
+  float inner, outer;
+};
 
 inline constexpr size_t kAttentionTile = 64;
 inline constexpr size_t kAttentionSegment = 512;
@@ -88,24 +112,29 @@ static constexpr uint64_t kv_row_bytes(KvType type, uint64_t head_dim) {
 //   Q8_0      keys    [4 blocks of 16 keys] panels as quant/panel_layout.h has them of 16 rows: for every 32
 //                     dims 16 x f16 d, then 8 steps j of 16 x codes 4j .. 4j+3
 //             values  for every 32 dims 64 x f16 d, then [2 blocks][64 keys][16 codes]. No code is -128
+// A ring keeps the last few segments only: g stands where segment g % n_segments does.
 struct KvHead {
   uint8_t* base;  // not owned
   size_t segment_stride;
+  size_t n_segments;  // >= 1
+
+  constexpr uint8_t* segment_of(size_t position) const {
+    return base + position / kAttentionSegment % n_segments * segment_stride;
+  }
 };
 
 // Place of the block of 16 keys that `position` is in.
 static constexpr uint8_t* kv_keys(const KvHead& head, KvType type, size_t head_dim, size_t position) {
   const size_t tile = position % kAttentionSegment / kAttentionTile;
   const size_t block = position % kAttentionTile / kKvBlockKeys;
-  return head.base + position / kAttentionSegment * head.segment_stride +
+  return head.segment_of(position) +
          (tile * 2 * kAttentionTile + block * kKvBlockKeys) * kv_row_bytes(type, head_dim);
 }
 
 // Place of the values of the tile that `position` is in.
 static constexpr uint8_t* kv_values(const KvHead& head, KvType type, size_t head_dim, size_t position) {
   const size_t tile = position % kAttentionSegment / kAttentionTile;
-  return head.base + position / kAttentionSegment * head.segment_stride +
-         (tile * 2 + 1) * kAttentionTile * kv_row_bytes(type, head_dim);
+  return head.segment_of(position) + (tile * 2 + 1) * kAttentionTile * kv_row_bytes(type, head_dim);
 }
 
 // Which of a tile's elements dim d of `position`'s value is: of F16 and F32, and of the codes of 32 dims of
@@ -137,10 +166,13 @@ struct AttentionArgs {
   KvHead cache;
   size_t position;  // of the first token. Token t sees keys max(0, position + t - window + 1)..position + t,
   size_t window;    // all of them stored already; 0: from the first on
-  float kappa;      // f32(log2(e) / sqrt(head_dim))
+  float kappa;      // f32(log2(e) / sqrt(head_dim)), or what the model has in its place
   float* scratch;   // [attention_scratch_floats(n_tokens * n_heads, head_dim)], aligned to 64 bytes
   float* out;       // [n_tokens] rows, out_stride apart, of [n_heads, head_dim]
   size_t out_stride;
+  Softcap softcap = {0, 0};  // of scores; outer 0: none
+  const float* sinks =
+      nullptr;  // [n_heads] logits that take part in the softmax and have no value; null: none
 };
 
 // Row r of a block is head r % n_heads of token r / n_heads.
@@ -175,18 +207,34 @@ struct ProbeLoops {
 inline constexpr size_t kProbeReadStep = 4096;
 
 struct KernelSet {
-  const char* name;  // "scalar"
-  const MatmulKernel* matmuls;
+  const char* name;                  // "scalar"
+  const MatmulRows* const* matmuls;  // [n_matmuls] tables; a format stands in one of them at most
   size_t n_matmuls;
 
   // x: [n_tokens, k], k a multiple of 32.
   void (*quantize_activations)(const float* x, size_t n_tokens, size_t k, const QuantizedRows& out) noexcept;
   // One row of n values. y may be x.
   void (*rms_norm)(const float* x, const float* weight, size_t n, float eps, float* y) noexcept;
+  // bias: [n], or null.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, size_t n, float eps,
+                     float* y) noexcept;
   // In place on [n_heads, head_dim]: pairs (2i, 2i+1) for i < rotary_dim / 2; cos_sin: [rotary_dim / 2, 2].
   void (*rope)(float* x, size_t n_heads, size_t head_dim, size_t rotary_dim, const float* cos_sin) noexcept;
-  // h = gate * sigmoid(gate) * up; h may be gate.
-  void (*swiglu)(const float* gate, const float* up, size_t n, float* h) noexcept;
+  // The same of pairs (i, i + rotary_dim / 2); cos_sin: [2, rotary_dim / 2].
+  void (*rope_halves)(float* x, size_t n_heads, size_t head_dim, size_t rotary_dim,
+                      const float* cos_sin) noexcept;
+  // h may be gate. up: null where the kind is not gated.
+  void (*activate)(Activation kind, const float* gate, const float* up, size_t n, float* h) noexcept;
+  // y = fma(factor, x, y).
+  void (*add_scaled)(const float* x, float factor, size_t n, float* y) noexcept;
+  // y = fma(w, x, y), element by element.
+  void (*add_products)(const float* w, const float* x, size_t n, float* y) noexcept;
+  // One step of the gated delta rule (arithmetic.md) on a state [k_dim, v_dim]. q, k: [k_dim]; v, out:
+  // [v_dim].
+  void (*delta_step)(float* state, const float* q, const float* k, const float* v, float decay, float beta,
+                     size_t k_dim, size_t v_dim, float* out) noexcept;
+  // In place.
+  void (*softcap)(float* x, size_t n, Softcap cap) noexcept;
   // False when K or V holds a NaN.
   bool (*store_kv)(const StoreKvArgs& args) noexcept;
   // Steps 1 to 5 and l of step 6 for one segment. part: attention_part_floats(), written; rows whose token
@@ -202,9 +250,16 @@ struct KernelSet {
 
   // Null when the set has no kernel for the format.
   const MatmulKernel* find_matmul(DType dtype) const noexcept {
+    const MatmulKernel* found = nullptr;
+    for_each_matmul([&](const MatmulKernel& kernel) {
+      if (kernel.dtype == dtype) found = &kernel;
+    });
+    return found;
+  }
+  template <class Body>
+  void for_each_matmul(Body&& body) const {
     for (size_t i = 0; i < n_matmuls; ++i)
-      if (matmuls[i].dtype == dtype) return &matmuls[i];
-    return nullptr;
+      for (size_t j = 0; j < matmuls[i]->n_rows; ++j) body(matmuls[i]->rows[j]);
   }
 };
 

@@ -37,7 +37,7 @@ double rate_of(int n_threads, double seconds, Step&& step) {
     uint64_t done;
   };
   std::vector<Part> parts(static_cast<size_t>(n_threads));
-  parallel_region(n_threads, [&](int thread) noexcept {
+  ThreadPool(n_threads).broadcast([&](int thread) noexcept {
     ++arrived;
     const auto entered = Clock::now();
     // Not for ever: a system that gives fewer threads runs the bodies one after the other.
@@ -60,7 +60,7 @@ double rate_of(int n_threads, double seconds, Step&& step) {
 
 ReadProbe::ReadProbe(int n_threads, uint64_t n_bytes)
     : memory_((std::max<uint64_t>(n_bytes, 1) + kChunk - 1) / kChunk * kChunk, "the read probe") {
-  parallel_for(n_threads, memory_.size(), kChunk, [&](size_t begin, size_t end) noexcept {
+  ThreadPool(n_threads).parallel_for(memory_.size(), kChunk, [&](int, size_t begin, size_t end) noexcept {
     // Written, not read: pages that nobody wrote to are all one page of zeros.
     for (size_t i = begin; i < end; i += 4096) memory_.data()[i] = 1;
   });

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/host_memory.h"
 #include "kernels/kernel_set.h"
+#include "quant/machine/host_memory.h"
 
 namespace quern {
 

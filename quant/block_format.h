@@ -10,6 +10,8 @@
 #include <span>
 #include <string_view>
 
+#include "quant/panel_runs.h"
+
 namespace quern {
 
 // Values are the tensor type ids of GGUF.
@@ -70,11 +72,18 @@ struct BlockFormat {
   void (*decode)(const uint8_t* blocks, size_t n_blocks, float* out) noexcept;
   // The reference quantizer (formats.md 2.5), byte for byte. Input must be finite. Null: cannot be written.
   void (*encode)(const float* x, size_t n_blocks, uint8_t* blocks) noexcept;
+  // The reference's weighted search: an error in weight k counts importance[k] times, [n_blocks *
+  // block_weights], finite and not negative. mean_square: of the whole row that x is a part of, its squares
+  // summed left to right in f32, then divided by their number. Null: importance changes nothing.
+  void (*encode_weighted)(const float* x, const float* importance, float mean_square, size_t n_blocks,
+                          uint8_t* blocks) noexcept;
   // Group `group` (32 weights) of a row; group counts through the row's blocks. Null for float formats.
   void (*unpack_group)(const uint8_t* row, size_t group, WeightGroup* out) noexcept;
   // Index of the first block with a scale, minimum or float that is NaN or infinite; n_blocks when there is
   // none. Null for formats without decode.
   size_t (*first_non_finite)(const uint8_t* blocks, size_t n_blocks) noexcept;
+  // The byte map of its panels (panel_layout.h). Empty: it has none.
+  std::span<const PanelRun> panel;
 
   // Only where columns % block_weights == 0.
   uint64_t row_bytes(uint64_t columns) const { return columns / block_weights * block_bytes; }

@@ -161,6 +161,38 @@ std::optional<std::vector<int32_t>> GgufValue::as_int32s() const {
   return elements<int32_t>(*this, GgufType::kI32);
 }
 
+std::optional<std::vector<int64_t>> GgufValue::as_integers() const {
+  if (type != GgufType::kArray || size_of(element_type) == 0) return std::nullopt;
+  std::vector<int64_t> out;
+  out.reserve(count);
+  const size_t size = size_of(element_type);
+  for (uint64_t i = 0; i < count; ++i) {
+    const GgufValue element{element_type, GgufType::kU8, 1, payload.subspan(i * size, size)};
+    const std::optional<int64_t> number = element.as_int();
+    if (!number) return std::nullopt;
+    out.push_back(*number);
+  }
+  return out;
+}
+
+std::optional<std::vector<bool>> GgufValue::as_bools() const {
+  const auto bytes = elements<uint8_t>(*this, GgufType::kBool);
+  if (!bytes) return std::nullopt;
+  return std::vector<bool>(bytes->begin(), bytes->end());
+}
+
+std::optional<std::vector<uint32_t>> GgufValue::as_uint32s() const {
+  return elements<uint32_t>(*this, GgufType::kU32);
+}
+
+void GgufMetadata::set_u16(std::string_view key, uint16_t value) {
+  put(key, encode_scalar(GgufType::kU16, value));
+}
+
+void GgufMetadata::set_i32(std::string_view key, int32_t value) {
+  put(key, encode_scalar(GgufType::kI32, value));
+}
+
 void GgufMetadata::set_u32(std::string_view key, uint32_t value) {
   put(key, encode_scalar(GgufType::kU32, value));
 }
@@ -194,6 +226,15 @@ void GgufMetadata::set_int32s(std::string_view key, std::span<const int32_t> val
   put(key, encode_array(GgufType::kI32, values));
 }
 
+void GgufMetadata::set_bools(std::string_view key, const std::vector<bool>& values) {
+  const std::vector<uint8_t> bytes(values.begin(), values.end());
+  put(key, encode_array(GgufType::kBool, std::span<const uint8_t>(bytes)));
+}
+
+void GgufMetadata::set_uint32s(std::string_view key, std::span<const uint32_t> values) {
+  put(key, encode_array(GgufType::kU32, values));
+}
+
 void GgufMetadata::set_value(std::string_view key, const GgufValue& value) {
   std::vector<uint8_t> encoded;
   if (value.type == GgufType::kArray) {
@@ -215,6 +256,25 @@ void GgufMetadata::erase(std::string_view key) {
 }
 
 bool GgufMetadata::contains(std::string_view key) const { return index_.contains(std::string(key)); }
+
+std::optional<GgufValue> GgufMetadata::find(std::string_view key) const {
+  const auto found = index_.find(std::string(key));
+  if (found == index_.end()) return std::nullopt;
+  std::span<const uint8_t> rest = entries_[found->second].encoded;
+  const auto take = [&]<class T>(T) {
+    const T value = load<T>(rest);
+    rest = rest.subspan(sizeof(T));
+    return value;
+  };
+  GgufValue value;
+  value.type = static_cast<GgufType>(take(uint32_t{}));
+  if (value.type == GgufType::kArray) {
+    value.element_type = static_cast<GgufType>(take(uint32_t{}));
+    value.count = take(uint64_t{});
+  }
+  value.payload = rest;
+  return value;
+}
 
 void GgufMetadata::put(std::string_view key, std::vector<uint8_t> encoded) {
   QUERN_CHECK(is_valid_key(key));

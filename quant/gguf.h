@@ -54,8 +54,12 @@ struct GgufValue {
   std::optional<std::string_view> as_string() const noexcept;
   // Arrays of exactly this element type.
   std::optional<std::vector<std::string_view>> as_strings() const;
-  std::optional<std::vector<float>> as_floats() const;    // f32
-  std::optional<std::vector<int32_t>> as_int32s() const;  // i32
+  std::optional<std::vector<float>> as_floats() const;      // f32
+  std::optional<std::vector<int32_t>> as_int32s() const;    // i32
+  std::optional<std::vector<uint32_t>> as_uint32s() const;  // u32
+  // Arrays of integers of any width; empty also when one does not fit.
+  std::optional<std::vector<int64_t>> as_integers() const;
+  std::optional<std::vector<bool>> as_bools() const;
 };
 
 // Metadata to write, in order; owns its bytes. Setting an existing key replaces its value in place.
@@ -67,16 +71,23 @@ class GgufMetadata {
     std::vector<uint8_t> encoded;  // u32 type and all that follows it in the file
   };
 
+  void set_u16(std::string_view key, uint16_t value);
   void set_u32(std::string_view key, uint32_t value);
+  void set_i32(std::string_view key, int32_t value);
   void set_f32(std::string_view key, float value);
   void set_bool(std::string_view key, bool value);
   void set_string(std::string_view key, std::string_view value);
   void set_strings(std::string_view key, std::span<const std::string> values);
   void set_floats(std::string_view key, std::span<const float> values);
   void set_int32s(std::string_view key, std::span<const int32_t> values);
+  void set_bools(std::string_view key, const std::vector<bool>& values);
+  void set_uint32s(std::string_view key, std::span<const uint32_t> values);
   void set_value(std::string_view key, const GgufValue& value);  // copied byte for byte
   void erase(std::string_view key);
   bool contains(std::string_view key) const;
+  // The value of a key, as a file would hold it; empty when absent. Its bytes live until the key is set
+  // again.
+  std::optional<GgufValue> find(std::string_view key) const;
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:

@@ -71,7 +71,10 @@ class Cursor {
   for (const std::string_view old : {"tjgg", "fmgg", "lmgg", "algg"}) {
     if (magic == old) in.refuse(0, "old GGML/GGJT file, not supported; convert the original model again");
   }
-  in.refuse(0, "not a GGUF file: magic '{}', expected 'GGUF'{}", printable(magic), placeholder_hint(bytes));
+  std::string hint = placeholder_hint(bytes);
+  if (hint.empty() && magic.starts_with("{"))
+    hint = "; this is a JSON file (config.json?): give `quern convert` the folder that it is in";
+  in.refuse(0, "not a GGUF file: magic '{}', expected 'GGUF'{}", printable(magic), hint);
 }
 
 struct Header {
@@ -91,9 +94,11 @@ Header read_header(Cursor& in, std::span<const uint8_t> bytes) {
   require_size(8);
   Header header{};
   header.version = in.number<uint32_t>("version");
-  if (header.version == 1) in.refuse(4, "GGUF v1 is not supported");
-  if (header.version != 0 && (header.version & 0xFFFF) == 0) in.refuse(4, "big-endian GGUF not supported");
-  if (header.version != 2 && header.version != 3) in.refuse(4, "unsupported GGUF version {}", header.version);
+  if (header.version == 1) in.refuse(4, "GGUF v1 is not supported; convert the original model again");
+  if (header.version != 0 && (header.version & 0xFFFF) == 0)
+    in.refuse(4, "big-endian GGUF not supported; convert the original model to little-endian GGUF");
+  if (header.version != 2 && header.version != 3)
+    in.refuse(4, "unsupported GGUF version {}: expected 2 or 3", header.version);
   require_size(kHeaderBytes);
   header.n_tensors = in.number<uint64_t>("tensor count");
   header.n_keys = in.number<uint64_t>("metadata count");
@@ -192,7 +197,8 @@ std::string_view read_tensor_name(Cursor& in) {
   if (name.empty() || name.size() > kMaxNameBytes) {
     in.refuse(begin, "tensor name of {} bytes, expected 1 to {}", name.size(), kMaxNameBytes);
   }
-  const bool has_control = std::any_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < 0x20; });
+  const bool has_control =
+      std::any_of(name.begin(), name.end(), [](char c) { return static_cast<uint8_t>(c) < 0x20; });
   if (has_control || !is_valid_utf8(name)) {
     in.refuse(begin, "tensor name '{}': control characters or invalid UTF-8", printable(name));
   }
@@ -293,7 +299,7 @@ std::string describe(const GgufValue& value) {
 }  // namespace
 
 GgufReader::GgufReader(std::span<const uint8_t> bytes, std::string path, const Notice& notice)
-    : bytes_(bytes), path_(std::move(path)) {
+    : bytes_(bytes), path_(std::move(path)), file_size_(bytes.size()) {
   Cursor in(bytes_, path_);
   const Header header = read_header(in, bytes_);
   version_ = header.version;
@@ -353,6 +359,15 @@ GgufReader::GgufReader(std::span<const uint8_t> bytes, std::string path, const N
   }
 }
 
+void GgufReader::add_tensors_of(const GgufReader& part) {
+  // Names are keyed by the file's bytes, which stay where they are when the reader goes.
+  for (const auto& [name, i] : part.tensor_index_)
+    if (!tensor_index_.try_emplace(name, tensors_.size() + i).second)
+      part.refuse(fmt::format("duplicate tensor '{}': another part holds it as well", printable(name)));
+  tensors_.insert(tensors_.end(), part.tensors_.begin(), part.tensors_.end());
+  file_size_ += part.file_size_;
+}
+
 const GgufValue* GgufReader::find(std::string_view key) const {
   const auto found = key_index_.find(key);
   return found == key_index_.end() ? nullptr : &metadata_[found->second].value;
@@ -363,8 +378,12 @@ const TensorView* GgufReader::find_tensor(std::string_view name) const {
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];
 }
 
+std::string GgufReader::notice_text(std::string_view message) const {
+  return fmt::format("{}: {}", printable(path_, kPathBytes), message);
+}
+
 void GgufReader::refuse(const std::string& message) const {
-  fail(ErrorCode::kMalformed, "{}: {}", printable(path_, kPathBytes), message);
+  throw Error(ErrorCode::kMalformed, notice_text(message));
 }
 
 void GgufReader::require_key(std::string_view key) const {

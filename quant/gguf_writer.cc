@@ -104,15 +104,30 @@ void GgufWriter::write_tensor(size_t index, uint64_t offset, std::span<const uin
   file_.write_at(plan_.offsets[index] + offset, bytes);
 }
 
-void GgufWriter::finish(double* fsync_seconds) {
-  const std::vector<uint8_t> header = encode_header(plan_, metadata_);
+std::vector<uint8_t> encode_gguf_header(const GgufPlan& plan, const GgufMetadata& metadata) {
+  std::vector<uint8_t> header = encode_header(plan, metadata);
   uint64_t end = 0;
-  QUERN_CHECK(checked_align(header.size(), plan_.alignment, &end) && end == plan_.data_offset);
+  QUERN_CHECK(checked_align(header.size(), plan.alignment, &end) && end == plan.data_offset);
+  header.resize(end);
+  return header;
+}
+
+void GgufWriter::write_header() {
+  const std::vector<uint8_t> header = encode_gguf_header(plan_, metadata_);
   // The magic last: until then nothing takes the temporary file for a model.
   const std::span<const uint8_t> all(header);
   file_.write_at(kMagic.size(), all.subspan(kMagic.size()));
   file_.write_at(0, all.first(kMagic.size()));
+}
+
+void GgufWriter::finish(double* fsync_seconds) {
+  write_header();
   file_.commit(fsync_seconds);
+}
+
+void GgufWriter::flush() {
+  write_header();
+  file_.flush();
 }
 
 }  // namespace quern

@@ -1,4 +1,5 @@
-// Writes a GGUF v3 file: tensors one after the other, header and magic last.
+// Writes a GGUF v3 file: tensors one after the other, header and magic last. Several such files that are one
+// model: gguf_split_writer.h.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,9 @@ struct GgufPlan {
   uint64_t file_size;  // the last tensor's padding included
 };
 
+// Everything in front of the tensors: plan.data_offset bytes, magic first.
+std::vector<uint8_t> encode_gguf_header(const GgufPlan& plan, const GgufMetadata& metadata);
+
 // Write tensors through write_tensor in any pieces, from any threads; finish() writes the header (with
 // metadata whose encoded size must equal the plan's) and commits. Nothing else is thread-safe.
 class GgufWriter {
@@ -45,8 +49,13 @@ class GgufWriter {
   // file.
   void write_tensor(size_t index, uint64_t offset, std::span<const uint8_t> bytes);
   void finish(double* fsync_seconds = nullptr);
+  // The steps of it, for several files that belong together: all bytes reach the disk; the file appears.
+  void flush();
+  void publish() { file_.publish(); }
 
  private:
+  void write_header();
+
   const GgufPlan& plan_;
   const GgufMetadata& metadata_;
   OutputFile file_;

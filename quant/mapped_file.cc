@@ -40,6 +40,16 @@ std::string_view kind_of(mode_t mode) {
   return "a device";
 }
 
+// A link that leads nowhere is what a cache leaves whose files were cleared: better named than "no such
+// file".
+[[noreturn]] void refuse_to_open(const std::string& path, const std::string& shown_path, int error_number) {
+  char target[4096];
+  const ssize_t length = error_number == ENOENT ? ::readlink(path.c_str(), target, sizeof target) : -1;
+  if (length < 0) fail_errno(error_number, fmt::format("{}: cannot open", shown_path));
+  fail(ErrorCode::kIo, "{}: is a link to {}, which is not there: download it again", shown_path,
+       printable({target, static_cast<size_t>(length)}, kPathBytes));
+}
+
 // Anonymous memory with the file's bytes in it; a mapping, so that both kinds are released alike.
 void* copy_file(int fd, size_t size, const std::string& shown_path) {
   void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -101,7 +111,7 @@ MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
   const std::string shown_path = printable(path, kPathBytes);
   // O_NONBLOCK: opening a pipe that nobody writes to must not wait; regular files do not care.
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (file.get() < 0) fail_errno(errno, fmt::format("{}: cannot open", shown_path));
+  if (file.get() < 0) refuse_to_open(path, shown_path, errno);
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_errno(errno, fmt::format("{}: cannot stat", shown_path));
   if (!S_ISREG(status.st_mode)) {

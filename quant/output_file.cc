@@ -133,7 +133,11 @@ int rename_to_new(const std::string& from, const std::string& to) {
   return ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
 }
 
-void flush_folder(const std::string& target) {
+std::string path_of_descriptor(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+
+}  // namespace
+
+void flush_folder_of(const std::string& target) {
   const std::string folder = split_path(target).first;
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0 && errno == EACCES) return;  // may be written to, not read: nothing to flush it by
@@ -147,20 +151,10 @@ void flush_folder(const std::string& target) {
   }
 }
 
-}  // namespace
-
-OutputFile::OutputFile(const std::string& target, uint64_t size, bool overwrite)
+OutputFile::OutputFile(const std::string& target, uint64_t size, bool overwrite, Temporary temporary)
     : target_(target), size_(size), overwrite_(overwrite) {
   check_target(target, overwrite);
-  temporary_ = temporary_name(target);
-  remember_unfinished(temporary_.c_str());  // before the file exists, so that no signal finds it unknown
-  // Read and write for all, less what the umask takes away, as for any new file.
-  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd_ < 0) {
-    const int error_number = errno;
-    forget_unfinished(temporary_.c_str());
-    fail_errno(error_number, fmt::format("{}: cannot create", shown(target)));
-  }
+  if (temporary == Temporary::kNamed || !open_nameless()) open_named();
   try {
     reserve(fd_, target_, size_);
   } catch (...) {
@@ -170,6 +164,27 @@ OutputFile::OutputFile(const std::string& target, uint64_t size, bool overwrite)
 }
 
 OutputFile::~OutputFile() { discard(); }
+
+// Read and write for all, less what the umask takes away, as for any new file; so below.
+bool OutputFile::open_nameless() {
+  fd_ = ::open(split_path(target_).first.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0666);
+  if (fd_ < 0) return false;  // open_named says what is wrong, if more than that
+  // It is named through /proc in the end: better to know now whether that is there.
+  if (::access(path_of_descriptor(fd_).c_str(), F_OK) == 0) return true;
+  ::close(std::exchange(fd_, -1));
+  return false;
+}
+
+void OutputFile::open_named() {
+  temporary_ = temporary_name(target_);
+  remember_unfinished(temporary_.c_str());  // before the file exists, so that no signal finds it unknown
+  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ >= 0) return;
+  const int error_number = errno;
+  forget_unfinished(temporary_.c_str());
+  temporary_.clear();
+  fail_errno(error_number, fmt::format("{}: cannot create", shown(target_)));
+}
 
 void OutputFile::discard() noexcept {
   if (fd_ >= 0) ::close(fd_);
@@ -191,21 +206,37 @@ void OutputFile::write_at(uint64_t offset, std::span<const uint8_t> bytes) {
   }
 }
 
-void OutputFile::commit(double* fsync_seconds) {
+void OutputFile::flush() {
   QUERN_CHECK(fd_ >= 0);
-  const auto start = std::chrono::steady_clock::now();
+  if (::fdatasync(fd_) == 0) return;
+  const int error_number = errno;
+  discard();
+  fail_errno(error_number, fmt::format("{}: cannot flush to the disk", shown(target_)));
+}
+
+int OutputFile::give_name() {
+  if (temporary_.empty()) {
+    const std::string file = path_of_descriptor(fd_);
+    if (::linkat(AT_FDCWD, file.c_str(), AT_FDCWD, target_.c_str(), AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (errno != EEXIST || !overwrite_) return errno;
+    // Only a rename replaces, and only what has a name can be renamed.
+    temporary_ = temporary_name(target_);
+    remember_unfinished(temporary_.c_str());
+    if (::linkat(AT_FDCWD, file.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW) != 0) return errno;
+  }
+  if (!overwrite_) return rename_to_new(temporary_, target_);
+  return ::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
+}
+
+void OutputFile::publish() {
+  QUERN_CHECK(fd_ >= 0);
   try {
-    if (::fdatasync(fd_) != 0) fail_errno(errno, fmt::format("{}: cannot flush to the disk", shown(target_)));
-    // After EINTR the descriptor is closed all the same (Linux).
-    if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
+    // A file that has a name is closed first: some file systems say only then what went wrong. After EINTR
+    // the descriptor is closed all the same (Linux).
+    if (!temporary_.empty() && ::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
       fail_errno(errno, fmt::format("{}: cannot close", shown(target_)));
     }
-    int error_number = 0;
-    if (!overwrite_) {
-      error_number = rename_to_new(temporary_, target_);
-    } else if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
-      error_number = errno;
-    }
+    const int error_number = give_name();
     if (error_number == EEXIST) {
       fail(ErrorCode::kIo, "{}: somebody else has created it meanwhile; --force replaces it", shown(target_));
     }
@@ -214,9 +245,17 @@ void OutputFile::commit(double* fsync_seconds) {
     discard();
     throw;
   }
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  if (temporary_.empty()) return;
   forget_unfinished(temporary_.c_str());
   temporary_.clear();
-  flush_folder(target_);
+}
+
+void OutputFile::commit(double* fsync_seconds) {
+  const auto start = std::chrono::steady_clock::now();
+  flush();
+  publish();
+  flush_folder_of(target_);
   if (fsync_seconds != nullptr) {
     *fsync_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }

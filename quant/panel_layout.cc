@@ -1,27 +1,4 @@
-// A panel is a row of panel blocks: block b of a panel holds block b of its 16 rows, the same 16 *
-// block_bytes bytes in the order in which kernels touch them, so that a product reads memory line by line
-// from front to back. Everything that one step needs of 16 rows stands together; "16 x n" below means n bytes
-// of row 0, n bytes of row 1, ...
-//
-//   F32          0: 16 x 4   the weight
-//   F16, BF16    0: 16 x 2   the weight
-//
-//   Q4_0         0: 16 x 2   d
-//               32: 4 steps j of 16 x 4   qs[4j .. 4j+3]: low nibbles k = 4j.., high nibbles k = 16+4j..
-//   Q4_1         0: 16 x 2   d            32: 16 x 2   m            64: 4 steps of 16 x 4 as above
-//   Q5_0         0: 16 x 2   d            32: 16 x 4   qh, turned   96: 4 steps of 16 x 4 as above
-//   Q5_1         0: 16 x 2   d            32: 16 x 2   m            64: 16 x 4   qh, turned
-//              128: 4 steps of 16 x 4 as above
-//   Q8_0         0: 16 x 2   d            32: 8 steps j of 16 x 4   qs[4j .. 4j+3]
-//
-//   Q6_K         0: 16 x 2   d            32: 16 sub-blocks of 16 x 1   scale
-//              288: 2 halves of 128 weights, each 8 steps j (l = 4j .. 4j+3) of
-//                     16 x 4   ql[64 half + l]        low nibbles k = l, high nibbles k = 64 + l of the half
-//                     16 x 4   ql[64 half + 32 + l]   low nibbles k = 32 + l, high nibbles k = 96 + l
-//                     16 x 4   qh[32 half + l]        the four bit pairs above these nibbles
-//
-// "Turned": bit k = 4s + i of qh (weight k's fifth bit) moves to bit 8i + s, so that one shift brings the
-// fifth bits of step s (k = 4s .. 4s+3) to the same place in four consecutive bytes, above their nibbles.
+// Packing and unpacking along the maps of panel_runs.h.
 #include "quant/panel_layout.h"
 
 #include <algorithm>
@@ -32,45 +9,6 @@
 
 namespace quern {
 namespace {
-
-// `count` pieces of `bytes` bytes that follow each other in a row's block from `row_offset` on. Piece i of
-// row r goes to panel_offset + i * panel_step + r * bytes of the panel block. A count of 0 is a float format:
-// its blocks, single weights, are taken for one block of as many pieces as there are.
-struct Run {
-  uint16_t row_offset, count, bytes;
-  uint16_t panel_offset, panel_step;
-  bool turned = false;  // the pieces are Q5's qh
-};
-
-constexpr Run kF32[] = {{0, 0, 4, 0, 64}};
-constexpr Run kF16[] = {{0, 0, 2, 0, 32}};
-constexpr Run kQ4_0[] = {{0, 1, 2, 0, 32}, {2, 4, 4, 32, 64}};
-constexpr Run kQ4_1[] = {{0, 2, 2, 0, 32}, {4, 4, 4, 64, 64}};
-constexpr Run kQ5_0[] = {{0, 1, 2, 0, 32}, {2, 1, 4, 32, 64, true}, {6, 4, 4, 96, 64}};
-constexpr Run kQ5_1[] = {{0, 2, 2, 0, 32}, {4, 1, 4, 64, 64, true}, {8, 4, 4, 128, 64}};
-constexpr Run kQ8_0[] = {{0, 1, 2, 0, 32}, {2, 8, 4, 32, 64}};
-constexpr Run kQ6_K[] = {
-    {208, 1, 2, 0, 32},                                                     // d
-    {192, 16, 1, 32, 16},                                                   // scales
-    {0, 8, 4, 288, 192},   {32, 8, 4, 352, 192},  {128, 8, 4, 416, 192},    // half 0: ql, ql, qh
-    {64, 8, 4, 1824, 192}, {96, 8, 4, 1888, 192}, {160, 8, 4, 1952, 192}};  // half 1
-
-struct PanelFormat {
-  DType dtype;
-  std::span<const Run> runs;
-};
-
-constexpr PanelFormat kPanelFormats[] = {
-    {DType::F32, kF32},   {DType::F16, kF16},   {DType::Q4_0, kQ4_0},
-    {DType::Q4_1, kQ4_1}, {DType::Q5_0, kQ5_0}, {DType::Q5_1, kQ5_1},
-    {DType::Q8_0, kQ8_0}, {DType::Q6_K, kQ6_K}, {DType::BF16, kF16},
-};
-
-const PanelFormat* find_panel_format(DType dtype) noexcept {
-  for (const PanelFormat& format : kPanelFormats)
-    if (format.dtype == dtype) return &format;
-  return nullptr;
-}
 
 // --- pieces of 16 rows, as transposes of 16-byte registers (vector extensions of g++ and clang) ---
 
@@ -133,7 +71,8 @@ void move_pieces(const uint8_t* from, uint8_t* to, size_t row_bytes, size_t pane
 }
 
 template <Direction kDirection>
-void move_run(const Run& run, const uint8_t* from, uint8_t* to, size_t row_bytes, size_t count) noexcept {
+void move_run(const PanelRun& run, const uint8_t* from, uint8_t* to, size_t row_bytes,
+              size_t count) noexcept {
   if (run.bytes == 4) {
     move_pieces<kDirection, Dwords4, uint32_t>(from, to, row_bytes, run.panel_step, count);
   } else if (run.bytes == 2) {
@@ -145,8 +84,10 @@ void move_run(const Run& run, const uint8_t* from, uint8_t* to, size_t row_bytes
 
 // --- the fifth bits ---
 
-// Bits whose number has bit a set and bit b not: the ones that change places with others when bits a and b
-// of all numbers are exchanged.
+// exchange<a, b> permutes the 32 bits of a word: the bit with index k goes to the index that k becomes when
+// its own bits a and b (of five) change places. Those whose index has a set and b not change places with
+// those whose index has b set and a not; this is the mask of the former (a delta swap: Warren, "Hacker's
+// Delight", 2nd edition, 2012, chapter 7).
 constexpr uint32_t exchanged(int a, int b) {
   uint32_t mask = 0;
   for (int bit = 0; bit < 32; ++bit)
@@ -161,8 +102,8 @@ Word exchange(Word x) {
   return x ^ changed ^ (changed << kShift);
 }
 
-// k = 4s + i is the number s2 s1 s0 i1 i0, 8i + s is i1 i0 s2 s1 s0: a turn of five bits by two, made of four
-// exchanges. Word: uint32_t, or lanes of it.
+// Bit 4s + i goes to index 8i + s (panel_runs.h). In binary s2 s1 s0 i1 i0 becomes i1 i0 s2 s1 s0: the index
+// is rotated right by two of its five bits, which four exchanges do. Word: uint32_t, or lanes of it.
 template <class Word>
 Word turn(Word bits) {
   return exchange<0, 2>(exchange<0, 4>(exchange<0, 1>(exchange<0, 3>(bits))));
@@ -192,24 +133,22 @@ void turn_words(const uint8_t* words, uint8_t* turned) noexcept {
 }
 
 struct Geometry {
-  std::span<const Run> runs;
+  std::span<const PanelRun> runs;
   size_t n_blocks, block_bytes, row_bytes;
-  size_t pieces(const Run& run) const { return run.count != 0 ? run.count : row_bytes / run.bytes; }
+  size_t pieces(const PanelRun& run) const { return run.count != 0 ? run.count : row_bytes / run.bytes; }
 };
 
 Geometry geometry_of(DType dtype, size_t columns) noexcept {
-  const PanelFormat* panel_format = find_panel_format(dtype);
-  QUERN_CHECK(panel_format != nullptr);
   const BlockFormat& format = block_format(dtype);
-  QUERN_CHECK(columns % format.block_weights == 0);
+  QUERN_CHECK(!format.panel.empty() && columns % format.block_weights == 0);
   const size_t row_bytes = format.row_bytes(columns);
-  if (format.is_float()) return {panel_format->runs, 1, row_bytes, row_bytes};
-  return {panel_format->runs, columns / format.block_weights, format.block_bytes, row_bytes};
+  if (format.is_float()) return {format.panel, 1, row_bytes, row_bytes};
+  return {format.panel, columns / format.block_weights, format.block_bytes, row_bytes};
 }
 
 void pack_whole_panel(const Geometry& g, const uint8_t* rows, uint8_t* panel) noexcept {
   for (size_t b = 0; b < g.n_blocks; ++b) {
-    for (const Run& run : g.runs) {
+    for (const PanelRun& run : g.runs) {
       const uint8_t* from = rows + b * g.block_bytes + run.row_offset;
       uint8_t* to = panel + b * g.block_bytes * kPanelRows + run.panel_offset;
       move_run<Direction::kPack>(run, from, to, g.row_bytes, g.pieces(run));
@@ -220,7 +159,10 @@ void pack_whole_panel(const Geometry& g, const uint8_t* rows, uint8_t* panel) no
 
 }  // namespace
 
-bool has_panel_layout(DType dtype) noexcept { return find_panel_format(dtype) != nullptr; }
+bool has_panel_layout(DType dtype) noexcept {
+  const BlockFormat* format = find_block_format(dtype);
+  return format != nullptr && !format->panel.empty();
+}
 
 bool can_be_panels(DType dtype, const Shape& shape) noexcept {
   return shape.size() == 2 && shape[0] >= kPanelRows && has_panel_layout(dtype);
@@ -240,7 +182,7 @@ void pack_panel(DType dtype, const uint8_t* rows, size_t n_rows, size_t columns,
   std::memset(panel, 0, kPanelRows * g.row_bytes);
   for (size_t r = 0; r < n_rows; ++r) {
     for (size_t b = 0; b < g.n_blocks; ++b) {
-      for (const Run& run : g.runs) {
+      for (const PanelRun& run : g.runs) {
         const uint8_t* from = rows + r * g.row_bytes + b * g.block_bytes + run.row_offset;
         uint8_t* to = panel + b * g.block_bytes * kPanelRows + run.panel_offset + r * run.bytes;
         for (size_t i = 0; i < g.pieces(run); ++i)
@@ -261,7 +203,7 @@ void unpack_panel(DType dtype, const uint8_t* panel, size_t n_rows, size_t colum
     return;
   }
   for (size_t b = 0; b < g.n_blocks; ++b) {
-    for (const Run& run : g.runs) {
+    for (const PanelRun& run : g.runs) {
       const uint8_t* from = panel + b * g.block_bytes * kPanelRows + run.panel_offset;
       uint8_t* to = rows + b * g.block_bytes + run.row_offset;
       uint8_t straight[kPanelRows * 4];
@@ -274,12 +216,12 @@ void unpack_panel(DType dtype, const uint8_t* panel, size_t n_rows, size_t colum
 void unpack_row_blocks(DType dtype, const uint8_t* panel, size_t row, size_t block_begin, size_t block_end,
                        uint8_t* blocks) noexcept {
   QUERN_CHECK(row < kPanelRows && block_begin <= block_end);
-  const PanelFormat* format = find_panel_format(dtype);
-  QUERN_CHECK(format != nullptr);
-  const size_t block_bytes = block_format(dtype).block_bytes;
+  const BlockFormat& format = block_format(dtype);
+  QUERN_CHECK(!format.panel.empty());
+  const size_t block_bytes = format.block_bytes;
   for (size_t b = block_begin; b < block_end; ++b, blocks += block_bytes) {
     const uint8_t* panel_block = panel + b * block_bytes * kPanelRows;
-    for (const Run& run : format->runs) {
+    for (const PanelRun& run : format.panel) {
       const uint8_t* from = panel_block + run.panel_offset + row * run.bytes;
       uint8_t* to = blocks + run.row_offset;
       for (size_t i = 0; i < std::max<size_t>(run.count, 1); ++i)
@@ -294,6 +236,22 @@ const uint8_t* rows_of_group(const TensorView& tensor, size_t row, uint8_t* scra
   if (tensor.layout == TensorLayout::kRows || tensor.rows() - row < kPanelRows) return group;
   unpack_panel(tensor.dtype, group, kPanelRows, tensor.columns(), scratch);
   return scratch;
+}
+
+bool can_be_cut(const TensorView& tensor, uint64_t begin, uint64_t end) noexcept {
+  if (begin >= end || end > tensor.rows()) return false;
+  if (tensor.layout == TensorLayout::kRows) return true;
+  return begin % kPanelRows == 0 && (end % kPanelRows == 0 || end == tensor.rows());
+}
+
+TensorView rows_of(const TensorView& tensor, uint64_t begin, uint64_t end) {
+  QUERN_CHECK(can_be_cut(tensor, begin, end));
+  const uint64_t row_bytes = block_format(tensor.dtype).row_bytes(tensor.columns());
+  TensorView rows = tensor;
+  rows.shape = {end - begin, tensor.columns()};
+  rows.data = tensor.data + begin * row_bytes;
+  rows.n_bytes = (end - begin) * row_bytes;
+  return rows;
 }
 
 }  // namespace quern

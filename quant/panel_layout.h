@@ -2,22 +2,21 @@
 //
 // A panel is 16 consecutive rows of a matrix. Lanes are rows: a 32-bit lane holds 4 consecutive k-bytes of
 // one row, 16 rows make 64 bytes. A panel has exactly the bytes of its 16 rows in GGUF's layout, in another
-// order, so a matrix keeps its size. Byte maps are drawn in panel_layout.cc.
+// order, so a matrix keeps its size. Byte maps: panel_runs.h.
 //
-// A matrix in memory is panels throughout: rows beyond the last multiple of 16 become one panel padded with
-// zero bytes. In a file (TensorLayout::kPanels) there is no padding: those rows stand as they are after the
-// last whole panel, so that a tensor keeps its size and its place.
+// TensorLayout::kPanels in memory, as kernels read it, is panels throughout: rows beyond the last multiple of
+// 16 become one panel padded with zero bytes. In a file there is no padding: those rows stand as they are
+// after the last whole panel, so that a tensor keeps its size and its place.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "quant/block_format.h"
+#include "quant/panel_runs.h"
 #include "quant/tensor_view.h"
 
 namespace quern {
-
-inline constexpr size_t kPanelRows = 16;
 
 // A tensor of panels has a type id of its own in a file, so that other programs refuse it instead of taking
 // panels for rows: kPanelTypeBase + 256 * version + the id of its format. The version counts changes of the
@@ -49,5 +48,10 @@ void unpack_row_blocks(DType dtype, const uint8_t* panel, size_t row, size_t blo
 // GGUF rows [row, row + 16), or as many as there are, of a tensor in either layout: a place in the tensor, or
 // `scratch` (16 * row_bytes), where they have then been unpacked to. row is a multiple of 16.
 const uint8_t* rows_of_group(const TensorView& tensor, size_t row, uint8_t* scratch) noexcept;
+
+// True when rows [begin, end) of a tensor are bytes of it that follow one another, in its own layout.
+bool can_be_cut(const TensorView& tensor, uint64_t begin, uint64_t end) noexcept;
+// These rows as a tensor of two dimensions. Only where can_be_cut.
+TensorView rows_of(const TensorView& tensor, uint64_t begin, uint64_t end);
 
 }  // namespace quern

@@ -31,13 +31,13 @@ void pause_briefly() {
 
 }  // namespace
 
-void ThreadTeam::Bell::ring() {
-  if (n_asleep_.load() == 0) return;
+void ThreadPool::WaitQueue::notify_all() {
+  if (n_waiting_.load() == 0) return;
   { const std::lock_guard lock(mutex_); }  // who has found that the condition does not hold is asleep now
-  rung_.notify_all();
+  notified_.notify_all();
 }
 
-ThreadTeam::ThreadTeam(int n_threads, int n_cpus)
+ThreadPool::ThreadPool(int n_threads, int n_cpus)
     : size_(n_threads),
       // With more threads than cores whoever spins keeps another from working.
       spins_(n_threads <= (n_cpus > 0 ? n_cpus : omp_get_num_procs()) ? kSpins : 0),
@@ -47,16 +47,16 @@ ThreadTeam::ThreadTeam(int n_threads, int n_cpus)
   QUERN_CHECK(n_threads >= 1);
 }
 
-void ThreadTeam::assemble(const std::function<void()>& body) {
-  if (assembled_ || size_ == 1) {
+void ThreadPool::parallel_region(const std::function<void()>& body) {
+  if (in_region_ || size_ == 1) {
     body();
     return;
   }
-  assembled_ = true;
-  dismissed_.store(false);
+  in_region_ = true;
+  region_ends_.store(false);
   for (int thread = 0; thread < size_; ++thread) cpus_[static_cast<size_t>(thread)].store(-1);
   std::exception_ptr failure;
-  const uint32_t news = news_.load();
+  const uint32_t epoch = epoch_.load();
 #pragma omp parallel num_threads(size_)
   {
     const int thread = omp_get_thread_num();
@@ -66,102 +66,109 @@ void ThreadTeam::assemble(const std::function<void()>& body) {
       } catch (...) {
         failure = std::current_exception();
       }
-      dismissed_.store(true);
-      news_.fetch_add(2);
-      news_bell_.ring();
+      region_ends_.store(true);
+      epoch_.fetch_add(2);
+      epoch_waiters_.notify_all();
     } else {
-      serve(thread, news);
+      work(thread, epoch);
     }
   }
-  assembled_ = false;
+  in_region_ = false;
   if (failure) std::rethrow_exception(failure);
 }
 
-void ThreadTeam::run_job(const Job& job) {
-  if (!assembled_) {
-    assemble([&] { run_job(job); });
+// Where the system gives fewer threads each runs several bodies, one after the other.
+void ThreadPool::run_on_all(void (*run)(void* context, int thread), void* context) {
+  QUERN_CHECK(!in_region_);
+#pragma omp parallel for num_threads(size_) schedule(static, 1)
+  for (int thread = 0; thread < size_; ++thread) run(context, thread);
+}
+
+void ThreadPool::run_loop(const Loop& loop) {
+  if (!in_region_) {
+    parallel_region([&] { run_loop(loop); });
     return;
   }
-  job_ = job;
+  loop_ = loop;
   for (int thread = 0; thread < size_; ++thread) {
-    const IndexRange range = split_range(job.n, job.grain, thread, size_);
+    const IndexRange range = split_range(loop.n, loop.grain, thread, size_);
     parts_[static_cast<size_t>(thread)].next.store(range.begin, std::memory_order_relaxed);
     parts_[static_cast<size_t>(thread)].end = range.end;
   }
   note_cpu(0);
-  news_.fetch_add(1);  // opens
-  news_bell_.ring();
+  epoch_.fetch_add(1);  // opens
+  epoch_waiters_.notify_all();
   const Clock::time_point start = Clock::now();
-  const int n_chunks = work(0);
-  news_.fetch_add(1);  // closes
-  await_others(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);
+  const int n_chunks = run_chunks(0);
+  epoch_.fetch_add(1);  // closes
+  barrier(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);
 }
 
-int ThreadTeam::work(int thread) {
+int ThreadPool::run_chunks(int thread) {
   int n_chunks = 0;
   for (int i = 0; i < size_; ++i) {
     Part& part = parts_[static_cast<size_t>((thread + i) % size_)];
-    for (size_t begin; (begin = part.next.fetch_add(job_.grain, std::memory_order_relaxed)) < part.end;) {
-      job_.run(job_.context, thread, begin, std::min(begin + job_.grain, part.end));
+    for (size_t begin; (begin = part.next.fetch_add(loop_.grain, std::memory_order_relaxed)) < part.end;) {
+      loop_.run(loop_.context, thread, begin, std::min(begin + loop_.grain, part.end));
       ++n_chunks;
     }
   }
   return n_chunks;
 }
 
-void ThreadTeam::note_cpu(int thread) {
+void ThreadPool::note_cpu(int thread) {
   const int cpu = this_cpu();
   std::atomic<int>& noted = cpus_[static_cast<size_t>(thread)];
   if (noted.load(std::memory_order_relaxed) != cpu) noted.store(cpu, std::memory_order_relaxed);
 }
 
-void ThreadTeam::keep_off_others(int thread) {
-  cpu_set_t taken;
-  CPU_ZERO(&taken);
+void ThreadPool::keep_off_others(int thread) {
+  CpuSet taken;
   for (int other = 0; other < size_; ++other) {
     const int cpu = cpus_[static_cast<size_t>(other)].load(std::memory_order_relaxed);
-    if (other != thread && cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &taken);
+    if (other != thread && cpu >= 0 && cpu < static_cast<int>(taken.size()))
+      taken.set(static_cast<size_t>(cpu));
   }
   places_[static_cast<size_t>(thread)].keep_off(taken);
 }
 
-void ThreadTeam::await_others(std::chrono::nanoseconds patience) {
-  for (int spins = spins_; spins > 0 && active_.load() != 0; --spins) pause_briefly();
-  const auto all_rest = [this] { return active_.load() == 0; };
-  if (all_rest()) return;
+void ThreadPool::barrier(std::chrono::nanoseconds patience) {
+  for (int spins = spins_; spins > 0 && n_active_.load() != 0; --spins) pause_briefly();
+  const auto nobody_works = [this] { return n_active_.load() == 0; };
+  if (nobody_works()) return;
   // Another process may have the core of one that holds a chunk; this core has nothing else to do. One after
   // the other: most of those that are late just have more to do.
   if (spins_ > 0)
-    for (int thread = 1; thread < size_ && !rest_bell_.await(all_rest, patience);)
+    for (int thread = 1; thread < size_ && !barrier_waiters_.wait_for(patience, nobody_works);)
       while (thread < size_ && !places_[static_cast<size_t>(thread++)].bring_here()) {
       }
-  rest_bell_.await(all_rest);
+  barrier_waiters_.wait(nobody_works);
 }
 
-uint32_t ThreadTeam::await_news(uint32_t seen) {
+uint32_t ThreadPool::wait_for_epoch_after(uint32_t epoch) {
   for (int spins = spins_; spins > 0; --spins) {
-    const uint32_t news = news_.load();
-    if (news != seen) return news;
+    const uint32_t now = epoch_.load();
+    if (now != epoch) return now;
     pause_briefly();
   }
-  news_bell_.await([&] { return news_.load() != seen; });
-  return news_.load();
+  epoch_waiters_.wait([&] { return epoch_.load() != epoch; });
+  return epoch_.load();
 }
 
-void ThreadTeam::serve(int thread, uint32_t seen) {
+void ThreadPool::work(int thread, uint32_t epoch) {
   ThreadPlace& place = places_[static_cast<size_t>(thread)];
   place.enter();
   for (;;) {
-    seen = await_news(seen);
-    if (dismissed_.load()) break;
-    if (seen % 2 == 0) continue;
+    epoch = wait_for_epoch_after(epoch);
+    if (region_ends_.load()) break;
+    if (epoch % 2 == 0) continue;
     place.end_keep_off_in_time();
     note_cpu(thread);
     place.begin_work();
-    active_.fetch_add(1);
-    if (news_.load() == seen) work(thread);
+    n_active_.fetch_add(1);
+    if (epoch_.load() == epoch) run_chunks(thread);
     const bool was_brought = place.end_work();
-    if (active_.fetch_sub(1) == 1) rest_bell_.ring();
+    if (n_active_.fetch_sub(1) == 1) barrier_waiters_.notify_all();
     // Thread 0, which brought this one, goes on here. Not before it waits no more: the way may be long.
     if (was_brought) keep_off_others(thread);
   }

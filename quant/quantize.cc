@@ -43,10 +43,27 @@ Sums sum_squares(const float* source, const float* decoded, size_t n) {
   return sums;
 }
 
+// Importance of a row's columns, and the mean of its squares as encode_weighted wants it.
+struct RowImportance {
+  const float* columns = nullptr;  // null: all alike
+  float mean_square = 0;
+};
+
+float mean_square_of_row(const BlockFormat& from, const uint8_t* source, size_t columns) {
+  float x[kChunk], sum = 0;
+  for (size_t begin = 0; begin < columns; begin += kChunk) {
+    const size_t n = std::min(kChunk, columns - begin);
+    from.decode(source, n / from.block_weights, x);
+    for (size_t k = 0; k < n; ++k) sum += x[k] * x[k];
+    source += from.row_bytes(n);
+  }
+  return sum / static_cast<float>(columns);
+}
+
 // n weights (<= kChunk, whole blocks of both formats). Returns the index of the first bad one, n if all are
 // good. What lies behind a bad weight is not encoded: encoders take finite numbers only.
 size_t convert_chunk(const BlockFormat& from, const BlockFormat& to, const uint8_t* source, size_t n,
-                     uint8_t* out, Sums* sums) {
+                     const RowImportance& importance, uint8_t* out, Sums* sums) {
   float x[kChunk], y[kChunk];
   const size_t n_source_blocks = n / from.block_weights;
   const size_t bad_source = from.first_non_finite(source, n_source_blocks) * from.block_weights;
@@ -56,7 +73,10 @@ size_t convert_chunk(const BlockFormat& from, const BlockFormat& to, const uint8
     return bad_source;
   }
   from.decode(source, n_source_blocks, x);
-  to.encode(x, n_good_blocks, out);
+  if (importance.columns != nullptr)
+    to.encode_weighted(x, importance.columns, importance.mean_square, n_good_blocks, out);
+  else
+    to.encode(x, n_good_blocks, out);
   const size_t bad_block = to.first_non_finite(out, n_good_blocks);
   if (bad_block < n_good_blocks) return bad_block * to.block_weights;
   if (bad_source < n) return bad_source;
@@ -70,11 +90,14 @@ size_t convert_chunk(const BlockFormat& from, const BlockFormat& to, const uint8
 
 // One row of source_row, a row of the source tensor, into `out`; what it took is added to *result.
 void convert_row(const BlockFormat& from, const BlockFormat& to, const uint8_t* source, uint64_t source_row,
-                 size_t columns, uint8_t* out, QuantizeResult* result) {
+                 size_t columns, const float* importance, uint8_t* out, QuantizeResult* result) {
   Sums sums;
+  RowImportance row;
+  if (importance != nullptr && to.encode_weighted != nullptr && &from != &to)
+    row = {importance, mean_square_of_row(from, source, columns)};
   for (size_t begin = 0; begin < columns; begin += kChunk) {
     const size_t n = std::min(kChunk, columns - begin);
-    const size_t bad = convert_chunk(from, to, source, n, out, &sums);
+    const size_t bad = convert_chunk(from, to, source, n, row, out, &sums);
     if (bad < n) {
       const auto element = static_cast<int64_t>(source_row * columns + begin + bad);
       if (result->bad_element < 0 || element < result->bad_element) result->bad_element = element;
@@ -82,6 +105,7 @@ void convert_row(const BlockFormat& from, const BlockFormat& to, const uint8_t* 
     }
     source += from.row_bytes(n);
     out += to.row_bytes(n);
+    if (row.columns != nullptr) row.columns += n;
   }
   result->squared_error += sums.squared_error;
   result->squared_source += sums.squared_source;
@@ -130,7 +154,11 @@ QuantizeResult quantize_rows(const TensorView& source, const QuantizeTarget& tar
       if (from.decode == nullptr) {  // not numbers to us: bytes that can only move
         std::memcpy(rows_out + r * to_bytes, bytes, to_bytes);
       } else {
-        convert_row(from, to, bytes, source_row, columns, rows_out + r * to_bytes, &result);
+        const uint64_t matrix =
+            target.importance != nullptr ? (target.first_row + row + r) / target.rows_per_matrix : 0;
+        const float* importance =
+            target.importance != nullptr ? target.importance + matrix * columns : nullptr;
+        convert_row(from, to, bytes, source_row, columns, importance, rows_out + r * to_bytes, &result);
       }
     }
     if (pack) pack_panel(target.dtype, rows_out, n, columns, group_out);
@@ -148,7 +176,7 @@ uint64_t first_non_finite_block(const TensorView& tensor, int n_threads) {
   const size_t scratch_bytes = panels ? group_blocks * format.block_bytes : 0;
   std::vector<uint8_t> scratch(scratch_bytes * static_cast<size_t>(n_threads));
   std::vector<size_t> first(static_cast<size_t>(n_threads), n_blocks);
-  parallel_region(n_threads, [&](int thread) noexcept {
+  ThreadPool(n_threads).broadcast([&](int thread) noexcept {
     const size_t t = static_cast<size_t>(thread);
     const IndexRange part = split_range(n_blocks, group_blocks, thread, n_threads);
     for (size_t begin = part.begin; begin < part.end;) {

@@ -21,6 +21,10 @@ struct QuantizeResult {
 struct QuantizeTarget {
   DType dtype = DType::F32;
   TensorLayout layout = TensorLayout::kRows;
+  // How much errors of each column count, [n_matrices, columns], of which a matrix has rows_per_matrix rows;
+  // null: all alike. first_row: of the tensor, where the source is a part of its rows.
+  const float* importance = nullptr;
+  uint64_t rows_per_matrix = 0, first_row = 0;
 };
 
 // Bytes of memory that quantize_rows works in: 16 rows of both formats where either side is panels, otherwise

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/block_format.h"
+#include "quant/tensor_layout.h"
 
 namespace quern {
 
@@ -18,11 +19,9 @@ using Shape = std::vector<uint64_t>;
 // "[4096, 14336]"
 std::string to_string(const Shape& shape);
 
-// In which order the bytes of a tensor stand. Its size does not depend on that.
-enum class TensorLayout : uint8_t {
-  kRows,    // row after row, as everybody writes them
-  kPanels,  // a matrix of at least 16 rows: whole panels, then the rest as rows (panel_layout.h)
-};
+// Without dimensions of 1 at its outer end, which say nothing, as long as more than n_dims are left: writers
+// of GGUF pad to four.
+Shape without_outer_ones(Shape shape, size_t n_dims);
 
 // "standard", "p16": as options and reports name them.
 std::string_view to_string(TensorLayout layout);
@@ -32,7 +31,7 @@ struct TensorView {
   DType dtype = DType::F32;
   Shape shape;
   const uint8_t* data = nullptr;  // n_bytes, not necessarily aligned; rows are whole blocks
-  uint64_t n_bytes = 0;
+  uint64_t n_bytes = 0;           // the same in either layout
   TensorLayout layout = TensorLayout::kRows;
 
   uint64_t columns() const { return shape.empty() ? 1 : shape.back(); }

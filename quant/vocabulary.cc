@@ -1,79 +1,60 @@
 #include "quant/vocabulary.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
 
+#include "quant/vocabulary_families.h"
+
 namespace quern {
 namespace {
+
+namespace keys = vocabulary_keys;
 
 constexpr size_t kMaxPieceBytes = 65536;
 constexpr size_t kMaxPieces = size_t{1} << 30;  // ids are int32
 
-constexpr std::string_view kModelKey = "tokenizer.ggml.model";
-constexpr std::string_view kTokensKey = "tokenizer.ggml.tokens";
-constexpr std::string_view kScoresKey = "tokenizer.ggml.scores";
-constexpr std::string_view kTypesKey = "tokenizer.ggml.token_type";
 constexpr std::string_view kAddBosKey = "tokenizer.ggml.add_bos_token";
 constexpr std::string_view kAddEosKey = "tokenizer.ggml.add_eos_token";
 constexpr std::string_view kAddSpacePrefixKey = "tokenizer.ggml.add_space_prefix";
-constexpr std::string_view kRemoveSpacesKey = "tokenizer.ggml.remove_extra_whitespaces";
 constexpr std::string_view kChatTemplateKey = "tokenizer.chat_template";
 constexpr std::string_view kChatFormatKey = "quern.chat_format";
 
-// In the order in which they are written. The defaults are those of llama.cpp for SentencePiece models.
+constexpr const VocabularyFamily* kFamilies[] = {&kSentencePieceFamily, &kUnigramFamily, &kBytePairFamily,
+                                                 &kGemma4Family};
+
+const VocabularyFamily& family_of(const Vocabulary& vocabulary) {
+  for (const VocabularyFamily* family : kFamilies)
+    if (family->model == vocabulary.model) return *family;
+  fail(ErrorCode::kMalformed, "no tokenizer is called '{}'", printable(vocabulary.model));
+}
+
+// In the order in which they are written.
 struct SpecialToken {
   std::string_view key;
   std::string_view name;
   TokenId Vocabulary::*id;
-  TokenId fallback;
+  TokenId VocabularyFamily::*fallback;  // null: none
 };
 constexpr SpecialToken kSpecialTokens[] = {
-    {"tokenizer.ggml.bos_token_id", "bos", &Vocabulary::bos, 1},
-    {"tokenizer.ggml.eos_token_id", "eos", &Vocabulary::eos, 2},
-    {"tokenizer.ggml.unknown_token_id", "unk", &Vocabulary::unk, 0},
-    {"tokenizer.ggml.padding_token_id", "pad", &Vocabulary::pad, kNoToken},
+    {"tokenizer.ggml.bos_token_id", "bos", &Vocabulary::bos, &VocabularyFamily::default_bos},
+    {"tokenizer.ggml.eos_token_id", "eos", &Vocabulary::eos, &VocabularyFamily::default_eos},
+    {"tokenizer.ggml.eot_token_id", "eot", &Vocabulary::eot, nullptr},
+    {"tokenizer.ggml.eom_token_id", "eom", &Vocabulary::eom, nullptr},
+    {"tokenizer.ggml.unknown_token_id", "unk", &Vocabulary::unk, &VocabularyFamily::default_unk},
+    {"tokenizer.ggml.padding_token_id", "pad", &Vocabulary::pad, nullptr},
 };
-
-// The byte of "<0xNN>"; two upper-case digits and nothing else (R11).
-std::optional<uint8_t> parse_byte_piece(std::string_view piece) {
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece.back() != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : piece.substr(3, 2)) {
-    const bool is_digit = c >= '0' && c <= '9';
-    if (!is_digit && !(c >= 'A' && c <= 'F')) return std::nullopt;
-    value = value * 16 + (is_digit ? c - '0' : c - 'A' + 10);
-  }
-  return static_cast<uint8_t>(value);
-}
-
-void index_bytes(Vocabulary& vocabulary, const std::string& where) {
-  vocabulary.byte_ids.fill(kNoToken);
-  for (size_t id = 0; id < vocabulary.size(); ++id) {
-    if (vocabulary.types[id] != TokenType::kByte) continue;
-    const std::string& piece = vocabulary.pieces[id];
-    const std::optional<uint8_t> byte = parse_byte_piece(piece);
-    if (!byte) {
-      fail(ErrorCode::kMalformed, "{}: byte token {} is '{}', expected the form <0x0A>", where, id,
-           printable(piece));
-    }
-    TokenId& place = vocabulary.byte_ids[*byte];
-    if (place != kNoToken) {
-      fail(ErrorCode::kMalformed, "{}: byte token {} stands twice, as ids {} and {}", where, piece, place,
-           id);
-    }
-    place = static_cast<TokenId>(id);
-  }
-  for (size_t byte = 0; byte < vocabulary.byte_ids.size(); ++byte) {
-    if (vocabulary.byte_ids[byte] == kNoToken) {
-      fail(ErrorCode::kMalformed,
-           "{}: byte token <0x{:02X}> is missing; vocabularies without byte fallback are not supported",
-           where, byte);
-    }
-  }
-}
+struct TokenList {
+  std::string_view key;
+  std::vector<TokenId> Vocabulary::*ids;
+};
+constexpr TokenList kTokenLists[] = {
+    {"quern.tokenizer.end_token_ids", &Vocabulary::more_ends},
+    {"quern.tokenizer.lstrip_token_ids", &Vocabulary::strips_left},
+    {"quern.tokenizer.rstrip_token_ids", &Vocabulary::strips_right},
+    {"quern.tokenizer.single_word_token_ids", &Vocabulary::single_words},
+};
 
 void check_special_ids(const Vocabulary& vocabulary, const std::string& where) {
   for (const SpecialToken& token : kSpecialTokens) {
@@ -106,6 +87,13 @@ void report_duplicates(const Vocabulary& vocabulary, const std::string& where, c
                      printable(vocabulary.pieces[first]), first, second, n_duplicates));
 }
 
+void check_lists(const Vocabulary& vocabulary) {
+  for (const TokenList& list : kTokenLists) {
+    for (const TokenId id : vocabulary.*list.ids)
+      QUERN_CHECK(id >= 0 && static_cast<size_t>(id) < vocabulary.size());
+  }
+}
+
 const GgufValue& require(const GgufReader& gguf, std::string_view key) {
   const GgufValue* value = gguf.find(key);
   if (value == nullptr) gguf.refuse(fmt::format("key '{}' is missing", key));
@@ -113,132 +101,268 @@ const GgufValue& require(const GgufReader& gguf, std::string_view key) {
 }
 
 std::vector<std::string> read_pieces(const GgufReader& gguf, uint64_t n_embedding_rows) {
-  const GgufValue& value = require(gguf, kTokensKey);
+  const GgufValue& value = require(gguf, keys::kTokens);
   const auto texts = value.as_strings();
-  if (!texts) gguf.refuse_value(kTokensKey, "an array of strings");
+  if (!texts) gguf.refuse_value(keys::kTokens, "an array of strings");
   if (texts->size() != n_embedding_rows || texts->size() > kMaxPieces) {
     gguf.refuse(fmt::format("vocabulary of {} tokens ({}), but token_embd.weight has {} rows", texts->size(),
-                            kTokensKey, n_embedding_rows));
+                            keys::kTokens, n_embedding_rows));
   }
   return {texts->begin(), texts->end()};
 }
 
-std::vector<float> read_scores(const GgufReader& gguf, size_t n) {
-  const GgufValue& value = require(gguf, kScoresKey);
-  auto scores = value.as_floats();
-  if (!scores || scores->size() != n) gguf.refuse_value(kScoresKey, fmt::format("an array of {} f32", n));
-  const auto bad =
-      std::find_if(scores->begin(), scores->end(), [](float score) { return !std::isfinite(score); });
-  if (bad != scores->end()) {
-    gguf.refuse(fmt::format("{}: score of token {} is {}, expected a finite number", kScoresKey,
-                            bad - scores->begin(), *bad));
-  }
-  return *std::move(scores);
-}
-
-std::vector<TokenType> read_types(const GgufReader& gguf, size_t n) {
-  const GgufValue& value = require(gguf, kTypesKey);
-  const auto numbers = value.as_int32s();
-  if (!numbers || numbers->size() != n) gguf.refuse_value(kTypesKey, fmt::format("an array of {} i32", n));
-  std::vector<TokenType> types;
-  types.reserve(n);
-  for (const int32_t number : *numbers) {
-    if (number < static_cast<int32_t>(TokenType::kNormal) ||
-        number > static_cast<int32_t>(TokenType::kByte)) {
-      gguf.refuse(
-          fmt::format("{}: type of token {} is {}, expected 1 to 6", kTypesKey, types.size(), number));
-    }
-    types.push_back(static_cast<TokenType>(number));
+// Without types in a file, special ids and their spelling tell.
+std::vector<TokenType> guess_types(const std::vector<std::string>& pieces) {
+  std::vector<TokenType> types(pieces.size(), TokenType::kNormal);
+  for (size_t id = 0; id < pieces.size(); ++id) {
+    if (pieces[id] == "<unk>") types[id] = TokenType::kUnknown;
+    if (pieces[id] == "<s>" || pieces[id] == "</s>") types[id] = TokenType::kControl;
   }
   return types;
 }
 
-// Defaults are checked as well: a vocabulary of two tokens has no token 2.
-TokenId read_special_id(const GgufReader& gguf, const SpecialToken& token, size_t n) {
-  if (gguf.find(token.key) != nullptr) return static_cast<TokenId>(gguf.require_uint(token.key, 0, n - 1));
-  if (token.fallback != kNoToken && static_cast<size_t>(token.fallback) >= n) {
-    gguf.refuse(fmt::format("{} is missing, and its default {} is outside the vocabulary of {} tokens",
-                            token.key, token.fallback, n));
+std::vector<TokenType> read_types(const GgufReader& gguf, const std::vector<std::string>& pieces,
+                                  const Notice& notice) {
+  const size_t n = pieces.size();
+  const auto tell = [&](const std::string& message) {
+    if (notice) notice(gguf.notice_text(message));
+  };
+  const GgufValue* value = gguf.find(keys::kTypes);
+  if (value == nullptr) {
+    tell(fmt::format("{} is missing: tokens are known by their spelling", keys::kTypes));
+    return guess_types(pieces);
   }
-  return token.fallback;
+  const auto numbers = value->as_int32s();
+  if (!numbers || numbers->size() != n) gguf.refuse_value(keys::kTypes, fmt::format("an array of {} i32", n));
+  std::vector<TokenType> types;
+  types.reserve(n);
+  size_t n_undefined = 0;
+  for (const int32_t number : *numbers) {
+    if (number < 0 || number > static_cast<int32_t>(TokenType::kByte)) {
+      gguf.refuse(
+          fmt::format("{}: type of token {} is {}, expected 1 to 6", keys::kTypes, types.size(), number));
+    }
+    if (number == 0) ++n_undefined;
+    types.push_back(number == 0 ? TokenType::kNormal : static_cast<TokenType>(number));
+  }
+  if (n_undefined > 0) {
+    tell(fmt::format("{}: {} tokens are of type 0 (undefined): taken for ordinary ones", keys::kTypes,
+                     n_undefined));
+  }
+  return types;
+}
+
+// Defaults that lie outside are none: a vocabulary of two tokens has no token 2.
+TokenId read_special_id(const GgufReader& gguf, const SpecialToken& token, const VocabularyFamily& family,
+                        const Vocabulary& vocabulary, const Notice& notice) {
+  TokenId fallback = token.fallback == nullptr ? kNoToken : family.*token.fallback;
+  if (fallback != kNoToken && static_cast<size_t>(fallback) >= vocabulary.size()) fallback = kNoToken;
+  const GgufValue* value = gguf.find(token.key);
+  if (value == nullptr) return fallback;
+  const std::optional<uint64_t> id = value->as_uint();
+  if (!id && !value->as_int()) gguf.refuse_value(token.key, "an integer");
+  if (id && *id < vocabulary.size()) return static_cast<TokenId>(*id);
+  if (notice) {
+    notice(gguf.notice_text(fmt::format(
+        "{} is {}, outside the vocabulary of {} tokens: ignored{}", token.key,
+        id ? fmt::to_string(*id) : fmt::to_string(*value->as_int()), vocabulary.size(),
+        fallback == kNoToken ? std::string() : fmt::format(", the default {} is taken", fallback))));
+  }
+  return fallback;
+}
+
+// Phi-3's added tokens take the white space behind them along, which GGUF has no key for; llama.cpp knows
+// them by the model's name.
+bool is_phi3(const GgufReader& gguf) {
+  const GgufValue* value = gguf.find("general.name");
+  std::string name(value == nullptr ? "" : value->as_string().value_or(""));
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  return name.find("phi-3") != name.npos || name.find("phi3") != name.npos;
+}
+
+std::vector<TokenId> phi3_strips_right(const Vocabulary& vocabulary) {
+  std::vector<TokenId> ids;
+  for (size_t id = 0; id < vocabulary.size(); ++id) {
+    const TokenType type = vocabulary.types[id];
+    const std::string& piece = vocabulary.pieces[id];
+    const bool added = type == TokenType::kControl || type == TokenType::kUserDefined || piece == "</s>";
+    if (added && piece != "<unk>" && piece != "<s>" && piece != "<|endoftext|>")
+      ids.push_back(static_cast<TokenId>(id));
+  }
+  return ids;
+}
+
+// The ends of turns and messages of a file that does not state them.
+void find_ends_by_spelling(Vocabulary* vocabulary) {
+  constexpr std::string_view kSpellings[] = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
+                                             "<|eom_id|>"};
+  bool harmony = false;  // its <|end|> is the end of a message that another follows
+  for (const std::string& piece : vocabulary->pieces) harmony |= piece == "<|return|>" || piece == "<|call|>";
+  for (size_t id = 0; id < vocabulary->size(); ++id) {
+    const std::string& piece = vocabulary->pieces[id];
+    if (vocabulary->types[id] != TokenType::kControl || (harmony && piece == "<|end|>")) continue;
+    if (std::find(std::begin(kSpellings), std::end(kSpellings), piece) != std::end(kSpellings))
+      vocabulary->more_ends.push_back(static_cast<TokenId>(id));
+  }
+}
+
+std::string read_chat_template(const GgufReader& gguf, const Notice& notice) {
+  const GgufValue* value = gguf.find(kChatTemplateKey);
+  if (value == nullptr) return "";
+  if (const auto text = value->as_string()) return std::string(*text);
+  if (notice) {
+    notice(gguf.notice_text(fmt::format("{} is of type {}, expected a string: ignored", kChatTemplateKey,
+                                        to_string(value->type))));
+  }
+  return "";
+}
+
+const VocabularyFamily* find_family(std::string_view model) {
+  for (const VocabularyFamily* family : kFamilies)
+    if (family->model == model) return family;
+  return nullptr;
+}
+
+std::string unknown_family(std::string_view model) {
+  return fmt::format(
+      "{} is '{}': not supported, only 'llama' and 't5' (SentencePiece), 'gpt2' and 'gemma4' (BPE "
+      "with merges) are",
+      keys::kModel, printable(model));
+}
+
+const VocabularyFamily& require_family(const GgufReader& gguf) {
+  const std::string_view model = gguf.require_string(keys::kModel);
+  if (model == "no_vocab")
+    gguf.refuse(fmt::format("{} is 'no_vocab': the file carries no tokenizer", keys::kModel));
+  if (const VocabularyFamily* family = find_family(model)) return *family;
+  gguf.refuse(unknown_family(model));
+}
+
+void replace_pre_tokenizer(Vocabulary* vocabulary, const std::string& name) {
+  auto* const parts = std::get_if<BytePairParts>(&vocabulary->parts);
+  if (parts == nullptr) {
+    fail(ErrorCode::kUsage, "--pre: the tokenizer is '{}' (SentencePiece), which has no pre-tokenizer",
+         vocabulary->model);
+  }
+  parts->pre_tokenizer = name;
 }
 
 }  // namespace
 
 void check_vocabulary(Vocabulary& vocabulary, const std::string& where, const Notice& notice) {
   const size_t n = vocabulary.size();
-  QUERN_CHECK(vocabulary.scores.size() == n && vocabulary.types.size() == n);
+  QUERN_CHECK(vocabulary.types.size() == n);
   if (n == 0) fail(ErrorCode::kMalformed, "{}: empty vocabulary", where);
   for (size_t id = 0; id < n; ++id) {
     if (vocabulary.pieces[id].size() > kMaxPieceBytes) {
       fail(ErrorCode::kMalformed, "{}: token {} has {} bytes, at most {} are supported", where, id,
            vocabulary.pieces[id].size(), kMaxPieceBytes);
     }
-    if (!std::isfinite(vocabulary.scores[id])) {
-      fail(ErrorCode::kMalformed, "{}: score of token {} is {}, expected a finite number", where, id,
-           vocabulary.scores[id]);
-    }
   }
-  index_bytes(vocabulary, where);
   check_special_ids(vocabulary, where);
+  check_lists(vocabulary);
+  family_of(vocabulary).check(vocabulary, where, notice);
   report_duplicates(vocabulary, where, notice);
 }
 
-void set_no_vocabulary(GgufMetadata* metadata) { metadata->set_string(kModelKey, "no_vocab"); }
+void set_no_vocabulary(GgufMetadata* metadata) { metadata->set_string(keys::kModel, "no_vocab"); }
+
+std::vector<TokenId> read_token_list(const GgufReader& gguf, std::string_view key, size_t n_tokens,
+                                     const Notice& notice) {
+  const GgufValue* value = gguf.find(key);
+  if (value == nullptr) return {};
+  const auto numbers = value->as_uint32s();
+  if (!numbers) gguf.refuse_value(key, "an array of u32");
+  std::vector<TokenId> ids;
+  for (const uint32_t number : *numbers) {
+    if (number < n_tokens) {
+      ids.push_back(static_cast<TokenId>(number));
+    } else if (notice) {
+      notice(gguf.notice_text(
+          fmt::format("{}: {} is outside the vocabulary of {} tokens: ignored", key, number, n_tokens)));
+    }
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+void write_token_list(std::string_view key, const std::vector<TokenId>& ids, GgufMetadata* metadata) {
+  if (!ids.empty()) metadata->set_uint32s(key, std::vector<uint32_t>(ids.begin(), ids.end()));
+}
 
 bool has_no_vocabulary(const GgufReader& gguf) {
-  const GgufValue* model = gguf.find(kModelKey);
+  const GgufValue* model = gguf.find(keys::kModel);
   return model != nullptr && model->as_string() == "no_vocab";
 }
 
-Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, const Notice& notice) {
-  const std::string_view model = gguf.require_string(kModelKey);
-  if (model == "no_vocab")
-    gguf.refuse(fmt::format("{} is 'no_vocab': the file carries no tokenizer", kModelKey));
-  if (model == "gpt2") {
-    gguf.refuse(
-        fmt::format("{} is 'gpt2' (byte-level BPE with merges and a pre-tokenizer): not supported, only "
-                    "'llama' (SentencePiece) is",
-                    kModelKey));
-  }
-  if (model != "llama") {
-    gguf.refuse(fmt::format("{} is '{}': not supported, only 'llama' (SentencePiece) is", kModelKey,
-                            printable(model)));
-  }
+std::string unknown_tokenizer(const GgufReader& gguf, const std::string& pre_tokenizer) {
+  if (gguf.find(keys::kModel) == nullptr) return fmt::format("key '{}' is missing", keys::kModel);
+  const std::string_view model = gguf.require_string(keys::kModel);
+  if (find_family(model) == nullptr) return unknown_family(model);
+  if (model != "gpt2" || !pre_tokenizer.empty()) return "";  // the others have a rule of their own
+  return unknown_pre_tokenizer(gguf.string_or(keys::kPre, ""));
+}
+
+Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, const Notice& notice,
+                           const std::string& pre_tokenizer) {
+  const VocabularyFamily& family = require_family(gguf);
   Vocabulary vocabulary;
+  vocabulary.model = family.model;
   vocabulary.pieces = read_pieces(gguf, n_embedding_rows);
-  const size_t n = vocabulary.size();
-  vocabulary.scores = read_scores(gguf, n);
-  vocabulary.types = read_types(gguf, n);
-  for (const SpecialToken& token : kSpecialTokens) vocabulary.*token.id = read_special_id(gguf, token, n);
-  vocabulary.add_bos = gguf.bool_or(kAddBosKey, vocabulary.add_bos);
+  vocabulary.types = read_types(gguf, vocabulary.pieces, notice);
+  vocabulary.add_bos = family.default_add_bos;
+  family.read(gguf, &vocabulary, notice);
+  if (!pre_tokenizer.empty()) replace_pre_tokenizer(&vocabulary, pre_tokenizer);
+  bool states_ends = false;
+  for (const SpecialToken& token : kSpecialTokens) {
+    vocabulary.*token.id = read_special_id(gguf, token, family, vocabulary, notice);
+    if (token.id == &Vocabulary::eot || token.id == &Vocabulary::eom)
+      states_ends |= vocabulary.*token.id != kNoToken;
+  }
+  for (const TokenList& list : kTokenLists)
+    vocabulary.*list.ids = read_token_list(gguf, list.key, vocabulary.size(), notice);
+  states_ends |= !vocabulary.more_ends.empty();
+  if (!states_ends) find_ends_by_spelling(&vocabulary);
+  if (vocabulary.strips_right.empty() && is_phi3(gguf))
+    vocabulary.strips_right = phi3_strips_right(vocabulary);
+  // Without a bos that could be added, none is; only a file that asks for it breaks its word.
+  vocabulary.add_bos = gguf.bool_or(kAddBosKey, vocabulary.add_bos && vocabulary.bos != kNoToken);
   vocabulary.add_eos = gguf.bool_or(kAddEosKey, vocabulary.add_eos);
-  vocabulary.add_space_prefix = gguf.bool_or(kAddSpacePrefixKey, vocabulary.add_space_prefix);
-  vocabulary.remove_extra_whitespaces = gguf.bool_or(kRemoveSpacesKey, vocabulary.remove_extra_whitespaces);
-  vocabulary.chat_template = gguf.string_or(kChatTemplateKey, "");
+  vocabulary.add_space_prefix = gguf.bool_or(kAddSpacePrefixKey, family.default_add_space_prefix);
+  vocabulary.remove_extra_whitespaces =
+      gguf.bool_or(keys::kRemoveSpaces, vocabulary.remove_extra_whitespaces);
+  vocabulary.chat_template = read_chat_template(gguf, notice);
   vocabulary.chat_format = gguf.string_or(kChatFormatKey, "");
   check_vocabulary(vocabulary, printable(gguf.path(), kPathBytes), notice);
   return vocabulary;
 }
 
 void write_vocabulary(const Vocabulary& vocabulary, GgufMetadata* metadata) {
-  metadata->set_string(kModelKey, "llama");
-  metadata->set_string("tokenizer.ggml.pre", "default");
-  metadata->set_strings(kTokensKey, vocabulary.pieces);
-  metadata->set_floats(kScoresKey, vocabulary.scores);
+  const VocabularyFamily& family = family_of(vocabulary);
+  metadata->set_string(keys::kModel, family.model);
+  const auto write = [&](auto keys_of_family) {
+    if (keys_of_family != nullptr) keys_of_family(vocabulary, metadata);
+  };
+  write(family.write_before_tokens);
+  metadata->set_strings(keys::kTokens, vocabulary.pieces);
+  write(family.write_after_tokens);
   std::vector<int32_t> types;
   types.reserve(vocabulary.size());
   for (const TokenType type : vocabulary.types) types.push_back(static_cast<int32_t>(type));
-  metadata->set_int32s(kTypesKey, types);
+  metadata->set_int32s(keys::kTypes, types);
+  write(family.write_after_types);
   for (const SpecialToken& token : kSpecialTokens) {
     const TokenId id = vocabulary.*token.id;
     if (id != kNoToken) metadata->set_u32(token.key, static_cast<uint32_t>(id));
   }
+  for (const TokenList& list : kTokenLists) write_token_list(list.key, vocabulary.*list.ids, metadata);
   metadata->set_bool(kAddBosKey, vocabulary.add_bos);
   metadata->set_bool(kAddEosKey, vocabulary.add_eos);
   if (!vocabulary.chat_template.empty()) metadata->set_string(kChatTemplateKey, vocabulary.chat_template);
   metadata->set_bool(kAddSpacePrefixKey, vocabulary.add_space_prefix);
-  if (vocabulary.remove_extra_whitespaces) metadata->set_bool(kRemoveSpacesKey, true);
+  if (vocabulary.remove_extra_whitespaces) metadata->set_bool(keys::kRemoveSpaces, true);
   if (!vocabulary.chat_format.empty()) metadata->set_string(kChatFormatKey, vocabulary.chat_format);
 }
 

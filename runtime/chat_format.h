@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/tokenizer.h"
+#include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
 
@@ -20,6 +20,8 @@ struct ChatMessage {
 struct ChatFormat {
   std::string_view name;         // "mistral-v1"
   std::string_view description;  // one line for --help
+  // Whether a model of this vocabulary could have been trained on the format: its marks are there.
+  bool (*fits)(const Vocabulary& vocabulary);
   // Ids to feed before the model answers. Throws kMalformed with mistral_common's reason for what it refuses.
   std::vector<TokenId> (*encode)(const Tokenizer& tokenizer, std::span<const ChatMessage> messages);
 };
@@ -27,7 +29,7 @@ struct ChatFormat {
 std::span<const ChatFormat> chat_formats() noexcept;
 const ChatFormat* find_chat_format(std::string_view name) noexcept;  // null when unknown
 // Name of the built-in format that a vocabulary's chat template is known to describe; empty when there is
-// none or it is not recognised. The template is data: it is matched, never executed.
+// none or it is not that template, whole: others are executed (runtime/template/chat_template.h).
 std::string_view recognise_chat_format(const Vocabulary& vocabulary);
 
 }  // namespace quern

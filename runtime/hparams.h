@@ -1,4 +1,5 @@
-// A model's shape and constants, read from GGUF metadata and checked (robustness.md R10).
+// What every model's shape is made of, read from GGUF metadata and checked (robustness.md R10). What only
+// some architectures have is theirs.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +16,9 @@ struct HParams {
   uint32_t n_heads = 0;
   uint32_t n_kv_heads = 0;
   uint32_t head_dim = 0;
-  uint32_t rotary_dim = 0;
   uint32_t vocab_size = 0;      // rows of token_embd
   uint32_t context_length = 0;  // trained
-  uint32_t window = 0;          // sliding window, 0: none
-  float rms_eps = 0;
-  double rope_base = 10000.0;
+  float norm_eps = 0;
   uint32_t file_type = 0;  // general.file_type, informational
 };
 

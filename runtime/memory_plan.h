@@ -1,4 +1,4 @@
-// Memory: what a model and a session will take, and what the machine can give, before anything is allocated.
+// Memory: what a model and a session will take, known before anything is allocated.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +10,9 @@
 
 namespace quern {
 
-// Bytes that this process may still take: the least of the kernel's MemAvailable, what the memory cgroups
-// above this process leave (their reclaimable page cache counts as free), and RLIMIT_AS. UINT64_MAX when
-// nothing can be read.
-uint64_t available_memory();
-
-// Bytes of memory that the machine has; 0: not known.
-uint64_t total_memory();
-
-// The most bytes that this process has had in memory, since its start or the last restart_peak_memory(); 0:
-// not known.
-uint64_t peak_memory();
-// Lets the peak begin again at what is in memory now. False: the system does not allow it, nothing changed.
-bool restart_peak_memory();
-
 struct MemoryPlan {
-  uint64_t weights = 0;  // mapped bytes that are used in place, and repacked copies
+  uint64_t weights = 0;   // mapped bytes that are used in place, and repacked copies
+  uint64_t in_place = 0;  // of them: mapped bytes, which the system counts as available until they are read
   uint64_t kv = 0;
   uint64_t scratch = 0;
   // UINT64_MAX when it is more than can be counted.
@@ -35,14 +22,15 @@ struct MemoryPlan {
   }
 };
 
+// The largest context whose session fits beside the weights, up to `most`; 0: none.
+uint64_t largest_context(const MemoryPlan& plan, uint64_t available, uint64_t most,
+                         const std::function<uint64_t(uint64_t context)>& session_bytes);
+
 // Throws kResource when plan.total() exceeds `available`: the message holds the parts, and the largest
-// context that fits, behind `context_option` (ModelOptions). session_bytes(context): KV and scratch of a
-// context.
+// context that fits, behind `context_option` (ModelOptions), or what would run it from the disk.
+// session_bytes(context): KV and scratch of a context.
 void require_memory(const MemoryPlan& plan, uint64_t available, uint64_t context,
                     std::string_view context_option,
                     const std::function<uint64_t(uint64_t context)>& session_bytes);
-
-// "4.03 GB" (decimal units).
-std::string format_bytes(uint64_t bytes);
 
 }  // namespace quern

@@ -1,37 +1,73 @@
 #include "runtime/model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "kernels/cpu_device.h"
-#include "kernels/cpu_features.h"
 #include "kernels/dispatch.h"
+#include "quant/format_size.h"
+#include "quant/machine/cpu_count.h"
+#include "quant/machine/cpu_features.h"
+#include "quant/machine/disk_rate.h"
+#include "quant/machine/memory.h"
+#include "quant/panel_layout.h"
 #include "quant/quantize.h"
+#include "quant/zero_tail.h"
 #include "runtime/architecture.h"
+#include "runtime/engine.h"
 #include "runtime/memory_plan.h"
-#include "runtime/session.h"
 
 namespace quern {
 
 namespace {
 
-// The longest stretch of memory from one multiplied matrix to another without a gathered one in between.
-std::span<const uint8_t> longest_run(std::vector<std::pair<const TensorView*, MatrixUse>> matrices) {
+// Of each file, the longest stretch of memory from one multiplied matrix to another without a gathered one in
+// between.
+std::vector<std::span<const uint8_t>> longest_runs(
+    std::vector<std::pair<const TensorView*, MatrixUse>> matrices, const GgufFiles& files) {
   std::sort(matrices.begin(), matrices.end(),
             [](const auto& a, const auto& b) { return a.first->data < b.first->data; });
-  std::span<const uint8_t> longest, run;
+  std::vector<std::span<const uint8_t>> longest(files.files().size());
+  std::span<const uint8_t> run;
+  size_t run_file = 0;
   for (const auto& [tensor, use] : matrices) {
-    const uint8_t* const end = tensor->data + tensor->n_bytes;
-    if (use == MatrixUse::kGather)
-      run = {};
-    else
-      run = {run.empty() ? tensor->data : run.data(), end};
-    if (run.size() > longest.size()) longest = run;
+    const size_t file = files.file_of(tensor->data);
+    if (file != run_file || use == MatrixUse::kGather) run = {};
+    run_file = file;
+    if (use == MatrixUse::kGather) continue;
+    run = {run.empty() ? tensor->data : run.data(), tensor->data + tensor->n_bytes};
+    if (run.size() > longest[file].size()) longest[file] = run;
   }
   return longest;
+}
+
+// Does a tensor hold nothing but `value`?
+bool holds_only(const TensorView& tensor, float value) {
+  const BlockFormat& format = block_format(tensor.dtype);
+  if (format.decode == nullptr) return false;
+  std::vector<float> weights(format.block_weights);
+  for (uint64_t block = 0; block < tensor.n_bytes / format.block_bytes; ++block) {
+    format.decode(tensor.data + block * format.block_bytes, 1, weights.data());
+    if (std::any_of(weights.begin(), weights.end(), [&](float weight) { return weight != value; }))
+      return false;
+  }
+  return true;
+}
+
+// A tensor that the architecture does not declare, and that changes nothing: a bias of zeros on a declared
+// matrix, RoPE factors of 1, and the frequencies that old writers stored beside what they are computed from.
+bool is_idle(const TensorView& tensor, const std::unordered_set<std::string_view>& declared) {
+  constexpr std::string_view kBias = ".bias", kFrequencies = ".attn_rot_embd";
+  const std::string_view name = tensor.name;
+  if (name.ends_with(kFrequencies)) return true;
+  if (name == "rope_freqs.weight") return holds_only(tensor, 1);
+  if (!name.ends_with(kBias)) return false;
+  const std::string weight = std::string(name.substr(0, name.size() - kBias.size())) + ".weight";
+  return declared.contains(weight) && holds_only(tensor, 0);
 }
 
 }  // namespace
@@ -39,81 +75,110 @@ std::span<const uint8_t> longest_run(std::vector<std::pair<const TensorView*, Ma
 // Takes a model through its steps; each checks all that the next one relies on.
 class ModelLoader {
  public:
-  ModelLoader(const std::string& path, const ModelOptions& options, const Notice& notice)
-      : path_(path), options_(options), notice_(notice), model_(new Model()) {}
+  ModelLoader(const ModelOptions& options, const Notice& notice)
+      : options_(options), notice_(notice), model_(new Model()) {}
 
-  std::unique_ptr<Model> load() {
-    const auto start = std::chrono::steady_clock::now();
-    open();
-    read_shape();
-    match_tensors();
-    read_tokenizer();
+  std::unique_ptr<TensorSource> open(const std::string& path) const;
+  std::unique_ptr<Model> load(std::unique_ptr<TensorSource> source) {
+    check(std::move(source));
     choose_context();
     choose_device();
     plan_memory();
+    require_room();
     check_tensors();
     model_->device_->run_pass([&] { load_weights(); });  // its threads repack one matrix after the other
-    model_->load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    model_->load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (options_.lock_memory) lock_memory(model_->memory_plan_.total());
     return std::move(model_);
   }
 
+  // What concerns the file alone. Returns why only token ids work; empty: text does too.
+  const std::string& check(std::unique_ptr<TensorSource> source) {
+    model_->source_ = std::move(source);
+    read_shape();
+    match_tensors();
+    read_tokenizer();
+    return model_->no_text_;
+  }
+
+  ModelSurvey survey(std::unique_ptr<TensorSource> source);
+
  private:
-  const GgufReader& gguf() const { return *model_->gguf_; }
+  const GgufReader& gguf() const { return model_->gguf(); }
   void note(const std::string& line) const {
     if (notice_) notice_(line);
   }
 
-  void open();
   void read_shape();
+  void check_quantization_version() const;
   void match_tensors();
   void read_tokenizer();
   void choose_context();
   void choose_device();
   void plan_memory();
+  void require_room() const;
+  void tell_of_paging(uint64_t available) const;
+  MemoryPlan session_memory(uint64_t context) const;
   void check_tensors();
   void load_weights();
+  uint64_t tensor_bytes_per_token() const;
+  KvShape kv_shape(uint64_t context) const;
 
   void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
   MatrixUse use_of(const TensorDeclaration& declaration) const;
-  void read_ahead(const std::string& name_prefix) const;
-  std::unique_ptr<DeviceMatrix> take_matrix(const std::string& name, MatrixUse use);
-  std::unique_ptr<DeviceBuffer> take_vector(const std::string& name);
+  template <class Body>
+  void for_matrices(const TensorDeclaration& declaration, Body&& body);
+  void read_ahead(int layer) const;
+  void load_tensor(const TensorDeclaration& declaration);
 
-  std::string path_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   const ModelOptions& options_;
   const Notice& notice_;
   std::unique_ptr<Model> model_;
-  std::vector<TensorDeclaration> declared_;
+  uint64_t loaded_bytes_ = 0;                            // of matrices that are ready
+  std::vector<std::span<const uint8_t>> mapped_runs_;    // of each file; none where something is copied
   std::unordered_map<std::string, TensorView> tensors_;  // shapes as declared: without GGUF's trailing ones
 };
 
-void ModelLoader::open() {
-  std::error_code no_size;  // MappedFile says what is wrong
-  const uint64_t size = std::filesystem::file_size(path_, no_size), available = available_memory();
-  if (!options_.allow_mmap && !no_size && size > available)
-    fail(ErrorCode::kResource, "not enough memory to copy the file (--no-mmap): {} needed, {} available",
-         format_bytes(size), format_bytes(available));
-  model_->file_ = std::make_unique<MappedFile>(path_, options_.allow_mmap);
-  model_->gguf_ = std::make_unique<GgufReader>(model_->file_->bytes(), path_, notice_);
+std::unique_ptr<TensorSource> ModelLoader::open(const std::string& path) const {
+  if (!options_.allow_mmap) {
+    const uint64_t size = gguf_files_bytes(path), available = available_memory();
+    if (size > available)
+      fail(ErrorCode::kResource,
+           "not enough memory to copy the file (--no-mmap): {} needed, {} available; leave --no-mmap out",
+           format_size(size), format_size(available));
+  }
+  return std::make_unique<GgufFile>(path, options_.allow_mmap, notice_);
 }
 
 void ModelLoader::read_shape() {
-  const uint64_t n_parts = gguf().uint_or("split.count", 1, 0, UINT16_MAX);
-  if (n_parts > 1)
-    gguf().refuse(fmt::format(
-        "this is one part of a split GGUF (split.count is {}); join the parts into one file first "
-        "(llama-gguf-split --merge)",
-        n_parts));
-  gguf().uint_or("general.quantization_version", 2, 2, 2);
+  check_quantization_version();
   const std::string_view name = gguf().require_string("general.architecture");
-  model_->architecture_ = find_architecture(name);
-  if (model_->architecture_ == nullptr) {
+  const Architecture* architecture = find_architecture(name);
+  if (architecture == nullptr) {
     std::string known;
     for (const Architecture& row : architectures())
       known += fmt::format("{}{}", known.empty() ? "" : ", ", row.name);
     gguf().refuse(fmt::format("unsupported architecture '{}' (supported: {})", printable(name), known));
   }
-  model_->hparams_ = model_->architecture_->read_hparams(gguf(), notice_);
+  HParamReader keys(gguf(), name, notice_);
+  model_->network_ = architecture->make(keys);
+  keys.refuse_unread();
+  model_->parts_ = std::make_unique<Declarations>(gguf());
+  model_->network_->declare(*model_->parts_);
+}
+
+// The version says how blocks are packed; floats have no blocks.
+void ModelLoader::check_quantization_version() const {
+  constexpr const char* key = "general.quantization_version";
+  constexpr uint64_t kVersion = 2;
+  const uint64_t version = gguf().uint_or(key, kVersion, 0, UINT32_MAX);
+  if (version == kVersion) return;
+  for (const TensorView& tensor : gguf().tensors())
+    if (!block_format(tensor.dtype).is_float())
+      gguf().refuse(fmt::format("{}: expected {}, found {}, and tensor {} is {}", key, kVersion, version,
+                                printable(tensor.name), block_format(tensor.dtype).name));
+  note(fmt::format("{} is {} and ignored: no tensor is quantized", key, version));
 }
 
 void ModelLoader::match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const {
@@ -121,21 +186,23 @@ void ModelLoader::match_tensor(const TensorDeclaration& declaration, const Tenso
     gguf().refuse(fmt::format("tensor {}: expected shape {}, found {}", declaration.name,
                               to_string(declaration.shape), to_string(tensor.shape)));
   const BlockFormat& format = block_format(tensor.dtype);
-  const bool usable = declaration.role == TensorDeclaration::Role::kVector
-                          ? format.is_float()
-                          : format.is_float() || format.unpack_group != nullptr;
+  const bool usable = format.is_float() || (declaration.is_matrix() && format.unpack_group != nullptr);
   if (!usable)
-    gguf().refuse(
-        fmt::format("tensor {}: format {} is not supported {}", declaration.name, format.name,
-                    declaration.role == TensorDeclaration::Role::kVector ? "for a vector" : "for a matrix"));
+    gguf().refuse(fmt::format("tensor {}: format {} is not supported {}", declaration.name, format.name,
+                              declaration.is_matrix() ? "for a matrix" : "for a vector"));
+  for (const TensorPart& part : declaration.parts)
+    if (declaration.is_matrix() && !can_be_cut(tensor, part.begin, part.end))
+      gguf().refuse(fmt::format(
+          "tensor {}: rows {} to {} are a matrix of their own and cannot be taken out of panels of {} rows; "
+          "convert the file to the standard layout (convert --layout standard)",
+          declaration.name, part.begin, part.end - 1, kPanelRows));
 }
 
-// Every declared tensor is there with its shape, and no other: a bias or a rope_freqs table that is silently
-// ignored would give wrong answers.
+// Every declared tensor is there with its shape, and no other that could change what the model computes: a
+// bias or a rope_freqs table that is silently ignored would give wrong answers.
 void ModelLoader::match_tensors() {
-  declared_ = model_->architecture_->declare_tensors(model_->hparams_);
   std::unordered_set<std::string_view> expected;
-  for (const TensorDeclaration& declaration : declared_) {
+  for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
     expected.insert(declaration.name);
     const TensorView* found = gguf().find_tensor(declaration.name);
     if (found == nullptr) {
@@ -143,48 +210,90 @@ void ModelLoader::match_tensors() {
       continue;
     }
     TensorView tensor = *found;
-    while (tensor.shape.size() > declaration.shape.size() && tensor.shape.front() == 1)
-      tensor.shape.erase(tensor.shape.begin());
+    tensor.shape = without_outer_ones(tensor.shape, declaration.shape.size());
+    while (tensor.shape.size() < declaration.shape.size()) tensor.shape.insert(tensor.shape.begin(), 1);
     match_tensor(declaration, tensor);
     model_->weight_bytes_ += tensor.n_bytes;
     model_->n_params_ += tensor.n_elements();
     tensors_.emplace(declaration.name, std::move(tensor));
   }
-  for (const TensorView& tensor : gguf().tensors())
-    if (!expected.contains(tensor.name))
+  std::vector<std::string> idle;
+  for (const TensorView& tensor : gguf().tensors()) {
+    if (expected.contains(tensor.name)) continue;
+    model_->source_->load(tensor);
+    if (!is_idle(tensor, expected))
       gguf().refuse(fmt::format(
           "tensor {}: not part of a '{}' model as quern knows it; ignoring it could give wrong answers",
-          printable(tensor.name), model_->hparams_.architecture));
+          printable(tensor.name), model_->hparams().architecture));
+    idle.push_back(printable(tensor.name));
+  }
+  if (!idle.empty())
+    note(fmt::format("{} tensors change nothing and are ignored: {}", idle.size(), fmt::join(idle, ", ")));
 }
 
 void ModelLoader::read_tokenizer() {
-  if (!has_no_vocabulary(gguf()))
-    model_->tokenizer_.emplace(read_vocabulary(gguf(), model_->hparams_.vocab_size, notice_));
+  model_->no_text_ = has_no_vocabulary(gguf())
+                         ? "this file has no vocabulary (tokenizer.ggml.model is no_vocab)"
+                         : unknown_tokenizer(gguf(), options_.pre_tokenizer);
+  if (model_->no_text_.empty())
+    model_->tokenizer_ = make_tokenizer(
+        read_vocabulary(gguf(), model_->hparams().vocab_size, notice_, options_.pre_tokenizer));
 }
 
 void ModelLoader::choose_context() {
   constexpr uint64_t kDefault = 4096;
-  const uint64_t trained = model_->hparams_.context_length;
+  const uint64_t trained = model_->hparams().context_length;
   if (options_.context > kMaxContext)
     fail(ErrorCode::kUsage, "{} {}: expected at most {}", options_.context_option, options_.context,
          kMaxContext);
+  if (const uint64_t most = model_->network_->most_context(); options_.context > most)
+    fail(ErrorCode::kUsage, "{} {}: this model knows {} positions and none beyond", options_.context_option,
+         options_.context, most);
   if (options_.context != 0) {
     model_->context_ = options_.context;
     if (model_->context_ > trained)
       note(fmt::format(
           "warning: {} {} is beyond the {} tokens that the model was trained on; answers may degrade",
           options_.context_option, model_->context_, trained));
+  } else if (options_.trained_context) {
+    model_->context_ = trained;
+    note(fmt::format("context: {} tokens (as many as the model was trained on; override: --ctx)", trained));
   } else {
-    model_->context_ = std::min(trained, kDefault);
+    model_->context_ = std::min({trained, kDefault, model_->network_->usual_context()});
     note(fmt::format("context: {} tokens (the model was trained on {}; override: --ctx)", model_->context_,
                      trained));
   }
-  model_->kv_ = options_.kv;
-  if (const uint32_t head_dim = model_->hparams_.head_dim;
-      model_->kv_ == KvType::kQ8_0 && head_dim % kKvGroup != 0)
-    fail(ErrorCode::kUsage,
-         "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
-         kKvGroup, head_dim);
+  model_->kv_shape_ = kv_shape(model_->context_);
+  for (const KvLayer& layer : model_->kv_shape_.layers)
+    if (options_.kv == KvType::kQ8_0 && layer.head_dim % kKvGroup != 0)
+      fail(ErrorCode::kUsage,
+           "--kv q8_0: needs heads whose dimension is a multiple of {}, this model's is {}; --kv f16 works",
+           kKvGroup, layer.head_dim);
+}
+
+// Layers with a window keep what it needs behind the first row of a micro-batch, and some positions more, so
+// that a sequence may go back by these without work.
+KvShape ModelLoader::kv_shape(uint64_t context) const {
+  constexpr size_t kWayBack = 16;
+  KvShape shape{{}, static_cast<size_t>(context), options_.kv};
+  for (size_t i = 0; i < model_->hparams().n_layers; ++i) {
+    const AttentionShape attention = model_->network_->attention(i);
+    if (attention.n_kv_heads == 0) {  // none, or that of another layer
+      shape.layers.push_back({.state_floats = model_->network_->state_floats(i)});
+      continue;
+    }
+    const size_t kept = attention.window == 0 || attention.window >= context
+                            ? 0
+                            : attention.window + Engine::kMicroBatch + kWayBack;
+    shape.layers.push_back({attention.n_kv_heads, attention.head_dim, kept});
+  }
+  const uint64_t state = shape.state_bytes();
+  if (state == 0) return shape;
+  shape.state_slots = 0;
+  const uint64_t budget = options_.state_bytes.value_or(shape.bytes() / 4);
+  shape.state_slots =
+      KvShape::kStateRows + std::min(budget / state, (context - 1) / Sequence::kSnapshotDistance);
+  return shape;
 }
 
 void ModelLoader::choose_device() {
@@ -199,151 +308,290 @@ void ModelLoader::choose_device() {
     model_->n_threads_ = cpus.usable;
     note(fmt::format("threads: {} ({}; override: --threads)", cpus.usable, reason_of_usable(cpus)));
   }
-  model_->device_ = make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
+  model_->device_ = options_.make_device
+                        ? options_.make_device(*model_->kernels_, model_->n_threads_, notice_)
+                        : make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
 }
 
 MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
-  if (declaration.role != TensorDeclaration::Role::kEmbedding) return MatrixUse::kProduct;
-  return tensors_.contains("output.weight") ? MatrixUse::kGather : MatrixUse::kBoth;
+  if (declaration.role != TensorRole::kEmbedding) return MatrixUse::kProduct;
+  // The one that serves as the output where there is none.
+  const bool tied = declaration.name == "token_embd.weight" && !tensors_.contains("output.weight");
+  return tied ? MatrixUse::kBoth : MatrixUse::kGather;
+}
+
+// Calls body(view, matrix) for each matrix that a tensor holds; matrix: where it will be.
+template <class Body>
+void ModelLoader::for_matrices(const TensorDeclaration& declaration, Body&& body) {
+  const TensorView& tensor = tensors_.at(declaration.name);
+  for (const TensorPart& part : declaration.parts) body(rows_of(tensor, part.begin, part.end), part.matrix);
+  if (declaration.experts == nullptr) return;
+  const uint64_t n_experts = declaration.shape[0], rows = declaration.shape[1];
+  declaration.experts->resize(n_experts);
+  for (uint64_t i = 0; i < n_experts; ++i)
+    body(rows_of(tensor, i * rows, (i + 1) * rows), &(*declaration.experts)[i]);
 }
 
 void ModelLoader::plan_memory() {
-  MemoryPlan plan;
+  model_->device_->run_pass([] {});  // starts its threads: their stacks are no longer available
+  MemoryPlan& plan = model_->memory_plan_;
   bool all_in_place = true;
   std::vector<std::pair<const TensorView*, MatrixUse>> matrices;
-  for (const TensorDeclaration& declaration : declared_) {
+  for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
     const auto found = tensors_.find(declaration.name);
-    if (found == tensors_.end() || declaration.role == TensorDeclaration::Role::kVector) continue;
+    if (found == tensors_.end() || !declaration.is_matrix()) continue;
     const MatrixUse use = use_of(declaration);
-    const MatrixMemory memory = model_->device_->matrix_memory(found->second, use);
-    // A file that was copied into memory is there already.
-    const bool used_in_place = model_->file_->is_mapped() && memory.keeps_source;
-    plan.weights += memory.allocated + (used_in_place ? found->second.n_bytes : 0);
+    for_matrices(declaration, [&](const TensorView& view, Matrix*) {
+      const MatrixMemory memory = model_->device_->matrix_memory(view, use);
+      // A file that was copied into memory is there already.
+      const bool used_in_place = !model_->source_->is_in_memory() && memory.keeps_source;
+      plan.weights += memory.allocated + (used_in_place ? view.n_bytes : 0);
+      plan.in_place += used_in_place ? view.n_bytes : 0;
+      // Some last rows may be copied.
+      if (use != MatrixUse::kGather && (!used_in_place || memory.allocated >= view.n_bytes))
+        all_in_place = false;
+    });
     matrices.emplace_back(&found->second, use);
-    // Some last rows may be copied.
-    if (use != MatrixUse::kGather && (!used_in_place || memory.allocated >= found->second.n_bytes))
-      all_in_place = false;
   }
-  if (all_in_place) model_->mapped_weights_ = longest_run(std::move(matrices));
-  const auto session = [&](uint64_t context) {
-    const HParams& h = model_->hparams_;
-    return MemoryPlan{
-        .weights = 0,
-        .kv = Session::kv_shape(h, context, model_->kv_).bytes(),
-        .scratch = Session::scratch_memory(h, context, Session::kMicroBatch, model_->n_threads_)};
-  };
-  plan.kv = session(model_->context_).kv;
-  plan.scratch = session(model_->context_).scratch;
-  const auto session_bytes = [&](uint64_t context) { return session(context).total(); };
-  require_memory(plan, available_memory(), model_->context_, options_.context_option, session_bytes);
+  plan.weights += model_->source_->load_bytes();
+  if (const GgufFiles* const files = model_->source_->mapped_files(); files != nullptr && all_in_place)
+    mapped_runs_ = longest_runs(std::move(matrices), *files);
+  for (const std::span<const uint8_t> run : mapped_runs_)
+    if (run.size() > model_->mapped_weights_.size()) model_->mapped_weights_ = run;
+  const MemoryPlan session = session_memory(model_->context_);
+  plan.kv = session.kv;
+  plan.scratch = session.scratch;
+}
+
+// Of one session, without weights.
+MemoryPlan ModelLoader::session_memory(uint64_t context) const {
+  const Device& device = *model_->device_;
+  return {.weights = 0,
+          .in_place = 0,
+          .kv = device.kv_bytes(kv_shape(context)),
+          .scratch = Engine::scratch_bytes(device, *model_->network_, *model_->parts_, context,
+                                           Engine::kMicroBatch)};
+}
+
+void ModelLoader::require_room() const {
+  const MemoryPlan& plan = model_->memory_plan_;
+  const uint64_t found = available_memory(), available = found - std::min(found, options_.promised_bytes);
+  if (options_.state_memory)
+    note(fmt::format(
+        "memory: {} of {} available for {}: weights {} + scratch {} + cache {} (context of {}; "
+        "override: --ctx)",
+        format_size(plan.total()), format_size(available), printable(gguf().path(), kPathBytes),
+        format_size(plan.weights), format_size(plan.scratch), format_size(plan.kv), model_->context_));
+  if (options_.larger_than_memory && plan.total() > available && plan.total() - plan.in_place <= available)
+    return tell_of_paging(available);
+  const auto session_bytes = [&](uint64_t context) { return session_memory(context).total(); };
+  require_memory(plan, available, model_->context_, options_.context_option, session_bytes);
+}
+
+// A token reads all weights in the same order, and what was read longest ago makes room for what comes: at
+// worst nothing is still there when it is needed again, at best all that has room.
+void ModelLoader::tell_of_paging(uint64_t available) const {
+  const MemoryPlan& plan = model_->memory_plan_;
+  const uint64_t token = std::min(tensor_bytes_per_token(), plan.in_place);
+  const uint64_t room = available - (plan.total() - plan.in_place);
+  const uint64_t least = token - std::min(token, room);
+  const double rate = disk_read_rate(gguf().path());
+  const std::string seconds =
+      rate > 0 ? fmt::format("; at the {} per second that its disk gives, {:.2g} to {:.2g} seconds a token",
+                             format_size(static_cast<uint64_t>(rate)), static_cast<double>(least) / rate,
+                             static_cast<double>(token) / rate)
+               : std::string("; its disk's speed could not be measured");
+  note(fmt::format(
+      "warning: larger than memory: {} of weights, {} of room for them; every token reads {} to {} from "
+      "the disk{}",
+      format_size(plan.in_place), format_size(room), format_size(least), format_size(token), seconds));
 }
 
 void ModelLoader::check_tensors() {
   constexpr uint64_t kAlwaysBelow = 64 << 20;
   if (!options_.check_tensors.value_or(gguf().file_size() < kAlwaysBelow)) return;
+  const GgufValue* const token_types = gguf().find("tokenizer.ggml.token_type");
+  std::vector<ZeroTail> tails;
   for (const TensorView& tensor : gguf().tensors()) {
+    model_->source_->load(tensor);
     const BlockFormat& format = block_format(tensor.dtype);
     const uint64_t bad = first_non_finite_block(tensor, model_->n_threads_);
     if (bad < tensor.n_bytes / format.block_bytes)
       fail(ErrorCode::kIntegrity,
            "{}: tensor {}: NaN or infinity in block {} (weights {} to {}); the file is damaged, convert or "
            "download it again",
-           printable(path_, kPathBytes), tensor.name, bad, bad * format.block_weights,
+           printable(gguf().path(), kPathBytes), tensor.name, bad, bad * format.block_weights,
            (bad + 1) * format.block_weights - 1);
+    for (ZeroTail& tail : find_zero_tails({tensor}, token_types)) tails.push_back(std::move(tail));
+    model_->source_->release(tensor);
+  }
+  if (!tails.empty()) note(zero_tail_warning(gguf().path(), tails));
+}
+
+// Asks the disk for a layer's tensors (-1: the model's own): it reads them while others are repacked.
+void ModelLoader::read_ahead(int layer) const {
+  if (model_->read_ahead_) return;  // all of them are under way
+  for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
+    const auto found = tensors_.find(declaration.name);
+    if (declaration.layer != layer || declaration.role == TensorRole::kEmbedding || found == tensors_.end())
+      continue;
+    model_->source_->will_need(found->second.data, found->second.n_bytes);
   }
 }
 
-// Asks the disk for the tensors whose names begin so: it reads them while others are repacked.
-void ModelLoader::read_ahead(const std::string& name_prefix) const {
-  if (model_->read_ahead_) return;  // all of them are under way
-  for (const TensorView& tensor : gguf().tensors())
-    if (tensor.name.starts_with(name_prefix))
-      model_->file_->will_need(static_cast<uint64_t>(tensor.data - model_->file_->bytes().data()),
-                               tensor.n_bytes);
-}
-
-std::unique_ptr<DeviceMatrix> ModelLoader::take_matrix(const std::string& name, MatrixUse use) {
+void ModelLoader::load_tensor(const TensorDeclaration& declaration) {
+  const auto found = tensors_.find(declaration.name);
+  if (found == tensors_.end()) return;  // optional
+  const TensorView& tensor = found->second;
+  TensorSource& source = *model_->source_;
+  source.load(tensor);
+  for (const TensorPart& part : declaration.parts) {
+    if (part.vector == nullptr) continue;
+    const uint64_t value_bytes = block_format(tensor.dtype).block_bytes;
+    TensorView elements = tensor;
+    elements.shape = {part.end - part.begin};
+    elements.data += part.begin * value_bytes;
+    elements.n_bytes = (part.end - part.begin) * value_bytes;
+    *part.vector = model_->device_->load_vector(elements);
+  }
+  if (declaration.values != nullptr) {
+    declaration.values->resize(tensor.n_elements());
+    block_format(tensor.dtype).decode(tensor.data, tensor.n_elements(), declaration.values->data());
+  }
+  if (!declaration.is_matrix()) return source.release(tensor);
   // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
   // in memory twice.
-  const MappedFile& file = *model_->file_;
-  return model_->device_->load_matrix(tensors_.at(name), use, [&](const uint8_t* begin, uint64_t n_bytes) {
-    file.done_with(static_cast<uint64_t>(begin - file.bytes().data()), n_bytes);
+  for_matrices(declaration, [&](const TensorView& view, Matrix* matrix) {
+    if (options_.on_progress) options_.on_progress(loaded_bytes_, model_->weight_bytes_);
+    loaded_bytes_ += view.n_bytes;
+    *matrix = model_->device_->load_matrix(
+        view, use_of(declaration),
+        [&](const uint8_t* begin, uint64_t n_bytes) { source.done_with(begin, n_bytes); });
   });
-}
-
-std::unique_ptr<DeviceBuffer> ModelLoader::take_vector(const std::string& name) {
-  return model_->device_->load_vector(tensors_.at(name));
 }
 
 void ModelLoader::load_weights() {
   Model& m = *model_;
   // Where nothing is repacked the first token is computed while the disk reads.
-  if (!m.mapped_weights_.empty()) m.read_ahead_.emplace(*m.file_, m.mapped_weights_);
-  read_ahead("output");
-  read_ahead("blk.0.");
-  const bool tied = !tensors_.contains("output.weight");
-  m.token_embd = take_matrix("token_embd.weight", tied ? MatrixUse::kBoth : MatrixUse::kGather);
-  m.output_norm = take_vector("output_norm.weight");
-  if (!tied) m.output = take_matrix("output.weight", MatrixUse::kProduct);
-  for (uint32_t i = 0; i < m.hparams_.n_layers; ++i) {
-    const std::string block = fmt::format("blk.{}.", i);
-    read_ahead(fmt::format("blk.{}.", i + 1));
-    const auto matrix = [&](const char* name) {
-      return take_matrix(block + name + ".weight", MatrixUse::kProduct);
-    };
-    LayerWeights w;
-    w.attn_norm = take_vector(block + "attn_norm.weight");
-    w.ffn_norm = take_vector(block + "ffn_norm.weight");
-    w.wq = matrix("attn_q");
-    w.wk = matrix("attn_k");
-    w.wv = matrix("attn_v");
-    w.wo = matrix("attn_output");
-    w.w_gate = matrix("ffn_gate");
-    w.w_up = matrix("ffn_up");
-    w.w_down = matrix("ffn_down");
-    m.layers.push_back(std::move(w));
+  if (!m.mapped_weights_.empty()) {
+    std::vector<ReadAhead::Part> parts;
+    for (size_t i = 0; i < mapped_runs_.size(); ++i)
+      parts.push_back({&m.source_->mapped_files()->files()[i], mapped_runs_[i]});
+    m.read_ahead_.emplace(std::move(parts));
+  }
+  int layer = -1;
+  read_ahead(-1);
+  read_ahead(0);
+  for (const TensorDeclaration& declaration : m.parts_->tensors()) {
+    if (declaration.layer != layer) read_ahead((layer = declaration.layer) + 1);
+    load_tensor(declaration);
   }
 }
 
 std::unique_ptr<Model> Model::load(const std::string& path, const ModelOptions& options,
                                    const Notice& notice) {
-  return ModelLoader(path, options, notice).load();
+  ModelLoader loader(options, notice);
+  return loader.load(loader.open(path));
+}
+
+std::unique_ptr<Model> Model::load(std::unique_ptr<TensorSource> source, const ModelOptions& options,
+                                   const Notice& notice) {
+  return ModelLoader(options, notice).load(std::move(source));
 }
 
 Model::~Model() = default;
 
 const Tokenizer& Model::tokenizer() const {
   if (!tokenizer_)
-    gguf_->refuse(
-        "this file has no vocabulary (tokenizer.ggml.model is no_vocab), so it can take and give token ids "
-        "only; "
-        "use run --ids, or convert the checkpoint again with its tokenizer");
+    gguf().refuse(
+        no_text_ +
+        "; it can take and give token ids only (run --ids, perplexity --ids, bench), until the checkpoint "
+        "is converted again with a tokenizer that is known");
   return *tokenizer_;
 }
 
 namespace {
 
-// Sum over the layers' matrices.
-template <class Count>
-uint64_t sum_of_matrices(const std::vector<LayerWeights>& layers, Count&& count) {
-  uint64_t sum = 0;
-  for (const LayerWeights& w : layers)
-    for (const DeviceMatrix* matrix :
-         {w.wq.get(), w.wk.get(), w.wv.get(), w.wo.get(), w.w_gate.get(), w.w_up.get(), w.w_down.get()})
-      sum += count(*matrix);
-  return sum;
+// Multiplied for a token: all of a tensor's matrices, or those of the experts that are chosen.
+uint64_t used_share(const TensorDeclaration& tensor, uint64_t amount) {
+  return tensor.role == TensorRole::kExperts ? amount / tensor.shape[0] * tensor.n_used : amount;
+}
+
+// Of the layers' matrices.
+uint64_t layer_bytes_per_token(const Declarations& parts, const GgufReader& gguf) {
+  uint64_t bytes = 0;
+  for (const TensorDeclaration& tensor : parts.tensors())
+    if (tensor.role == TensorRole::kMatrix || tensor.role == TensorRole::kExperts)
+      if (const TensorView* view = gguf.find_tensor(tensor.name)) bytes += used_share(tensor, view->n_bytes);
+  return bytes;
 }
 
 }  // namespace
 
 uint64_t Model::bytes_per_token() const {
-  return output_matrix().bytes() +
-         sum_of_matrices(layers, [](const DeviceMatrix& matrix) { return matrix.bytes(); });
+  return network_->output_matrix().bytes() + layer_bytes_per_token(*parts_, gguf());
+}
+
+// As the file has them, before anything is loaded.
+uint64_t ModelLoader::tensor_bytes_per_token() const {
+  const auto output = tensors_.find("output.weight"), embedding = tensors_.find("token_embd.weight");
+  const auto& last = output != tensors_.end() ? output : embedding;
+  return layer_bytes_per_token(*model_->parts_, gguf()) + (last != tensors_.end() ? last->second.n_bytes : 0);
+}
+
+ModelSurvey ModelLoader::survey(std::unique_ptr<TensorSource> source) {
+  ModelSurvey survey;
+  survey.ids_only = check(std::move(source));
+  choose_context();
+  choose_device();
+  plan_memory();
+  survey.architecture = model_->hparams().architecture;
+  survey.n_params = model_->n_params_;
+  survey.weight_bytes = model_->weight_bytes_;
+  survey.trained_context = model_->hparams().context_length;
+  survey.context = model_->context_;
+  survey.memory = model_->memory_plan_;
+  survey.available_bytes = available_memory();
+  survey.fitting_context =
+      largest_context(survey.memory, survey.available_bytes, std::min(survey.trained_context, kMaxContext),
+                      [&](uint64_t context) { return session_memory(context).total(); });
+  survey.bytes_per_token = tensor_bytes_per_token();
+  survey.kv_bytes = survey.memory.kv;
+  survey.macs_per_token = model_->macs_per_token();
+  survey.n_threads = model_->n_threads_;
+  survey.kernels = model_->kernels_;
+  return survey;
+}
+
+ModelSurvey Model::survey(const std::string& path, const ModelOptions& options, const Notice& notice) {
+  ModelLoader loader(options, notice);
+  return loader.survey(loader.open(path));
+}
+
+std::string Model::check(const std::string& path, const ModelOptions& options) {
+  const Notice silent = [](std::string_view) {};
+  ModelLoader loader(options, silent);
+  return loader.check(loader.open(path));
 }
 
 uint64_t Model::macs_per_token() const {
-  return sum_of_matrices(
-      layers, [](const DeviceMatrix& matrix) { return uint64_t{matrix.rows()} * matrix.columns(); });
+  uint64_t macs = 0;
+  for (const TensorDeclaration& tensor : parts_->tensors())
+    if (tensor.role == TensorRole::kMatrix || tensor.role == TensorRole::kExperts)
+      if (const TensorView* view = gguf().find_tensor(tensor.name))
+        macs += used_share(tensor, view->n_elements());
+  return macs;
+}
+
+uint64_t Model::macs_per_dropped_row() const {
+  uint64_t macs = 0;
+  for (const TensorDeclaration& tensor : parts_->tensors())
+    if (tensor.layer + 1 == static_cast<int64_t>(hparams().n_layers) &&
+        tensor.name.find(".ffn_") != std::string::npos &&
+        (tensor.role == TensorRole::kMatrix || tensor.role == TensorRole::kExperts))
+      if (const TensorView* view = gguf().find_tensor(tensor.name))
+        macs += used_share(tensor, view->n_elements());
+  return macs;
 }
 
 }  // namespace quern

@@ -24,6 +24,7 @@
 #include "kernels/attention/values.h"
 #include "kernels/exp2q_lanes.h"
 #include "kernels/kernel_set.h"
+#include "kernels/softcap_lanes.h"
 
 namespace quern::attention {
 namespace {
@@ -76,6 +77,13 @@ State prepare(const AttentionArgs& args, Carver& carver, float* part) {
   return state;
 }
 
+// Scores of keys that a row does not see are masked later.
+template <class L>
+void cap_scores(Softcap cap, const State& state) {
+  for (size_t i = 0; i < state.n_rows * kAttentionTile; i += L::kCount)
+    L::store(state.p + i, softcap_lanes<L>(L::load(state.p + i), cap));
+}
+
 // The keys from `first` on that each row sees of a tile.
 inline void find_ranges(const AttentionArgs& args, size_t first, const State& state) {
   Range* range = state.ranges;
@@ -106,6 +114,7 @@ void attend_segment_as(const AttentionArgs& args, size_t segment, float* part) {
     tile.full = args.position + 1 >= first + kAttentionTile && first_visible_key(last, args.window) <= first;
     find_ranges(args, first, state);
     score_tile<Config>(keys, tile, state);
+    if (args.softcap.outer > 0) cap_scores<typename Config::Lanes>(args.softcap, state);
     softmax_tile<typename Config::Lanes>(state);
     weigh_tile<Config, Values>(tile, state);
   }
@@ -153,6 +162,14 @@ void merge(const AttentionArgs& args, size_t segment, const float* part, float* 
       for (; d + L::kCount <= n; d += L::kCount)
         L::store(to + d, L::fma(L::load(to + d), a, L::mul(L::load(acc + d), b)));
       for (; d < n; ++d) to[d] = __builtin_fmaf(to[d], alpha, acc[d] * beta);
+    }
+    if (segment == last && args.sinks != nullptr) {
+      const float s = args.sinks[row % args.n_heads] * 0x1.715476p0f;
+      const float new_m = s > total_m[row] ? s : total_m[row];
+      const auto alpha = exp2q_below_126<L>(L::set1(total_m[row] - new_m));
+      const auto beta = exp2q_below_126<L>(L::set1(s - new_m));
+      total_l[row] = __builtin_fmaf(total_l[row], L::first(alpha), L::first(beta));
+      multiply<L>(to, L::first(alpha), n, to);
     }
     if (segment == last)
       multiply<L>(to, 1 / total_l[row], n, args.out + t * args.out_stride + row % args.n_heads * n);

@@ -98,6 +98,7 @@ QUERN_INLINE void for_row_groups(size_t n_rows, F&& f) {
     }
   }
   switch (n_rows - row) {
+    // NOLINTNEXTLINE(bugprone-branch-clone): where kMax is more than 6, this case and the next are empty.
     case 5:
       if constexpr (kMax == 6) f.template operator()<5>(row);
       break;

@@ -30,8 +30,9 @@ struct FloatValues {
 // A tile's values of Q8_0.
 template <class L>
 struct CodeValues {
-  // A group's scales go to state.value_scales, which the result refers to, with its first block: whoever asks
-  // for blocks does so in ascending order.
+  // Block i: 16 dims of the tile's values, two blocks to a group of 32 that shares its scales. The result
+  // points to the group's scales as floats in state.value_scales, which the group's first block has written
+  // there: blocks must be asked for in ascending order.
   static CodeBlock block(const Tile& tile, const State& state, size_t i) {
     constexpr size_t kGroupBlocks = kKvGroup / kKvBlockDims, kScaleBytes = 2 * kAttentionTile;
     const uint8_t* const group = tile.v + i / kGroupBlocks * (kScaleBytes + kAttentionTile * kKvGroup);

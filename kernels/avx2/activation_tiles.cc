@@ -65,6 +65,9 @@ void pack_tile(const QuantizedRows& a, size_t token, size_t k, uint8_t* out) {
     put<4 * C>(side + Side::kSums16, _mm_slli_epi32(total, 4));
     put<4 * C>(side + Side::kBias32, _mm_mullo_epi16(low, _mm_set1_epi16(-32)));
     put<4 * C>(side + Side::kBias32 + 4 * C, _mm_mullo_epi16(high, _mm_set1_epi16(-32)));
+    const __m128i ones = _mm_set1_epi16(1);
+    const __m128i s0 = _mm_madd_epi16(low, ones), s1 = _mm_madd_epi16(high, ones);
+    put<4 * C>(side + Side::kHalfSums, _mm_blend_epi16(s0, _mm_slli_epi32(s1, 16), 0xaa));
     out += Block::kBytes;
     side += Side::kBytes;
   }
@@ -102,8 +105,6 @@ void pack_tile_of(size_t tokens_left, const QuantizedRows& a, size_t token, size
   }
 }
 
-}  // namespace
-
 size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 32) * kTokenGroupBytes; }
 
 void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
@@ -127,5 +128,10 @@ void pack_pair_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t t
       pack_pair_tile(a, token, k, out);
   }
 }
+
+}  // namespace
+
+constinit const ActivationTiles kTiles = {kTileTokens, tile_bytes, pack_tiles};
+constinit const ActivationTiles kPairTiles = {kTileTokens, pair_tile_bytes, pack_pair_tiles};
 
 }  // namespace quern::avx2

@@ -6,12 +6,13 @@
 //    36 * C: C x 2 int16          -8 * sums of the codes with k % 4 in {0, 1} and in {2, 3}
 //
 // so that one step of a product reads 4 * C bytes that follow each other, each token's broadcast from memory;
-// and behind these, again for every group, 16 * C bytes that some formats read:
+// and behind these, again for every group, 20 * C bytes that some formats read:
 //
 //         0: C x f32              da * float(S)
 //     4 * C: C x int32            16 * S; S is the sum of the codes
 //     8 * C: C x 2 int16          -32 * the sums above of the first 16 codes
 //    12 * C: C x 2 int16          -32 * those of the second 16 codes
+//    16 * C: C x 2 int16          the sums of the first and of the second 16 codes
 //
 // Apart, because many tokens' activations come from the last-level cache for every panel. The tiles of n
 // tokens are of four tokens each, the last one of those that are left.
@@ -33,7 +34,7 @@
 namespace quern::avx2 {
 
 // Of a token and group, whatever the tile's width.
-inline constexpr size_t kMainBytes = 40, kSideBytes = 16, kTokenGroupBytes = kMainBytes + kSideBytes;
+inline constexpr size_t kMainBytes = 40, kSideBytes = 20, kTokenGroupBytes = kMainBytes + kSideBytes;
 
 template <size_t C>
 struct TileBlock {
@@ -42,7 +43,8 @@ struct TileBlock {
 
 template <size_t C>
 struct TileSide {
-  static constexpr size_t kScaledSums = 0, kSums16 = 4 * C, kBias32 = 8 * C, kBytes = kSideBytes * C;
+  static constexpr size_t kScaledSums = 0, kSums16 = 4 * C, kBias32 = 8 * C, kHalfSums = 16 * C,
+                          kBytes = kSideBytes * C;
 };
 
 struct PairBlock {

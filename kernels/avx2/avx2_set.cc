@@ -2,7 +2,12 @@
 #include "kernels/avx2/avx2_ops.h"
 
 namespace quern::avx2 {
+namespace {
 
-constinit const KernelSet kKernelSet = set_with_avx2_operations("avx2", kMatmuls, kMatmulCount, &kProbeLoops);
+constexpr const MatmulRows* kMatmuls[] = {&kFloatRows, &kByteRows, &kSignedRows, &kTwoScalesRows};
+
+}  // namespace
+
+constinit const KernelSet kKernelSet = set_with_avx2_operations("avx2", kMatmuls, &kProbeLoops);
 
 }  // namespace quern::avx2

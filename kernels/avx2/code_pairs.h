@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/avx2/unpack.h"
+#include "kernels/unpack/nibbles.h"
 
 namespace quern::avx2 {
 namespace {
@@ -18,7 +19,7 @@ QUERN_INLINE Bits even_codes(Bits four) { return _mm256_srai_epi16(_mm256_slli_e
 QUERN_INLINE Bits odd_codes(Bits four) { return _mm256_srai_epi16(four, 8); }
 
 // The pairs of a block as it stands in memory. s: step, four codes of each row.
-struct NarrowBlock : PackedBlock<Q8_0> {
+struct NarrowBlock : PackedBlock<unpack::Q8_0<Vector8>> {
   QUERN_INLINE static Codes even(const uint8_t* block, size_t s) {
     const Codes w = codes(block, s);
     return {{even_codes(w.rows[0]), even_codes(w.rows[1])}};
@@ -44,19 +45,28 @@ struct WideBlock {
   }
 };
 
-QUERN_KERNEL void widen_blocks(const uint8_t* narrow, size_t n_blocks, uint8_t* wide) noexcept {
-  for (; n_blocks != 0; --n_blocks, narrow += NarrowBlock::kBytes, wide += WideBlock::kBytes) {
-    for (size_t r = 0; r < 2; ++r) store(wide + 32 * r, _mm256_castps_si256(NarrowBlock::scale(narrow, r)));
-    QUERN_UNROLL
-    for (size_t s = 0; s < 8; ++s) {
-      const Codes w = NarrowBlock::codes(narrow, s);
-      uint8_t* out = wide + WideBlock::kStepsAt + 128 * s;
-      store(out, even_codes(w.rows[0]));
-      store(out + 32, even_codes(w.rows[1]));
-      store(out + 64, odd_codes(w.rows[0]));
-      store(out + 96, odd_codes(w.rows[1]));
+// n_blocks panel blocks of a format of signed codes to kGroups times as many WideBlocks.
+template <class Format>
+QUERN_KERNEL void widen_blocks_of(const uint8_t* block, size_t n_blocks, uint8_t* wide) noexcept {
+  for (; n_blocks != 0; --n_blocks, block += Format::kBytes) {
+    for (size_t g = 0; g < Format::kGroups; ++g, wide += WideBlock::kBytes) {
+      for (size_t r = 0; r < 2; ++r) store(wide + 32 * r, _mm256_castps_si256(Format::scale(block, g, r)));
+      QUERN_UNROLL
+      for (size_t s = 0; s < 8; ++s) {
+        QUERN_UNROLL
+        for (size_t r = 0; r < 2; ++r) {
+          const Bits w = Format::codes(block, g, 0, s, r);
+          uint8_t* out = wide + WideBlock::kStepsAt + 128 * s + 32 * r;
+          store(out, even_codes(w));
+          store(out + 64, odd_codes(w));
+        }
+      }
     }
   }
+}
+
+inline void widen_blocks(const uint8_t* narrow, size_t n_blocks, uint8_t* wide) noexcept {
+  widen_blocks_of<unpack::Q8_0<Vector8>>(narrow, n_blocks, wide);
 }
 
 }  // namespace

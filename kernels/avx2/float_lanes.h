@@ -23,7 +23,14 @@ struct Lanes8 {
   QUERN_INLINE static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
   QUERN_INLINE static Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
   QUERN_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  QUERN_INLINE static Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+  QUERN_INLINE static Floats abs(Floats x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+  // magnitude >= 0.
+  QUERN_INLINE static Floats with_sign_of(Floats sign, Floats magnitude) {
+    return _mm256_or_ps(_mm256_and_ps(_mm256_set1_ps(-0.0f), sign), magnitude);
+  }
   // b where one is NaN.
+  QUERN_INLINE static Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
   QUERN_INLINE static Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
   // The low bits of x's representation as exponents of powers of two.
   QUERN_INLINE static Floats to_exponents(Floats x) {

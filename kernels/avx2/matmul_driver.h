@@ -48,9 +48,10 @@ struct __attribute__((packed, may_alias)) Word {
   uint32_t bits;
 };
 
-// One step of int16 sums: four unsigned codes in each lane of 16 rows, times the four signed activations at
-// `a`, which every lane gets: the broadcast is a load and takes no other unit. Written out because g++ 12
-// hoists the broadcasts of all steps and spills.
+// Four columns of a product, in sums of int16: each 32-bit lane of `w` holds four unsigned codes of one of 16
+// rows, and the four signed activations at `a` are broadcast to all lanes. In assembly, because g++ 12 does
+// the broadcasts of all steps first, for which there are not enough registers, and spills them; one step's
+// broadcast from memory costs a load and nothing else.
 QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
   Bits t, p;
   asm("vpbroadcastd %[a], %[t]\n\t"
@@ -62,13 +63,14 @@ QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
       : [w0] "x"(w.rows[0]), [w1] "x"(w.rows[1]), [a] "m"(*reinterpret_cast<const Word*>(a)));
 }
 
-// How far ahead of the products packed weights are asked for, in bytes of each of P streams. A core of Zen 3
-// reads at the memory's speed only so, best when the requests are spread over the steps and no more are under
-// way than the L1 cache has places for: 24 lines. One thread beside busy neighbours, share of a plain read,
-// one token of Q4_0 / Q8_0:
+// How far ahead of the products packed weights are prefetched, in bytes of each of P streams. Without
+// prefetches a core of Zen 3 reads slower than its memory is, and it can wait for 24 cache lines at a time:
+// prefetches do most when they are spread over the steps of a block and no more than these are under way in
+// all P streams. Measured with one thread beside busy ones, for one token of Q4_0 / Q8_0: bytes per second as
+// a share of a plain read's, by distance:
 //   one stream     none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 spread 0.89 / 0.88
 //   two, spread    512 0.85 / 1.01, 768 0.93 / 1.08, 1280 0.91 / 1.01, 2048 0.88 / 0.96
-// against a read in four streams, which is faster:
+// and as a share of a plain read in four streams, which is faster:
 //   two, spread    768 0.82 / 0.85
 //   four, spread   256 0.92 / 0.95, 384 0.87 / 0.96, 768 0.76 / 0.92
 template <size_t P>
@@ -76,14 +78,13 @@ constexpr size_t kPrefetchAhead = P == 1   ? 1536
                                   : P == 2 ? 768
                                            : 256;
 
-// Step i's share of asking for a block of kBytes.
+// Step i's share of the prefetches of a block of kBytes.
 template <size_t P, size_t kBytes>
 QUERN_INLINE void prefetch_weights(const uint8_t* block, size_t i) {
   if (64 * i < kBytes) prefetch(block + kPrefetchAhead<P> + 64 * i);
 }
 
-// Step i's share of asking for a tile's blocks ahead. Many tokens' activations come from the last-level
-// cache.
+// The same of a tile of activations, four blocks ahead: many tokens' are no longer in a core's own caches.
 template <class Tile>
 QUERN_INLINE void prefetch_activations(const uint8_t* a, size_t i) {
   constexpr size_t kBlocksAhead = 4;

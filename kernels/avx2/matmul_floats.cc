@@ -2,6 +2,8 @@
 //
 // A chain takes one step in the four cycles of an FMA's latency, so that eight independent ones keep both FMA
 // units busy: 16 rows x 4 tokens are eight, and with one or two tokens two panels run side by side.
+#include <iterator>
+
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/matmul_driver.h"
 
@@ -53,10 +55,14 @@ struct Kernel {
   }
 };
 
+constexpr MatmulKernel kRows[] = {
+    {DType::F32, TensorLayout::kPanels, matmul<Kernel<F32>>},
+    {DType::F16, TensorLayout::kPanels, matmul<Kernel<F16>>},
+    {DType::BF16, TensorLayout::kPanels, matmul<Kernel<BF16>>},
+};
+
 }  // namespace
 
-void matmul_f32(const MatmulArgs& args) noexcept { matmul<Kernel<F32>>(args); }
-void matmul_f16(const MatmulArgs& args) noexcept { matmul<Kernel<F16>>(args); }
-void matmul_bf16(const MatmulArgs& args) noexcept { matmul<Kernel<BF16>>(args); }
+constinit const MatmulRows kFloatRows = {kRows, std::size(kRows)};
 
 }  // namespace quern::avx2

@@ -1,6 +1,6 @@
-// From P16 panels (quant/panel_layout.cc) to registers of 8 rows: where things stand in a panel block, and
-// how a format's codes, scales and minima come out of it. Shared by the sets that work on 256-bit registers:
-// they differ in how they multiply, not in what they multiply.
+// From P16 panels to two registers of 8 rows, by the unpackers of kernels/unpack, and groups taken apart once
+// for many tokens. Shared by the sets that work on 256-bit registers: they differ in how they multiply, not
+// in what they multiply.
 //
 // Lanes. A 32-bit lane is one row, its four bytes four consecutive k; 8 rows make a register, two registers a
 // panel's 16 rows. Step s of 32 weights is k = 4s .. 4s+3.
@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/avx2/vector.h"
 #include "kernels/compiler.h"
 #include "quant/panel_layout.h"
 
@@ -51,87 +52,37 @@ QUERN_INLINE __m256 load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
 
-// --- blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 ---
-
 // Four codes in each lane of 16 rows; [0] rows 0-7, [1] rows 8-15.
 struct Codes {
   Bits rows[2];
 };
 
-// Step s of a block. Steps 0-3 are low nibbles, 4-7 the high nibbles of the same bytes.
-QUERN_INLINE Codes nibbles(const uint8_t* steps, size_t s) {
-  const Bits mask = _mm256_set1_epi8(15);
-  const Bits x0 = load(steps + 64 * (s % 4)), x1 = load(steps + 64 * (s % 4) + 32);
-  if (s < 4) return {{_mm256_and_si256(x0, mask), _mm256_and_si256(x1, mask)}};
-  return {
-      {_mm256_and_si256(_mm256_srli_epi16(x0, 4), mask), _mm256_and_si256(_mm256_srli_epi16(x1, 4), mask)}};
-}
+// --- one sum a group: blocks as tile loops read them ---
 
-// Step s's fifth bits of 8 rows, at bit 4 of each byte (panel_layout.cc, "turned").
-QUERN_INLINE Bits fifth_bits(const uint8_t* turned, size_t s) {
-  const int shift = static_cast<int>(s) - 4;
-  const Bits qh = load(turned);
-  const Bits moved = shift < 0 ? _mm256_slli_epi32(qh, -shift) : _mm256_srli_epi32(qh, shift);
-  return _mm256_and_si256(moved, _mm256_set1_epi8(16));
-}
-
-QUERN_INLINE Codes five_bits(const uint8_t* turned, const uint8_t* steps, size_t s) {
-  compiler_fence();  // what other steps have loaded is loaded again: registers are scarcer than loads
-  const Codes low = nibbles(steps, s);
-  return {{_mm256_or_si256(low.rows[0], fifth_bits(turned, s)),
-           _mm256_or_si256(low.rows[1], fifth_bits(turned + 32, s))}};
-}
-
-// The formats' panel blocks: bytes, where minima (0: none), turned fifth bits (0: none) and steps stand
-// (panel_layout.cc; scales stand first), bits of a code, and what stands for 0 in the codes as they are
-// stored.
-struct Q4_0 {
-  static constexpr size_t kBytes = 288, kMinimaAt = 0, kFifthBitsAt = 0, kStepsAt = 32, kBits = 4;
-  static constexpr int16_t kOffset = 8;
-};
-struct Q4_1 {
-  static constexpr size_t kBytes = 320, kMinimaAt = 32, kFifthBitsAt = 0, kStepsAt = 64, kBits = 4;
-  static constexpr int16_t kOffset = 0;
-};
-struct Q5_0 {
-  static constexpr size_t kBytes = 352, kMinimaAt = 0, kFifthBitsAt = 32, kStepsAt = 96, kBits = 5;
-  static constexpr int16_t kOffset = 16;
-};
-struct Q5_1 {
-  static constexpr size_t kBytes = 384, kMinimaAt = 32, kFifthBitsAt = 64, kStepsAt = 128, kBits = 5;
-  static constexpr int16_t kOffset = 0;
-};
-struct Q8_0 {  // codes are signed
-  static constexpr size_t kBytes = 544, kMinimaAt = 0, kFifthBitsAt = 0, kStepsAt = 32, kBits = 8;
-  static constexpr int16_t kOffset = 0;
-};
-
-// What a tile loop reads of a block as it stands in memory. r: 0 for rows 0-7, 1 for rows 8-15.
-template <class F>
+// A block of 32 weights as it stands in memory. r: 0 for rows 0-7, 1 for rows 8-15.
+template <class Format>
 struct PackedBlock {
-  using Format = F;
-  static constexpr size_t kBytes = Format::kBytes;
-  static constexpr bool kHasMin = Format::kMinimaAt != 0;
+  static_assert(Format::kGroups == 1);
+  static constexpr bool kPacked = true;
+  static constexpr size_t kBytes = Format::kBytes, kMinima = Format::kMinima;
+  static constexpr int kBits = Format::kBits, kOffset = Format::kOffset;
 
-  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return load_f16(block + 16 * r); }
-  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) {
-    return load_f16(block + Format::kMinimaAt + 16 * r);
-  }
+  QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) { return Format::scale(block, 0, r); }
+  QUERN_INLINE static __m256 minimum(const uint8_t* block, size_t r) { return Format::minimum(block, 0, r); }
   QUERN_INLINE static Codes codes(const uint8_t* block, size_t s) {
-    const uint8_t* steps = block + Format::kStepsAt;
-    if constexpr (Format::kBits == 8) return {{load(steps + 64 * s), load(steps + 64 * s + 32)}};
-    if constexpr (Format::kBits == 4) return nibbles(steps, s);
-    return five_bits(block + Format::kFifthBitsAt, steps, s);
+    if constexpr (kBits == 5)
+      compiler_fence();  // what other steps have loaded is loaded again: registers are scarcer
+    return {{Format::codes(block, 0, 0, s, 0), Format::codes(block, 0, 0, s, 1)}};
   }
 };
 
-// A block taken apart once for many tokens: 16 f32 scales, 16 f32 minima, then 8 steps of 16 rows x 4 codes
-// of one byte.
-template <class F>
+// A group taken apart once for many tokens: 16 f32 D, 16 f32 minima, then 8 steps of 16 rows x 4 codes of one
+// byte.
+template <int kBitsOf, int kOffsetOf, size_t kMinimaOf>
 struct ByteBlock {
-  using Format = F;
-  static constexpr size_t kMinimaAt = 64, kStepsAt = 128, kBytes = 128 + 512;
-  static constexpr bool kHasMin = Format::kMinimaAt != 0;
+  static constexpr bool kPacked = false;
+  static constexpr size_t kMinimaAt = 64, kStepsAt = 128, kBytes = 128 + 512, kMinima = kMinimaOf;
+  static constexpr int kBits = kBitsOf, kOffset = kOffsetOf;
 
   QUERN_INLINE static __m256 scale(const uint8_t* block, size_t r) {
     return _mm256_castsi256_ps(load(block + 32 * r));
@@ -144,39 +95,61 @@ struct ByteBlock {
     return {{load(step), load(step + 32)}};
   }
 };
-
-// n_blocks PackedBlocks to as many ByteBlocks.
 template <class Format>
+using ByteBlockOf = ByteBlock<Format::kBits, Format::kOffset, Format::kMinima>;
+
+// n_blocks panel blocks to kGroups times as many ByteBlocks. kAhead: how many bytes earlier memory is asked
+// for; 0: it is not.
+template <class Format, size_t kAhead = 0>
 QUERN_KERNEL void unpack_blocks(const uint8_t* packed, size_t n_blocks, uint8_t* bytes) noexcept {
-  using Packed = PackedBlock<Format>;
-  using Byte = ByteBlock<Format>;
-  for (; n_blocks != 0; --n_blocks, packed += Packed::kBytes, bytes += Byte::kBytes) {
+  using Byte = ByteBlockOf<Format>;
+  constexpr size_t kTogether = Format::kTogether;
+  for (; n_blocks != 0; --n_blocks, packed += Format::kBytes) {
     QUERN_UNROLL
-    for (size_t r = 0; r < 2; ++r) {
-      store(bytes + 32 * r, _mm256_castps_si256(Packed::scale(packed, r)));
-      if constexpr (Packed::kHasMin)
-        store(bytes + Byte::kMinimaAt + 32 * r, _mm256_castps_si256(Packed::minimum(packed, r)));
-    }
-    QUERN_UNROLL
-    for (size_t s = 0; s < 8; ++s) {
-      const Codes codes = Packed::codes(packed, s);
-      store(bytes + Byte::kStepsAt + 64 * s, codes.rows[0]);
-      store(bytes + Byte::kStepsAt + 64 * s + 32, codes.rows[1]);
+    for (size_t part = 0; part < Format::kGroups / kTogether; ++part, bytes += kTogether * Byte::kBytes) {
+      if constexpr (kAhead != 0) {
+        constexpr size_t kShare = Format::kBytes * kTogether / Format::kGroups;
+        QUERN_UNROLL
+        for (size_t line = 0; line < kShare; line += 64) prefetch(packed + kShare * part + kAhead + line);
+      }
+      QUERN_UNROLL
+      for (size_t i = 0; i < 2 * kTogether; ++i) {
+        const size_t j = i / 2, r = i % 2, g = part * kTogether + j;
+        uint8_t* const to = bytes + j * Byte::kBytes + 32 * r;
+        store(to, _mm256_castps_si256(Format::scale(packed, g, r)));
+        if constexpr (Byte::kMinima != 0)
+          store(to + Byte::kMinimaAt, _mm256_castps_si256(Format::minimum(packed, g, r)));
+      }
+      QUERN_UNROLL
+      for (size_t s = 0; s < 8; ++s) {
+        if constexpr (Format::kBits == 5) compiler_fence();
+        QUERN_UNROLL
+        for (size_t r = 0; r < 2; ++r) {
+          QUERN_UNROLL
+          for (size_t j = 0; j < kTogether; ++j)
+            store(bytes + j * Byte::kBytes + Byte::kStepsAt + 64 * s + 32 * r,
+                  Format::codes(packed, part, j, s, r));
+        }
+      }
     }
   }
 }
 
-// --- blocks of 256 weights: Q6_K ---
+// --- two sums a group ---
 
-struct Q6_K {
-  static constexpr size_t kBytes = 3360, kGroups = 8;  // groups of 32 weights
-  static constexpr size_t kSubScalesAt = 32, kStepsAt = 288, kStepBytes = 192;
-};
+// Twice the same int16 in each lane, which vpmaddwd multiplies pairs of sums with.
+QUERN_INLINE Bits pairs_of(Bits numbers) {
+  return _mm256_blend_epi16(numbers, _mm256_slli_epi32(numbers, 16), 0xaa);
+}
 
 // A group of 32 weights taken apart: 16 f32 scales; twice 16 pairs of int16 (sub-scale, sub-scale), of the
-// first and second 16 weights; 8 steps of 16 rows x 4 codes of one byte.
-struct Q6KGroup {
-  static constexpr size_t kSubScalesAt = 64, kStepsAt = 192, kBytes = 192 + 512;
+// first and second 16 weights; 16 f32 minima and 16 pairs of int16, the integers of both halves, where there
+// are minima; 8 steps of 16 rows x 4 codes of one byte, whose offset is 32.
+template <size_t kMinimaOf>
+struct TwoScalesGroup {
+  static constexpr size_t kMinima = kMinimaOf;
+  static constexpr size_t kSubScalesAt = 64, kMinimumAt = 192, kMinimumPairsAt = 256,
+                          kStepsAt = kMinima != 0 ? 320 : 192, kBytes = kStepsAt + 512;
 
   QUERN_INLINE static __m256 scale(const uint8_t* group, size_t r) {
     return _mm256_castsi256_ps(load(group + 32 * r));
@@ -184,72 +157,70 @@ struct Q6KGroup {
   QUERN_INLINE static Bits sub_scales(const uint8_t* group, size_t half, size_t r) {
     return load(group + kSubScalesAt + 64 * half + 32 * r);
   }
+  QUERN_INLINE static __m256 minimum(const uint8_t* group, size_t r) {
+    return _mm256_castsi256_ps(load(group + kMinimumAt + 32 * r));
+  }
+  QUERN_INLINE static Bits minimum_pairs(const uint8_t* group, size_t r) {
+    return load(group + kMinimumPairsAt + 32 * r);
+  }
   QUERN_INLINE static Codes codes(const uint8_t* group, size_t s) {
     const uint8_t* step = group + kStepsAt + 64 * s;
     return {{load(step), load(step + 32)}};
   }
 };
+template <class Format>
+using TwoScalesGroupOf = TwoScalesGroup<Format::kMinima>;
 
-// Where step s of half h of a block stands.
-QUERN_INLINE const uint8_t* q6_k_step(const uint8_t* block, size_t h, size_t s) {
-  return block + Q6_K::kStepsAt + Q6_K::kStepBytes * (8 * h + s);
+// A group's two integers of its minimum, int16 each.
+template <class Format>
+QUERN_INLINE Bits minimum_pairs(const uint8_t* block, size_t g, size_t r) {
+  return _mm256_blend_epi16(Format::sub_minimum(block, g, 0, r),
+                            _mm256_slli_epi32(Format::sub_minimum(block, g, 1, r), 16), 0xaa);
 }
 
-// The codes of a step of 8 rows: part p of the half's four groups. What the parts share is loaded once where
-// they are taken together.
-QUERN_INLINE Bits q6_k_codes(const uint8_t* step, size_t p) {
-  const Bits nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi8(48);
-  const Bits ql = load(step + 64 * (p % 2)), qh = load(step + 128);
-  const Bits low = _mm256_and_si256(p < 2 ? ql : _mm256_srli_epi16(ql, 4), nibble);
-  const Bits moved = p == 0   ? _mm256_slli_epi16(qh, 4)
-                     : p == 1 ? _mm256_slli_epi16(qh, 2)
-                     : p == 2 ? qh
-                              : _mm256_srli_epi16(qh, 2);
-  return _mm256_or_si256(low, _mm256_and_si256(moved, pair));
+// acc += m * (da * float(what the pairs of minima and of sums give)), 8 rows in memory.
+QUERN_INLINE void add_minimum(float* acc, __m256 m, Bits pairs, Bits half_sums, __m256 da) {
+  const __m256 sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, half_sums));
+  _mm256_storeu_ps(acc, _mm256_fmadd_ps(m, _mm256_mul_ps(da, sum), _mm256_loadu_ps(acc)));
 }
 
-// 16-bit pairs (sub-scale, sub-scale) of 8 rows, of sub-block i of 16.
-QUERN_INLINE Bits q6_k_sub_scales(const uint8_t* block, size_t i, size_t r) {
-  const uint8_t* scales = block + Q6_K::kSubScalesAt + 16 * i + 8 * r;
-  const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales));
-  return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, x));
-}
-
-QUERN_INLINE void unpack_q6_k_scales(const uint8_t* block, uint8_t* groups) {
-  const __m256 d[2] = {load_f16(block), load_f16(block + 16)};
-  for (size_t g = 0; g < Q6_K::kGroups; ++g, groups += Q6KGroup::kBytes) {
+// n_blocks panel blocks to kGroups times as many TwoScalesGroups, memory read in address order, and asked for
+// kAhead bytes earlier.
+template <class Format, size_t kAhead>
+QUERN_KERNEL void unpack_two_scales(const uint8_t* block, size_t n_blocks, uint8_t* groups) noexcept {
+  using Group = TwoScalesGroupOf<Format>;
+  constexpr size_t kTogether = Format::kTogether, kSteps = Format::kGroups / kTogether * 8;
+  for (; n_blocks != 0; --n_blocks, block += Format::kBytes) {
+    const uint8_t* ahead = block + kAhead;
     QUERN_UNROLL
-    for (size_t r = 0; r < 2; ++r) {
-      store(groups + 32 * r, _mm256_castps_si256(d[r]));
-      uint8_t* pairs = groups + Q6KGroup::kSubScalesAt + 32 * r;
-      store(pairs, q6_k_sub_scales(block, 2 * g, r));
-      store(pairs + 64, q6_k_sub_scales(block, 2 * g + 1, r));
-    }
-  }
-}
-
-// n_blocks panel blocks to 8 * n_blocks Q6KGroups, memory read in address order, and asked for kAhead bytes
-// earlier.
-template <size_t kAhead>
-QUERN_KERNEL void unpack_q6_k(const uint8_t* block, size_t n_blocks, uint8_t* groups) noexcept {
-  for (; n_blocks != 0; --n_blocks, block += Q6_K::kBytes, groups += Q6_K::kGroups * Q6KGroup::kBytes) {
-    unpack_q6_k_scales(block, groups);
-    for (size_t h = 0; h < 2; ++h) {
-      for (size_t s = 0; s < 8; ++s) {
-        const uint8_t* step = q6_k_step(block, h, s);
-        uint8_t* codes = groups + 4 * h * Q6KGroup::kBytes + Q6KGroup::kStepsAt + 64 * s;
-        Bits x[4][2];
+    for (size_t part = 0; part < Format::kGroups / kTogether; ++part, groups += kTogether * Group::kBytes) {
+      for (size_t j = 0; j < kTogether; ++j) {
         QUERN_UNROLL
-        for (size_t p = 0; p < 4; ++p) {
-          if (p < 3) prefetch(step + kAhead + 64 * p);
-          x[p][0] = q6_k_codes(step, p);
-          x[p][1] = q6_k_codes(step + 32, p);
+        for (size_t r = 0; r < 2; ++r) {
+          const size_t g = part * kTogether + j;
+          uint8_t* const to = groups + j * Group::kBytes + 32 * r;
+          store(to, _mm256_castps_si256(Format::scale(block, g, r)));
+          store(to + Group::kSubScalesAt, pairs_of(Format::sub_scale(block, g, 0, r)));
+          store(to + Group::kSubScalesAt + 64, pairs_of(Format::sub_scale(block, g, 1, r)));
+          if constexpr (Group::kMinima != 0) {
+            store(to + Group::kMinimumAt, _mm256_castps_si256(Format::minimum(block, g, r)));
+            store(to + Group::kMinimumPairsAt, minimum_pairs<Format>(block, g, r));
+          }
+        }
+      }
+      for (size_t s = 0; s < 8; ++s, ahead += Format::kBytes / kSteps) {
+        QUERN_UNROLL
+        for (size_t line = 0; line < Format::kBytes / kSteps; line += 64) prefetch(ahead + line);
+        Bits w[2][kTogether];
+        QUERN_UNROLL
+        for (size_t i = 0; i < 2 * kTogether; ++i) {
+          Bits& codes = w[i % 2][i / 2] = Format::codes(block, part, i / 2, s, i % 2);
+          if constexpr (Format::kOffset != 32)
+            codes = _mm256_add_epi8(codes, _mm256_set1_epi8(32 - Format::kOffset));
         }
         QUERN_UNROLL
-        for (size_t p = 0; p < 4; ++p) {
-          store(codes + p * Q6KGroup::kBytes, x[p][0]);
-          store(codes + p * Q6KGroup::kBytes + 32, x[p][1]);
-        }
+        for (size_t i = 0; i < 2 * kTogether; ++i)
+          store(groups + i / 2 * Group::kBytes + Group::kStepsAt + 64 * s + 32 * (i % 2), w[i % 2][i / 2]);
       }
     }
   }

@@ -22,12 +22,12 @@ struct CodeProducts {
 
   static CodeProducts of(const State& state, Carver& carver) {
     const size_t n_rows = state.n_rows, head_dim = state.head_dim, n_groups = head_dim / kKvGroup;
-    uint8_t* const tiles = attention::bytes_of(carver.floats(tile_bytes(n_rows, head_dim) / sizeof(float)));
+    uint8_t* const tiles = attention::bytes_of(carver.floats(kTiles.bytes(n_rows, head_dim) / sizeof(float)));
     const QuantizedRows rows{reinterpret_cast<int8_t*>(carver.floats(n_rows * head_dim / 4)),
                              carver.floats(n_rows * n_groups),
                              reinterpret_cast<int16_t*>(carver.floats(n_rows * n_groups * 2))};
     avx2::quantize_activations(state.q, n_rows, head_dim, rows);
-    pack_tiles(rows, n_rows, head_dim, 0, n_rows, tiles);
+    kTiles.pack(rows, n_rows, head_dim, 0, n_rows, tiles);
     return {tiles};
   }
 

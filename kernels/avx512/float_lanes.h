@@ -23,6 +23,12 @@ struct Lanes16 {
   QUERN_INLINE static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   QUERN_INLINE static Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   QUERN_INLINE static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  QUERN_INLINE static Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+  QUERN_INLINE static Floats abs(Floats x) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x); }
+  QUERN_INLINE static Floats with_sign_of(Floats sign, Floats magnitude) {
+    return _mm512_or_ps(_mm512_and_ps(_mm512_set1_ps(-0.0f), sign), magnitude);
+  }
+  QUERN_INLINE static Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   QUERN_INLINE static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 
   QUERN_INLINE static Floats to_exponents(Floats x) {

@@ -2,6 +2,8 @@
 //
 // A chain's FMA waits four cycles for the one before it, so a tile keeps at least four chains going: several
 // panels side by side where tokens are few, one panel where they are many.
+#include <iterator>
+
 #include "kernels/avx512/avx512_kernels.h"
 #include "kernels/avx512/tile.h"
 
@@ -81,7 +83,7 @@ void multiply_panels(const MatmulArgs& args, size_t row) {
 }
 
 template <class Format>
-void multiply(const MatmulArgs& args) {
+void multiply(const MatmulArgs& args) noexcept {
   constexpr size_t kTogether = 4;
   size_t row = args.row_begin;
   if (args.n_tokens < 4)
@@ -91,10 +93,14 @@ void multiply(const MatmulArgs& args) {
   for (; row < args.row_end; row += kPanelRows) multiply_panels<Format, 1>(args, row);
 }
 
+constexpr MatmulKernel kRows[] = {
+    {DType::F32, TensorLayout::kPanels, multiply<F32>},
+    {DType::F16, TensorLayout::kPanels, multiply<F16>},
+    {DType::BF16, TensorLayout::kPanels, multiply<BF16>},
+};
+
 }  // namespace
 
-void matmul_f32(const MatmulArgs& args) noexcept { multiply<F32>(args); }
-void matmul_f16(const MatmulArgs& args) noexcept { multiply<F16>(args); }
-void matmul_bf16(const MatmulArgs& args) noexcept { multiply<BF16>(args); }
+constinit const MatmulRows kFloatRows = {kRows, std::size(kRows)};
 
 }  // namespace quern::avx512

@@ -26,6 +26,8 @@ constexpr size_t tile_width(size_t n) { return n <= 4 ? n : (n + 3) / 4 * 4; }
 // Keeps g++ from hoisting and spilling: the value is used and changed here.
 QUERN_INLINE void pin(Bits& a) { asm volatile("" : "+v"(a)); }
 QUERN_INLINE void pin(__m512& a) { asm volatile("" : "+v"(a)); }
+// The compiler moves no load or store across.
+QUERN_INLINE void compiler_fence() { asm volatile("" ::: "memory"); }
 
 // t += dot of 4 unsigned bytes of w with the 4 signed bytes at `a`, in each of 16 lanes; the broadcast is
 // part of the load.
@@ -55,8 +57,17 @@ struct Output {
   size_t n_tokens;  // the tile's real tokens; the others are padding
   __mmask16 rows;
   bool add;
+  // Where the sums wait, [C][16], when a tile is run for one chunk of k after the other.
+  float* partial = nullptr;
+  bool first = true, last = true;  // of the chunks
+  // The next tile's activations, of which this one asks for a line of each kPanelsTogether.
+  const uint8_t* next = nullptr;
 
+  QUERN_INLINE __m512 start(size_t token) const {
+    return first ? _mm512_setzero_ps() : _mm512_load_ps(partial + kPanelRows * token);
+  }
   QUERN_INLINE void store(size_t token, __m512 acc) const {
+    if (!last) return _mm512_store_ps(partial + kPanelRows * token, acc);
     if (token >= n_tokens) return;
     float* const out = y + token * stride;
     if (add) acc = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, out), acc);

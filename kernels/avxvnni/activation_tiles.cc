@@ -3,6 +3,7 @@
 #include "kernels/vnni_tiles.h"
 
 namespace quern::QUERN_AVXVNNI {
+namespace {
 
 size_t tile_bytes(size_t n_tokens, size_t k) noexcept { return n_tokens * (k / 32) * kTokenBlockBytes; }
 
@@ -17,5 +18,9 @@ void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_
     if (n == 4) pack_tile<4>(a, token, n, k, out);
   }
 }
+
+}  // namespace
+
+constinit const ActivationTiles kTiles = {kTileTokens, tile_bytes, pack_tiles};
 
 }  // namespace quern::QUERN_AVXVNNI

@@ -19,18 +19,12 @@ namespace quern::QUERN_AVXVNNI {
 // four of the other eight.
 inline constexpr size_t kTileTokens = 4;
 
-// On WeightLayout::kPanels, from MatmulArgs::tiles. The same bits as the scalar set's.
-void matmul_q4_0(const MatmulArgs& args) noexcept;
-void matmul_q4_1(const MatmulArgs& args) noexcept;
-void matmul_q5_0(const MatmulArgs& args) noexcept;
-void matmul_q5_1(const MatmulArgs& args) noexcept;
-void matmul_q8_0(const MatmulArgs& args) noexcept;
-void matmul_q6_k(const MatmulArgs& args) noexcept;
+// The products of quantized formats. On TensorLayout::kPanels, from MatmulArgs::tiles. The same bits as the
+// scalar set's.
+extern const MatmulRows kQuantizedRows;
 
 // How these read activations (kernels/vnni_tiles.h): tiles of 4 tokens, the last one of 1 to 4.
-size_t tile_bytes(size_t n_tokens, size_t k) noexcept;
-void pack_tiles(const QuantizedRows& a, size_t n_tokens, size_t k, size_t token_begin, size_t token_end,
-                uint8_t* tiles) noexcept;
+extern const ActivationTiles kTiles;
 
 // ProbeLoops::multiply.
 uint64_t probe_multiply(uint64_t n_macs) noexcept;

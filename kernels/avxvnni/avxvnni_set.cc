@@ -1,7 +1,5 @@
 // The AVX-VNNI set: its own products of quantized weights, everything else from the AVX2 set, whose results
 // have the same bits. Compiled for any CPU.
-#include <iterator>
-
 #include "kernels/avx2/avx2_kernels.h"
 #include "kernels/avx2/avx2_ops.h"
 #include "kernels/avxvnni/avxvnni_kernels.h"
@@ -12,25 +10,13 @@
 namespace quern::QUERN_AVXVNNI {
 namespace {
 
-constexpr ActivationTiles kTiles = {kTileTokens, tile_bytes, pack_tiles};
-
-constexpr MatmulKernel kMatmuls[] = {
-    {DType::F32, WeightLayout::kPanels, avx2::matmul_f32},
-    {DType::F16, WeightLayout::kPanels, avx2::matmul_f16},
-    {DType::BF16, WeightLayout::kPanels, avx2::matmul_bf16},
-    {DType::Q4_0, WeightLayout::kPanels, matmul_q4_0, &kTiles},
-    {DType::Q4_1, WeightLayout::kPanels, matmul_q4_1, &kTiles},
-    {DType::Q5_0, WeightLayout::kPanels, matmul_q5_0, &kTiles},
-    {DType::Q5_1, WeightLayout::kPanels, matmul_q5_1, &kTiles},
-    {DType::Q8_0, WeightLayout::kPanels, matmul_q8_0, &kTiles},
-    {DType::Q6_K, WeightLayout::kPanels, matmul_q6_k, &kTiles},
-};
+constexpr const MatmulRows* kMatmuls[] = {&avx2::kFloatRows, &kQuantizedRows};
 
 constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2::probe_read};
 
 }  // namespace
 
 constinit const KernelSet kKernelSet =
-    avx2::set_with_avx2_operations(QUERN_NAME(QUERN_AVXVNNI), kMatmuls, std::size(kMatmuls), &kProbeLoops);
+    avx2::set_with_avx2_operations(QUERN_NAME(QUERN_AVXVNNI), kMatmuls, &kProbeLoops);
 
 }  // namespace quern::QUERN_AVXVNNI

@@ -101,20 +101,22 @@ float score(const Cache& cache, const Query& query, size_t key) {
   return s;
 }
 
-// The running softmax over one segment's tiles.
+// The running softmax over one segment's tiles: Milakov and Gimelshein, "Online normalizer calculation for
+// softmax", 2018, section 3; by tiles: Dao et al., "FlashAttention", 2022, section 3.1.
 struct Segment {
   float m = -kInfinity;
   float lanes[16] = {};
 };
 
 // Steps 1, 3, 4 and 5 for the valid keys [begin, end) of one tile. acc: [head_dim].
-void attend_tile(const Cache& cache, size_t begin, size_t end, const Query& query, Segment* segment,
-                 float* acc) {
+void attend_tile(const Cache& cache, size_t begin, size_t end, const Query& query, Softcap cap,
+                 Segment* segment, float* acc) {
   const size_t tile = begin / kAttentionTile * kAttentionTile;
   float p[kAttentionTile] = {};
   float m = segment->m;
   for (size_t j = begin; j < end; ++j) {
     p[j - tile] = score(cache, query, j);
+    if (cap.outer > 0) p[j - tile] = softcap(p[j - tile], cap);
     m = std::max(m, p[j - tile]);
   }
   const float alpha = exp2q(segment->m - m);
@@ -176,7 +178,7 @@ void attend_segment(const AttentionArgs& args, size_t segment, float* part) noex
     Segment state;
     for (size_t begin = keys.begin; begin < keys.end;) {
       const size_t end = std::min(keys.end, (begin / kAttentionTile + 1) * kAttentionTile);
-      attend_tile(cache, begin, end, {scaled, as_codes}, &state, out.acc);
+      attend_tile(cache, begin, end, {scaled, as_codes}, args.softcap, &state, out.acc);
       begin = end;
     }
     *out.m = state.m;
@@ -184,6 +186,7 @@ void attend_segment(const AttentionArgs& args, size_t segment, float* part) noex
   }
 }
 
+// Dao et al., "Flash-Decoding for long-context inference", 2023: the keys are split, and the parts merged.
 void merge_segment(const AttentionArgs& args, size_t segment, const float* part, float* total) noexcept {
   const size_t n = args.head_dim;
   for (size_t row = 0; row < args.n_tokens * args.n_heads; ++row) {
@@ -204,6 +207,12 @@ void merge_segment(const AttentionArgs& args, size_t segment, const float* part,
       *to.m = m;
     }
     if (segment != position / kAttentionSegment) continue;
+    if (args.sinks != nullptr) {
+      const float s = args.sinks[row % args.n_heads] * 0x1.715476p0f, m = std::max(*to.m, s);
+      const float alpha = exp2q(*to.m - m);
+      *to.l = std::fma(*to.l, alpha, exp2q(s - m));
+      for (size_t d = 0; d < n; ++d) to.acc[d] = to.acc[d] * alpha;
+    }
     float* const out = args.out + t * args.out_stride + row % args.n_heads * n;
     const float inverse = 1 / *to.l;
     for (size_t d = 0; d < n; ++d) out[d] = to.acc[d] * inverse;

@@ -73,15 +73,18 @@ void matmul(const MatmulArgs& args) noexcept {
 }
 
 template <DType kDType>
-constexpr MatmulKernel kRow = {kDType, WeightLayout::kRows, matmul<kDType>};
+constexpr MatmulKernel kRow = {kDType, TensorLayout::kRows, matmul<kDType>};
+
+constexpr MatmulKernel kRows[] = {
+    kRow<DType::F32>,   kRow<DType::F16>,     kRow<DType::BF16>,   kRow<DType::Q4_0>,   kRow<DType::Q4_1>,
+    kRow<DType::Q5_0>,  kRow<DType::Q5_1>,    kRow<DType::Q8_0>,   kRow<DType::Q2_K>,   kRow<DType::Q3_K>,
+    kRow<DType::Q4_K>,  kRow<DType::Q5_K>,    kRow<DType::Q6_K>,   kRow<DType::IQ4_NL>, kRow<DType::IQ4_XS>,
+    kRow<DType::MXFP4>, kRow<DType::IQ2_XXS>, kRow<DType::IQ2_XS>, kRow<DType::IQ2_S>,  kRow<DType::IQ3_XXS>,
+    kRow<DType::IQ3_S>, kRow<DType::IQ1_S>,   kRow<DType::IQ1_M>,  kRow<DType::TQ1_0>,  kRow<DType::TQ2_0>,
+};
 
 }  // namespace
 
-const MatmulKernel kMatmuls[] = {
-    kRow<DType::F32>,  kRow<DType::F16>,  kRow<DType::BF16>, kRow<DType::Q4_0>,   kRow<DType::Q4_1>,
-    kRow<DType::Q5_0>, kRow<DType::Q5_1>, kRow<DType::Q8_0>, kRow<DType::Q2_K>,   kRow<DType::Q3_K>,
-    kRow<DType::Q4_K>, kRow<DType::Q5_K>, kRow<DType::Q6_K>, kRow<DType::IQ4_NL>, kRow<DType::IQ4_XS>,
-};
-static_assert(std::size(kMatmuls) == kMatmulCount);
+constinit const MatmulRows kMatmulRows = {kRows, std::size(kRows)};
 
 }  // namespace quern::scalar

@@ -7,8 +7,7 @@
 
 namespace quern::scalar {
 
-// One row for every format that can be decoded, on WeightLayout::kRows.
-extern const MatmulKernel kMatmuls[];
-inline constexpr size_t kMatmulCount = 15;
+// One row for every format that can be decoded, on TensorLayout::kRows.
+extern const MatmulRows kMatmulRows;
 
 }  // namespace quern::scalar

@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "quant/block_format.h"
+#include "quant/code_values.h"
 #include "quant/float16.h"
 
 namespace quern::formats {
@@ -27,6 +28,8 @@ static_assert(std::endian::native == std::endian::little, "files and registers s
 // The contracts of BlockFormat's members.
 using Decode = void(const uint8_t* blocks, size_t n_blocks, float* out) noexcept;
 using Encode = void(const float* x, size_t n_blocks, uint8_t* blocks) noexcept;
+using EncodeWeighted = void(const float* x, const float* importance, float mean_square, size_t n_blocks,
+                            uint8_t* blocks) noexcept;
 using UnpackGroup = void(const uint8_t* row, size_t group, WeightGroup* out) noexcept;
 using FirstNonFinite = size_t(const uint8_t* blocks, size_t n_blocks) noexcept;
 
@@ -54,6 +57,7 @@ namespace q4_0 {
 inline constexpr uint32_t kWeights = 32, kBytes = 18;
 Decode decode;
 Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q4_0
@@ -61,6 +65,7 @@ namespace q4_1 {
 inline constexpr uint32_t kWeights = 32, kBytes = 20;
 Decode decode;
 Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q4_1
@@ -68,6 +73,7 @@ namespace q5_0 {
 inline constexpr uint32_t kWeights = 32, kBytes = 22;
 Decode decode;
 Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q5_0
@@ -75,6 +81,7 @@ namespace q5_1 {
 inline constexpr uint32_t kWeights = 32, kBytes = 24;
 Decode decode;
 Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q5_1
@@ -88,24 +95,32 @@ FirstNonFinite first_non_finite;
 namespace q2_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 84;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q2_k
 namespace q3_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 110;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q3_k
 namespace q4_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 144;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q4_k
 namespace q5_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 176;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q5_k
@@ -113,21 +128,87 @@ namespace q6_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 210;
 Decode decode;
 Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace q6_k
 namespace iq4_nl {
 inline constexpr uint32_t kWeights = 32, kBytes = 18;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace iq4_nl
 namespace iq4_xs {
 inline constexpr uint32_t kWeights = 256, kBytes = 136;
 Decode decode;
+Encode encode;
+EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace iq4_xs
+namespace mxfp4 {
+inline constexpr uint32_t kWeights = 32, kBytes = 17;
+Decode decode;
+Encode encode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace mxfp4
+namespace iq2_xxs {
+inline constexpr uint32_t kWeights = 256, kBytes = 66;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq2_xxs
+namespace iq2_xs {
+inline constexpr uint32_t kWeights = 256, kBytes = 74;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq2_xs
+namespace iq2_s {
+inline constexpr uint32_t kWeights = 256, kBytes = 82;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq2_s
+namespace iq3_xxs {
+inline constexpr uint32_t kWeights = 256, kBytes = 98;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq3_xxs
+namespace iq3_s {
+inline constexpr uint32_t kWeights = 256, kBytes = 110;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq3_s
+namespace iq1_s {
+inline constexpr uint32_t kWeights = 256, kBytes = 50;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq1_s
+namespace iq1_m {
+inline constexpr uint32_t kWeights = 256, kBytes = 56;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace iq1_m
+namespace tq1_0 {
+inline constexpr uint32_t kWeights = 256, kBytes = 54;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace tq1_0
+namespace tq2_0 {
+inline constexpr uint32_t kWeights = 256, kBytes = 66;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace tq2_0
 
 // --- bytes -------------------------------------------------------------------------------------------------
 
@@ -216,10 +297,6 @@ inline void store_fifth_bits(const uint8_t* code /* [32] */, uint8_t* qh) {
 inline void subtract_offset(const uint8_t* code /* [32] */, int offset, int8_t* out) {
   for (size_t k = 0; k < kGroup; ++k) out[k] = static_cast<int8_t>(code[k] - offset);
 }
-
-// The 16 values of IQ4_NL and IQ4_XS.
-inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                          1,    13,   25,  38,  53,  69,  89,  113};
 
 // Sub-block scale and minimum `j` (0..7) of Q4_K and Q5_K, six bits each in 12 bytes:
 //   S[0..3]    scales 0..3, high two bits: bits 4, 5 of scales 4..7
@@ -349,13 +426,6 @@ float first_of_largest_magnitude(const float* x) {
 inline bool inverse_scale(float d, float* inverse) {
   *inverse = d != 0 ? 1.0f / d : 0.0f;
   return std::isfinite(d) && std::isfinite(*inverse);
-}
-
-// Integer nearest to x, ties to even, for |x| < 2^22: there 1.5 * 2^23 + x has a unit in the last place of 1.
-// T: float or Float4.
-template <class T>
-T round_to_even(T x) {
-  return (x + 12582912.0f) - 12582912.0f;
 }
 
 }  // namespace quern::formats

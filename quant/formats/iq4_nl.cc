@@ -3,14 +3,44 @@
 //   byte 0      2                                          18
 //        | d    | qs[16]: code j (low), code j + 16 (high)  |
 //          f16
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::iq4_nl {
 namespace {
 
 constexpr size_t kD = 0, kQs = 2;  // byte offsets
 
+// Sub-blocks of 32: weights of the error, without importance the squares.
+void encode_eight(const float* x, const float* importance, size_t n, uint8_t* blocks) {
+  float weight[kSearchLanes * kWeights], scale[kSearchLanes];
+  if (importance == nullptr) {
+    weigh_by_square(x, kSearchLanes * kWeights, weight);
+  } else {
+    for (size_t s = 0; s < kSearchLanes; ++s) {
+      const float* sub = x + kWeights * s;
+      weigh_by_importance(sub, importance + kWeights * s, sum_of_squares(sub, kWeights) * (2.0f / 32.0f),
+                          kWeights, weight + kWeights * s);
+    }
+  }
+  searches().iq4(x, weight, scale);
+  for (size_t s = 0; s < n; ++s) {
+    uint8_t code[kWeights];
+    searches().code_iq4(x + kWeights * s, kWeights, scale[s] != 0 ? 1 / scale[s] : 0.0f, code);
+    store_f16(scale[s], blocks + kBytes * s + kD);
+    store_nibbles(code, blocks + kBytes * s + kQs);
+  }
+}
+
 }  // namespace
+
+void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
+  encode_by_eight<kBytes>(x, nullptr, n_blocks, blocks, encode_eight);
+}
+
+void encode_weighted(const float* x, const float* importance, float, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_by_eight<kBytes>(x, importance, n_blocks, blocks, encode_eight);
+}
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group * kBytes;

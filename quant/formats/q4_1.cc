@@ -3,7 +3,7 @@
 //   byte 0      2      4                                          20
 //        | d    | m    | qs[16]: code j (low), code j + 16 (high)  |
 //          f16    f16
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::q4_1 {
 namespace {
@@ -30,6 +30,16 @@ void encode_block(const float* x, uint8_t* block) {
 
 void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
   for (size_t b = 0; b < n_blocks; ++b) encode_block(x + b * kWeights, blocks + b * kBytes);
+}
+
+void encode_weighted(const float* x, const float* importance, float mean_square, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_minimum_weighted<kBytes, 15>(x, importance, mean_square, n_blocks, blocks,
+                                      [](float scale, float minimum, const uint8_t* code, uint8_t* block) {
+                                        store_f16(scale, block + kD);
+                                        store_f16(minimum, block + kM);
+                                        store_nibbles(code, block + kQs);
+                                      });
 }
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {

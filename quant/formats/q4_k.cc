@@ -3,7 +3,7 @@
 //   byte 0      2       4                            16                                   144
 //        | d    | dmin  | S[12]: six bits a scale    | qs[128]: sub-blocks 2i (low nibbles)  |
 //          f16    f16     and a min (formats.h)        and 2i + 1 (high): bytes 32i .. + 31
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::q4_k {
 namespace {
@@ -11,7 +11,30 @@ namespace {
 constexpr size_t kD = 0, kDmin = 2, kScales = 4, kQs = 16;  // byte offsets
 constexpr size_t kGroups = kWeights / kGroup;
 
+constexpr auto kNumerators = make_numerators<21>(-1.0f, 0.1f, 15.0f);
+constexpr MinimumRule kPlain = {kGroup, 15, kNumerators.data(), kNumerators.size(), false};
+
+void encode_block(const float* x, const float* importance, uint8_t* block) {
+  uint8_t code[kWeights];
+  const ScaleMinBlock found = encode_scale_min(x, importance, kPlain, weighted_rule<15>(kGroup), false, code);
+  store_f16(found.d, block + kD);
+  store_f16(found.dmin, block + kDmin);
+  std::memcpy(block + kScales, found.packed, sizeof found.packed);
+  for (size_t i = 0; i < kGroups / 2; ++i)
+    for (size_t k = 0; k < kGroup; ++k)
+      block[kQs + 32 * i + k] = static_cast<uint8_t>(code[64 * i + k] | code[64 * i + 32 + k] << 4);
+}
+
 }  // namespace
+
+void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
+  encode_blocks<kWeights, kBytes>(x, nullptr, n_blocks, blocks, encode_block);
+}
+
+void encode_weighted(const float* x, const float* importance, float, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_blocks<kWeights, kBytes>(x, importance, n_blocks, blocks, encode_block);
+}
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group / kGroups * kBytes;

@@ -3,7 +3,7 @@
 //   byte 0      2      4                      8                                          24
 //        | d    | m    | qh: bit 4 of code e  | qs[16]: code j (low), code j + 16 (high)  |
 //          f16    f16    is bit e of the u32    their low four bits
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::q5_1 {
 namespace {
@@ -29,6 +29,17 @@ void encode_block(const float* x, uint8_t* block) {
 
 void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
   for (size_t b = 0; b < n_blocks; ++b) encode_block(x + b * kWeights, blocks + b * kBytes);
+}
+
+void encode_weighted(const float* x, const float* importance, float mean_square, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_minimum_weighted<kBytes, 31>(x, importance, mean_square, n_blocks, blocks,
+                                      [](float scale, float minimum, const uint8_t* code, uint8_t* block) {
+                                        store_f16(scale, block + kD);
+                                        store_f16(minimum, block + kM);
+                                        store_fifth_bits(code, block + kQh);
+                                        store_nibbles(code, block + kQs);
+                                      });
 }
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {

@@ -5,7 +5,7 @@
 //          f16    f16     bits a scale     k is bit 4 of code k     nibbles) and 2i + 1 (high):
 //                         and a min        of sub-block g           bytes 32i .. + 31
 //                         (formats.h)
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::q5_k {
 namespace {
@@ -13,7 +13,35 @@ namespace {
 constexpr size_t kD = 0, kDmin = 2, kScales = 4, kQh = 16, kQs = 48;  // byte offsets
 constexpr size_t kGroups = kWeights / kGroup;
 
+constexpr auto kNumerators = make_numerators<16>(-0.5f, 0.1f, 31.0f);
+constexpr MinimumRule kPlain = {kGroup, 31, kNumerators.data(), kNumerators.size(), false};
+
+void encode_block(const float* x, const float* importance, uint8_t* block) {
+  uint8_t code[kWeights];
+  const ScaleMinBlock found = encode_scale_min(x, importance, kPlain, weighted_rule<31>(kGroup), true, code);
+  store_f16(found.d, block + kD);
+  store_f16(found.dmin, block + kDmin);
+  std::memcpy(block + kScales, found.packed, sizeof found.packed);
+  std::memset(block + kQh, 0, kGroup);
+  for (size_t g = 0; g < kGroups; ++g)
+    for (size_t k = 0; k < kGroup; ++k)
+      block[kQh + k] = static_cast<uint8_t>(block[kQh + k] | (code[32 * g + k] >> 4) << g);
+  for (size_t i = 0; i < kGroups / 2; ++i)
+    for (size_t k = 0; k < kGroup; ++k)
+      block[kQs + 32 * i + k] =
+          static_cast<uint8_t>((code[64 * i + k] & 15) | (code[64 * i + 32 + k] & 15) << 4);
+}
+
 }  // namespace
+
+void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
+  encode_blocks<kWeights, kBytes>(x, nullptr, n_blocks, blocks, encode_block);
+}
+
+void encode_weighted(const float* x, const float* importance, float, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_blocks<kWeights, kBytes>(x, importance, n_blocks, blocks, encode_block);
+}
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group / kGroups * kBytes;

@@ -7,10 +7,7 @@
 // The two halves n of 128 weights are alike; weight 32k + l of half n (k 0..3, l 0..31):
 //   ql byte 64n + 32*(k%2) + l, its low nibble for k < 2, else the high one
 //   qh byte 32n + l, its bits 2k and 2k + 1
-#include <algorithm>
-#include <array>
-
-#include "quant/formats/formats.h"
+#include "quant/formats/super_block.h"
 
 namespace quern::formats::q6_k {
 namespace {
@@ -19,67 +16,6 @@ constexpr size_t kQl = 0, kQh = 128, kScales = 192, kD = 208;  // byte offsets
 constexpr size_t kGroups = kWeights / kGroup;
 constexpr size_t kSub = 16;  // weights in a sub-block
 constexpr size_t kSubs = kWeights / kSub;
-constexpr float kTiny = 1e-15f;  // magnitudes below it count as zero
-
-// Inverse scales tried for a sub-block are kSteps[c] / (its largest weight): that weight then takes the code
-// -32, or lies up to 0.9 steps nearer or farther. One more fills the SIMD lanes and is not looked at.
-constexpr size_t kCandidates = 19, kLanes = 20;
-constexpr std::array<float, kLanes> make_steps() {
-  std::array<float, kLanes> steps{-32.0f};
-  size_t c = 1;
-  for (int k = -9; k <= 9; ++k) {
-    if (k != 0) steps[c++] = -(32.0f + 0.1f * static_cast<float>(k));
-  }
-  return steps;
-}
-constexpr std::array<float, kLanes> kSteps = make_steps();
-
-// Codes of weights that were scaled, -32..31.
-Float4 code_of(Float4 scaled) {
-  return min4(max4(round_to_even(scaled), Float4{} - 32.0f), Float4{} + 31.0f);
-}
-
-struct SubScale {
-  float scale = 0;    // least-squares scale of the codes found, weighted by x^2
-  float inverse = 0;  // gives those codes: code_of(inverse * x)
-  bool zero = true;   // nothing above kTiny: scale 0, code bytes 0
-};
-
-SubScale find_scale(const float* x) {
-  const float largest = first_of_largest_magnitude<kSub>(x);
-  if (std::fabs(largest) < kTiny) return {};
-  // Lanes are candidates, so that the sums of each run over the weights in order. All candidates side by
-  // side: their chains of additions overlap.
-  constexpr size_t kVectors = kLanes / 4;
-  Float4 is[kVectors], lx[kVectors] = {}, l2[kVectors] = {};
-  for (size_t v = 0; v < kVectors; ++v) is[v] = load4(&kSteps[4 * v]) / largest;
-  for (size_t k = 0; k < kSub; ++k) {
-    const float w = x[k] * x[k], wx = w * x[k];
-#pragma GCC unroll 5
-    for (size_t v = 0; v < kVectors; ++v) {
-      const Float4 l = code_of(is[v] * x[k]);
-      lx[v] += wx * l;
-      l2[v] += (w * l) * l;
-    }
-  }
-  float inverse[kLanes], sum_lx[kLanes], sum_l2[kLanes];
-  std::memcpy(inverse, is, sizeof is);
-  std::memcpy(sum_lx, lx, sizeof lx);
-  std::memcpy(sum_l2, l2, sizeof l2);
-  SubScale found;
-  found.zero = false;
-  found.inverse = inverse[0];
-  found.scale = sum_l2[0] != 0 ? sum_lx[0] / sum_l2[0] : 0.0f;
-  float best = found.scale * sum_lx[0];
-  for (size_t c = 1; c < kCandidates; ++c) {
-    if (sum_l2[c] > 0 && sum_lx[c] * sum_lx[c] > best * sum_l2[c]) {
-      found.inverse = inverse[c];
-      found.scale = sum_lx[c] / sum_l2[c];
-      best = found.scale * sum_lx[c];
-    }
-  }
-  return found;
-}
 
 void store_codes(const uint8_t* code /* [256] */, uint8_t* block) {
   for (size_t n = 0; n < 2; ++n) {
@@ -94,51 +30,57 @@ void store_codes(const uint8_t* code /* [256] */, uint8_t* block) {
   }
 }
 
-void encode_block(const float* x, uint8_t* block) {
+void encode_block(const float* x, const float* importance, uint8_t* block) {
   std::memset(block, 0, kBytes);
-  SubScale sub[kSubs];
-  float largest = 0;
-  bool finite = true;
-  for (size_t j = 0; j < kSubs; ++j) {
-    sub[j] = find_scale(x + kSub * j);
-    finite = finite && std::isfinite(sub[j].scale);
-    if (std::fabs(sub[j].scale) > std::fabs(largest)) largest = sub[j].scale;
+  float square[kWeights];
+  if (importance == nullptr) weigh_by_square(x, kWeights, square);
+  const float* weight = importance != nullptr ? importance : square;
+  SymmetricFit fit[2];
+  float scale[kSubs], largest = 0;
+  for (size_t i = 0; i < 2; ++i) {
+    searches().symmetric(kSub, 32, x + kWeights / 2 * i, weight + kWeights / 2 * i, &fit[i]);
+    std::copy_n(fit[i].scale, kSearchLanes, scale + kSearchLanes * i);
   }
-  if (!finite) {
+  for (const float s : scale)
+    if (std::fabs(s) > std::fabs(largest)) largest = s;
+  if (!all_finite(scale, kSubs)) {
     // Squares of weights beyond 1e12 overflow. The reference would go on, and may write zeros; a scale that
     // is not a number makes the caller report the block.
     store_f16(NAN, block + kD);
     return;
   }
-  if (std::fabs(largest) < kTiny) return;
+  if (std::fabs(largest) < kTinyWeight) return;
 
   const float inverse = -128.0f / largest;
   store_f16(1.0f / inverse, block + kD);
   const float d = load_f16(block + kD);
   if (!std::isfinite(d)) return;
 
-  float code[kWeights];
+  uint8_t code[kWeights] = {};
   for (size_t j = 0; j < kSubs; ++j) {
-    const float scale = std::min(127.0f, round_to_even(inverse * sub[j].scale));
-    block[kScales + j] = static_cast<uint8_t>(static_cast<int8_t>(scale));
-    const float step = d * scale;
-    for (size_t k = kSub * j; k < kSub * (j + 1); k += 4) {
-      // Where the step was too small to store, the codes of the search stay; code byte 0 for no scale at all.
-      const Float4 codes = step != 0     ? code_of(load4(x + k) / step)
-                           : sub[j].zero ? Float4{} - 32.0f
-                                         : code_of(load4(x + k) * sub[j].inverse);
-      std::memcpy(code + k, &codes, sizeof codes);
-    }
+    const auto rounded = static_cast<int8_t>(std::min(127, nearest_int(inverse * scale[j])));
+    block[kScales + j] = static_cast<uint8_t>(rounded);
+    const float step = d * static_cast<float>(rounded);
+    const SymmetricFit& half = fit[j / kSearchLanes];
+    const size_t s = j % kSearchLanes;
+    // Where the step was too small to store, the codes of the search stay; code byte 0 for no scale at all.
+    if (step != 0)
+      searches().code_by_step(x + kSub * j, kSub, step, 0, -32, 31, code + kSub * j);
+    else if (!half.zero[s])
+      searches().code_by_inverse(x + kSub * j, kSub, half.inverse[s], 0, -32, 31, code + kSub * j);
   }
-  uint8_t stored[kWeights];
-  for (size_t k = 0; k < kWeights; ++k) stored[k] = static_cast<uint8_t>(static_cast<int>(code[k] + 32.0f));
-  store_codes(stored, block);
+  store_codes(code, block);
 }
 
 }  // namespace
 
 void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
-  for (size_t b = 0; b < n_blocks; ++b) encode_block(x + b * kWeights, blocks + b * kBytes);
+  encode_blocks<kWeights, kBytes>(x, nullptr, n_blocks, blocks, encode_block);
+}
+
+void encode_weighted(const float* x, const float* importance, float, size_t n_blocks,
+                     uint8_t* blocks) noexcept {
+  encode_blocks<kWeights, kBytes>(x, importance, n_blocks, blocks, encode_block);
 }
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {

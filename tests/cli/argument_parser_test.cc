@@ -88,7 +88,77 @@ TEST(ArgumentParser, RefusesWhatIsTooMuchOrTooLittle) {
   EXPECT_EQ(usage_error({"m", "n"}), "unexpected argument 'n' (see quern run --help)");
   EXPECT_NE(usage_error({}).find("MODEL"), std::string::npos);
   EXPECT_NE(usage_error({"m", "-n"}).find("--max-tokens"), std::string::npos);
-  EXPECT_NE(usage_error({"m", "-n", "1", "-n", "2"}).find("--max-tokens"), std::string::npos);
+  EXPECT_EQ(usage_error({"m", "--json=1"}), "--json takes no value, found '--json=1'");
+}
+
+TEST(ArgumentParser, LastOfSeveralValuesCountsUnlessAllDo) {
+  EXPECT_EQ(parse({"m", "-n", "1", "--max-tokens", "2"}).n, 2);
+  EXPECT_EQ(parse({"m", "--stop", "a", "--stop", "b"}).stop.size(), 2u);
+}
+
+TEST(ArgumentParser, NothingBehindTwoDashesIsAnOption) {
+  EXPECT_EQ(parse({"-n", "1", "--", "-n"}).model, "-n");
+  EXPECT_EQ(parse({"--", "--json"}).model, "--json");
+  EXPECT_EQ(usage_error({"--", "m", "--json"}), "unexpected argument '--json' (see quern run --help)");
+}
+
+TEST(ArgumentParser, NamesOfChoicesMayBeInAnyCase) {
+  EXPECT_EQ(parse({"m", "--kv", "F32"}).kv, "f32");
+  EXPECT_EQ(usage_error({"m", "--kv", "F23"}), "--kv: 'F23' is none of f16, f32 (did you mean 'f16'?)");
+}
+
+TEST(ArgumentParser, SpellingsOfOtherProgramsMeanTheSame) {
+  EXPECT_EQ(parse({"-m", "x.gguf", "--predict", "5"}).model, "x.gguf");
+  EXPECT_EQ(parse({"-m", "x.gguf", "--predict", "5"}).n, 5);
+  EXPECT_EQ(parse({"x", "--n-predict=6", "--temperature", "0"}).n, 6);
+  EXPECT_EQ(parse({"x", "--max_tokens", "7"}).n, 7);
+  EXPECT_EQ(parse({"x", "-s", "9"}).seed, 9u);
+  for (const std::vector<std::string>& idle : {std::vector<std::string>{"-no-cnv"},
+                                               {"-ngl", "0"},
+                                               {"-fa"},
+                                               {"-fa", "on"},
+                                               {"--mirostat", "0"},
+                                               {"--verbose"},
+                                               {"--no-perf"},
+                                               {"--no-warmup"}}) {
+    std::vector<std::string> arguments = {"x"};
+    arguments.insert(arguments.end(), idle.begin(), idle.end());
+    EXPECT_EQ(parse(arguments).model, "x") << idle.front();
+  }
+}
+
+TEST(ArgumentParser, SpellingsThatMeanSomethingElseGetALine) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"-ngl", "99"}, "-ngl 99: this build computes on the CPU alone"},
+      {{"-ctk", "q8_0"}, "--kv f16, f32 or q8_0 sets both"},
+      {{"--grammar", "root ::= x"}, "a grammar"},
+      {{"-fa", "off"}, "attention is always fused"},
+      {{"-hf", "a/b"}, "quern downloads nothing"},
+      {{"--mirostat", "2"}, "--top-k"},
+      {{"-cnv"}, "quern chat MODEL"},
+      {{"-r", "User:"}, "--stop TEXT"},
+      {{"-tb", "4"}, "--threads is for"},
+      {{"--rope-scale", "2"}, "what the file says"},
+      {{"--jinja"}, "quern chat MODEL"},
+      {{"-st"}, "quern chat MODEL"},
+      {{"-o", "x.txt"}, "> FILE keeps it"},
+      {{"-ncmoe", "4"}, "CPU alone"},
+  };
+  for (const auto& [more, expected] : cases) {
+    std::vector<std::string> arguments = {"x"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    EXPECT_NE(usage_error(arguments).find(expected), std::string::npos) << usage_error(arguments);
+  }
+}
+
+TEST(ArgumentParser, ValuesOfOwnOptionsAreNoForeignOptions) {
+  EXPECT_EQ(parse({"m", "-p", "-ngl"}).prompt, "-ngl");
+  EXPECT_EQ(parse({"m", "--stop", "-hf"}).stop, std::vector<std::string>{"-hf"});
+}
+
+TEST(ArgumentParser, OwnSpellingIsNotShadowedByAForeignOne) {
+  for (const char* name : {"-p", "-n", "--kv", "--seed"})
+    EXPECT_EQ(usage_error({"m", name}).find("needs a value") == std::string::npos, false) << name;
 }
 
 TEST(ArgumentParser, RefusesBadValuesNamingTheOption) {

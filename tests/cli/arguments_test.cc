@@ -1,6 +1,7 @@
 // The command line itself: help, versions, and what is refused before any work.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -10,8 +11,8 @@
 namespace quern::test {
 namespace {
 
-const std::vector<std::string> kCommands = {"convert",    "inspect", "run",     "chat",
-                                            "perplexity", "bench",   "tokenize"};
+const std::vector<std::string> kCommands = {"convert",    "inspect", "run",      "chat",  "imatrix",
+                                            "perplexity", "bench",   "tokenize", "doctor"};
 
 void expect_usage_error(const std::vector<std::string>& arguments, const std::string& named) {
   const ProcessResult result = quern(arguments);
@@ -127,9 +128,79 @@ INSTANTIATE_TEST_SUITE_P(Commands, BadArgument,
                          testing::Values("run", "perplexity", "bench", "convert", "tokenize"),
                          [](const auto& tested) { return tested.param; });
 
-TEST(Arguments, TwoPromptsAreRefused) {
-  const ProcessResult result = quern({"run", "no-such-model.gguf", "-p", "a", "-f", "no-such-file"});
-  EXPECT_EQ(result.exit_code, 1) << describe(result);
+TEST(Arguments, CommandsOfOtherProgramsGetALine) {
+  expect_usage_error({"llama-server"}, "quern serve");
+  expect_usage_error({"pull", "mistral"}, "downloads");
+  expect_usage_error({"quantize"}, "quern convert");
+}
+
+TEST(Arguments, ModelInPlaceOfACommandNamesChat) {
+  const TempFolder folder;
+  const std::string model = folder.write("m.gguf", "GGUF");
+  expect_usage_error({model}, "quern chat " + model);
+}
+
+TEST(Arguments, HelpOfACommandIsItsHelp) {
+  for (const std::string& command : kCommands)
+    EXPECT_EQ(quern({"help", command}).out, quern({command, "--help"}).out) << command;
+  expect_usage_error({"help", "rnu"}, "did you mean 'run'");
+}
+
+TEST(Arguments, VersionNamesCommitCompilerAndKernels) {
+  const ProcessResult result = quern({"version"});
+  for (const char* part : {"quern ", "\ncommit: ", "\ncompiler: ", "\nkernels: scalar"})
+    EXPECT_NE(result.out.find(part), std::string::npos) << describe(result);
+  EXPECT_EQ(quern({"-V"}).out, result.out);
+  EXPECT_EQ(quern({"--version"}).out, result.out);
+}
+
+TEST(Arguments, MessagesAreOurs) {
+  expect_usage_error({"run"}, "MODEL is missing: A GGUF file");
+  expect_usage_error({"run", "x", "-p"}, "-p/--prompt needs a value (TEXT");
+  expect_usage_error({"run", "x", "--temp", "-1"}, "--temp: -1 is not a number from 0 on");
+  expect_usage_error({"run", "x", "--temp", "1e39"}, "--temp: 1e39 is too large");
+  expect_usage_error({"bench", "x", "-ngl", "99"}, "CPU alone");
+  for (const char* command : {"run", "convert", "tokenize"})
+    expect_usage_error({command, "x", "--pre", "qwen-2"}, "--pre: 'qwen-2' is none of default, ");
+}
+
+TEST(Arguments, ValuesThatOtherProgramsKnowAreTaken) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const ProcessResult base = quern({"run", model, "-p", "a", "-n", "4", "--seed", "7", "--top-k", "0"});
+  EXPECT_EQ(quern({"run", model, "-p", "a", "-n", "4", "--seed", "7", "--top-k", "-1"}).out, base.out);
+  const ProcessResult drawn = quern({"run", model, "-p", "a", "-n", "4", "--seed", "-1"});
+  EXPECT_NE(drawn.err.find("seed: "), std::string::npos) << describe(drawn);
+  EXPECT_NE(
+      quern({"run", model, "-p", "a", "-n", "1", "-c", "0"}).err.find("as many as the model was trained on"),
+      std::string::npos);
+  const ProcessResult kilo = quern({"run", model, "-p", "a", "-n", "1", "-c", "4k"});
+  EXPECT_NE(kilo.err.find("--ctx 4096 is beyond"), std::string::npos) << describe(kilo);
+  const ProcessResult twice = quern({"run", model, "-p", "a", "-p", "b", "-n", "1"});
+  EXPECT_NE(twice.err.find("-p/--prompt is given 2 times: the last counts ('b')"), std::string::npos)
+      << describe(twice);
+}
+
+TEST(Arguments, QuietDropsChoicesAndTimingsButNoWarning) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  EXPECT_EQ(quern({"run", model, "-p", "a", "-n", "2", "-q"}).err, "");
+  const ProcessResult warned = quern({"run", model, "-p", "a", "-n", "2", "-q", "-c", "4k"});
+  EXPECT_TRUE(warned.err.starts_with("warning: ")) << describe(warned);
+  EXPECT_EQ(std::count(warned.err.begin(), warned.err.end(), '\n'), 1) << describe(warned);
+  EXPECT_EQ(count_lines_with_prefix(quern({"run", "no-such-model", "-p", "a", "-q"}).err, "error:"), 1u);
+}
+
+TEST(Arguments, TimingsStartALineInAFileThatHoldsTheTextToo) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const std::string file = folder.file("both.txt");
+  const ProcessResult result =
+      run_process({"/bin/sh", "-c", "exec \"$0\" \"$@\" > " + file + " 2>&1", quern_command({})[0], "run",
+                   model, "-p", "a", "-n", "2", "--temp", "0"},
+                  with_test_environment());
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_NE(read_file(file).find("\nload "), std::string::npos) << read_file(file);
 }
 
 TEST(Arguments, UnsupportedInstructionSetFromTheEnvironmentIsRefused) {

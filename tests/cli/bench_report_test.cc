@@ -1,13 +1,15 @@
 #include "cli/bench_report.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "quant/recipe.h"
 #include "runtime/hparams.h"
+#include "tests/support/json.h"
 
 namespace quern {
 namespace {
@@ -126,7 +128,7 @@ TEST(BenchReport, NamesWhatAPlainReadReads) {
   const std::string text = document(format("md"), model, {generation});
   EXPECT_NE(text.find("peak: 2 threads; plain read of the mapped file 262.5 GB/s\n"), std::string::npos)
       << text;
-  const nlohmann::json rows = nlohmann::json::parse(document(format("json"), model, {generation}));
+  const test::Json rows = test::Json::parse(document(format("json"), model, {generation}));
   EXPECT_EQ(rows[0]["read_of"], "mapped file");
 }
 
@@ -134,8 +136,8 @@ TEST(BenchReport, JsonHasNullForWhatWasNotMeasured) {
   BenchResult both = limited(prompt_512());
   both.n_gen = 16;
   both.limit = {};
-  const nlohmann::json rows =
-      nlohmann::json::parse(document(format("json"), mistral(), {limited(prompt_512()), prompt_512(), both}));
+  const test::Json rows =
+      test::Json::parse(document(format("json"), mistral(), {limited(prompt_512()), prompt_512(), both}));
   EXPECT_EQ(rows[0]["multiply_share"], 0.65);
   EXPECT_EQ(rows[0]["multiply_share_min"], 0.5);
   EXPECT_EQ(rows[0]["multiply_share_max"], 0.8);
@@ -163,10 +165,10 @@ TEST(BenchReport, JsonHasLlamaBenchsFieldsInTheirOrder) {
       "embeddings",   "n_prompt",     "n_gen",          "n_depth",    "test_time",    "avg_ns",
       "stddev_ns",    "avg_ts",       "stddev_ts",      "samples_ns", "samples_ts"};
   const std::string text = document(format("json"), mistral(), {prompt_512(), prompt_512()});
-  const nlohmann::ordered_json parsed = nlohmann::ordered_json::parse(text);
+  const test::Json parsed = test::Json::parse(text);
   ASSERT_EQ(parsed.size(), 2u);
   std::vector<std::string> keys;
-  for (const auto& item : parsed[0].items()) keys.push_back(item.key());
+  for (const auto& item : parsed[0].members()) keys.push_back(item.first);
   ASSERT_GT(keys.size(), expected.size());
   keys.resize(expected.size());  // ours stand behind these
   EXPECT_EQ(keys, expected);
@@ -187,19 +189,38 @@ TEST(BenchReport, CsvQuotesEveryValue) {
   EXPECT_NE(text.find(",\"mistral \"\"7B\"\".gguf\","), std::string::npos);
 }
 
-TEST(BenchReport, ModelsAreDescribedAsLlamaCppDoes) {
+TEST(BenchReport, JsonLinesHoldTheSameObjects) {
+  const std::string lines = document(format("jsonl"), mistral(), {prompt_512(), prompt_512()});
+  const test::Json objects = test::Json::parse(document(format("json"), mistral(), {prompt_512()}));
+  ASSERT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2);
+  EXPECT_EQ(test::Json::parse(lines.substr(0, lines.find('\n'))), objects[0]);
+}
+
+TEST(BenchReport, EveryTypeThatConvertWritesHasAName) {
+  HParams hparams;
+  for (const Recipe& recipe : recipes()) {
+    hparams.file_type = recipe.file_type;
+    EXPECT_EQ(describe_model(hparams, 1'000'000).find("unknown"), std::string::npos) << recipe.name;
+  }
+  hparams.file_type = 4;  // long gone
+  EXPECT_NE(describe_model(hparams, 1'000'000).find("unknown type"), std::string::npos);
+}
+
+TEST(BenchReport, ModelsAreDescribedByTheirNumberOfWeights) {
   HParams hparams;
   hparams.architecture = "llama";
-  hparams.n_layers = 32;
-  hparams.vocab_size = 32000;
   hparams.file_type = 2;
-  EXPECT_EQ(describe_model(hparams), "llama 7B Q4_0");
-  hparams.vocab_size = 128256;
+  EXPECT_EQ(describe_model(hparams, 7'241'732'096), "llama 7B Q4_0");
   hparams.file_type = 15;
-  EXPECT_EQ(describe_model(hparams), "llama 8B Q4_K - Medium");
-  hparams.n_layers = 3;
+  EXPECT_EQ(describe_model(hparams, 8'030'261'248), "llama 8B Q4_K - Medium");
   hparams.file_type = 0;
-  EXPECT_EQ(describe_model(hparams), "llama ?B all F32");
+  for (const auto& [n_params, size] : {std::pair<uint64_t, const char*>{2'295'552, "2.3M"},
+                                       {134'515'008, "135M"},
+                                       {999'000'000, "1B"},
+                                       {1'100'048'384, "1.1B"},
+                                       {23'572'403'200, "24B"},
+                                       {70'553'706'496, "71B"}})
+    EXPECT_EQ(describe_model(hparams, n_params), fmt::format("llama {} all F32", size));
 }
 
 }  // namespace

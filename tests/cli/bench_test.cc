@@ -1,5 +1,6 @@
 // bench: llama-bench's tables, so that what reads those reads these.
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <cmath>
 #include <sstream>
@@ -51,18 +52,25 @@ class Bench : public testing::Test {
   std::string model_ = converted(folder_, "stories260k", "q4_0");
 };
 
+TEST_F(Bench, JsonIsAnOptionOfItsOwnToo) {
+  const ProcessResult result = bench({"--json", "-ngl", "0"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  EXPECT_EQ(Json::parse(result.out).size(), 2u);
+  EXPECT_EQ(Json::parse(result.out)[0]["model_type"], "llama 293K Q4_0");
+}
+
 TEST_F(Bench, JsonHasTheFieldsInTheirOrder) {
   const ProcessResult result = bench({"-o", "json", "-t", "1,2"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
-  const nlohmann::ordered_json rows = nlohmann::ordered_json::parse(result.out);
+  const Json rows = Json::parse(result.out);
   ASSERT_EQ(rows.size(), 4u);  // two tests for each number of threads
   std::vector<std::string> expected = kFields;
   expected.insert(expected.end(), {"samples_ns", "samples_ts"});
   expected.insert(expected.end(), kMoreFields.begin(), kMoreFields.end());
   expected.push_back("samples_share");
-  for (const nlohmann::ordered_json& row : rows) {
+  for (const Json& row : rows) {
     std::vector<std::string> keys;
-    for (const auto& [key, value] : row.items()) {
+    for (const auto& [key, value] : row.members()) {
       if (key != "n_depth") keys.push_back(key);
     }
     EXPECT_EQ(keys, expected);
@@ -79,6 +87,10 @@ TEST_F(Bench, JsonHasTheFieldsInTheirOrder) {
     EXPECT_GT(row["attention_share"], 0.0);
     EXPECT_LT(row["attention_share"], 1.0);
   }
+  // The commit as `quern version` says it, in a clone or outside of one.
+  EXPECT_NE(quern({"version"}).out.find("\ncommit: " + rows[0]["build_commit"].get<std::string>() + "\n"),
+            std::string::npos)
+      << rows[0]["build_commit"];
   EXPECT_EQ(rows[0]["n_prompt"], 16);
   EXPECT_EQ(rows[0]["n_gen"], 0);
   EXPECT_EQ(rows[0]["n_threads"], 1);
@@ -118,9 +130,9 @@ TEST_F(Bench, SharesAreOfLimitsMeasuredInTheSameRun) {
   const ProcessResult result = quern({"bench", model_, "-p", "32", "-n", "8", "-pg", "16,4", "-r", "3", "-t",
                                       "1", "--isa", "scalar", "-o", "json"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
-  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  const Json rows = Json::parse(result.out);
   ASSERT_EQ(rows.size(), 3u);
-  const nlohmann::json &prompt = rows[0], &generation = rows[1], &both = rows[2];
+  const Json &prompt = rows[0], &generation = rows[1], &both = rows[2];
   EXPECT_EQ(prompt["samples_share"].size(), 3u);
   EXPECT_GT(prompt["multiply_share"], 0.0);
   EXPECT_TRUE(prompt["read_share"].is_null());
@@ -149,7 +161,7 @@ TEST_F(Bench, PeakMemoryIsOfEachTestAlone) {
                                       "-o", "json", "--no-probe", "-t", "1"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   if (result.err.find("/proc/self/clear_refs") != std::string::npos) GTEST_SKIP() << "one peak for all tests";
-  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  const Json rows = Json::parse(result.out);
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_GT(rows[0]["peak_memory_bytes"], rows[1]["peak_memory_bytes"].get<int64_t>() + 2'500'000) << rows;
 }
@@ -178,7 +190,7 @@ TEST_F(Bench, SaysWhyAShareIsMissingWhereMemoryIsShort) {
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_EQ(count_lines_with_prefix(result.err, "no read bandwidth: its measurement needs 1.25 GiB"), 1u)
       << describe(result);
-  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  const Json rows = Json::parse(result.out);
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_GT(rows[0]["multiply_share"], 0.0);  // that takes no memory
   EXPECT_TRUE(rows[1]["read_share"].is_null() && rows[1]["read_bytes_per_second"].is_null()) << rows[1];
@@ -210,7 +222,22 @@ TEST_F(Bench, ZeroSkipsATest) {
   const ProcessResult result =
       quern({"bench", model_, "-p", "0", "-n", "4", "-r", "1", "-o", "json", "--no-probe"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
-  EXPECT_EQ(nlohmann::json::parse(result.out).size(), 1u);
+  EXPECT_EQ(Json::parse(result.out).size(), 1u);
+}
+
+// What was measured until then can be read.
+TEST_F(Bench, StoppedHasWholeDocuments) {
+  for (const std::string format : {"json", "jsonl"}) {
+    Process process(quern_command({"bench", model_, "-p", "8", "-n", "900", "-r", "1000", "-pg", "8,0", "-o",
+                                   format, "--no-probe"}),
+                    with_test_environment());
+    ASSERT_TRUE(process.wait_for_stdout("avg_ts")) << describe(process.wait());
+    process.send_signal(SIGINT);
+    const ProcessResult result = process.wait();
+    EXPECT_EQ(result.exit_code, 130) << describe(result);
+    const Json report = Json::parse(result.out);
+    EXPECT_EQ(format == "json" ? report[0]["n_prompt"] : report["n_prompt"], 8);
+  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/paths.h"
 
 namespace quern::test {
 namespace {
@@ -23,22 +24,21 @@ void PrintTo(const CorpusInput& input, std::ostream* out) {
   *out << input.path << " (" << input.change << "), expected: " << input.expect << " " << input.error;
 }
 
-// A GPT-2 vocabulary is refused as a whole, by name, before its merges are looked at.
-const std::set<std::string_view> kGpt2Vocabularies = {"M437", "M438", "M440", "M441"};
+// Scaled rotations, which the manifest was written before: Llama 3's factors and YaRN.
+const std::set<std::string_view> kScaledRopes = {"M205", "H116"};
+// Chat templates, which the manifest has a word of `run` for: it does not touch them any more.
+const std::set<std::string_view> kChatTemplates = {"M443", "M444"};
 // Well formed, but with numbers that are not finite.
 const std::set<std::string_view> kNonFinite = {"M301", "M302", "M303", "M304", "H017", "H018", "H019"};
 
 std::vector<CorpusInput> read_manifest() {
   std::vector<CorpusInput> inputs;
-  std::ifstream manifest(QUERN_CORPUS "/manifest.jsonl");
+  std::ifstream manifest(unpacked_data("corpus/manifest.jsonl"));
   for (std::string line; std::getline(manifest, line);) {
-    const nlohmann::json entry = nlohmann::json::parse(line);
-    CorpusInput input{entry["id"], entry["path"], entry["expect"], entry["error"], entry["change"]};
-    if (kGpt2Vocabularies.contains(input.id)) {
-      input.expect = "reject";
-      input.error = "gpt2";
-    }
-    inputs.push_back(std::move(input));
+    const Json entry = Json::parse(line);
+    inputs.push_back({entry["id"], entry["path"], entry["expect"], entry["error"], entry["change"]});
+    if (kScaledRopes.contains(inputs.back().id) || kChatTemplates.contains(inputs.back().id))
+      inputs.back().expect = "accept";
   }
   return inputs;
 }
@@ -59,7 +59,7 @@ bool contains_one_of(std::string_view text, std::string_view alternatives) {
 }
 
 std::vector<std::string> command_for(const CorpusInput& input, const TempFolder& folder) {
-  const std::string path = QUERN_CORPUS "/" + input.path;
+  const std::string path = unpacked_data("corpus/") + input.path;
   switch (input.id[0]) {
     case 'M':
       return {"run", path, "-n", "1", "-p", "a"};
@@ -90,7 +90,7 @@ TEST_P(Corpus, EndsAsTheManifestSays) {
 
   EXPECT_EQ(result.signal, 0) << describe(result);
   EXPECT_EQ(result.exit_code, expected_exit_code(input)) << describe(result);
-  EXPECT_LT(result.seconds, 2 * kSlowdown);
+  EXPECT_LT(result.cpu_seconds, 2 * kSlowdown);
   if (!kSanitized) {
     EXPECT_LT(result.peak_rss_bytes, 512ull << 20);
   }

@@ -2,9 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "kernels/dispatch.h"
+#include "tests/support/json.h"
 
 namespace quern {
 namespace {
@@ -63,13 +62,13 @@ TEST(DoctorReport, SaysWhyNothingWasMeasured) {
   d.read_rate = d.multiply_rate = 0;
   d.not_measured = "--no-probe";
   expect_line(render_text(d), "read bandwidth  not measured: --no-probe");
-  const nlohmann::json json = nlohmann::json::parse(render_json(d));
+  const test::Json json = test::Json::parse(render_json(d));
   EXPECT_TRUE(json["read_bytes_per_second"].is_null());
   EXPECT_TRUE(json["multiply_macs_per_second"].is_null());
 }
 
 TEST(DoctorReport, JsonHoldsTheSame) {
-  const nlohmann::json json = nlohmann::json::parse(render_json(laptop()));
+  const test::Json json = test::Json::parse(render_json(laptop()));
   EXPECT_EQ(json["cpu"], "A Laptop's CPU");
   EXPECT_EQ(json["features"]["avx2"], true);
   EXPECT_EQ(json["features"]["avx512_vnni"], false);
@@ -83,9 +82,45 @@ TEST(DoctorReport, JsonHoldsTheSame) {
   ASSERT_EQ(json["kernel_sets"].size(), kernel_sets().size());
   EXPECT_EQ(json["kernel_sets"][0]["chosen"], true);
   size_t with_override = 0;
-  for (const nlohmann::json& choice : json["choices"])
+  for (const test::Json& choice : json["choices"])
     with_override += !choice["override"].get<std::string>().empty();
   EXPECT_EQ(with_override, json["choices"].size() - 1);  // all but the GPU
+}
+
+TEST(DoctorReport, JudgesAModelByWhatWasMeasured) {
+  Diagnosis d = laptop();
+  ModelDiagnosis& model = d.model.emplace();
+  model.path = "model.gguf";
+  model.survey.architecture = "llama";
+  model.survey.n_params = 7'241'732'096;
+  model.survey.weight_bytes = uint64_t{4} << 30;
+  model.survey.trained_context = 32768;
+  model.survey.context = 4096;
+  model.survey.memory = {
+      .weights = uint64_t{4} << 30, .in_place = 0, .kv = uint64_t{512} << 20, .scratch = uint64_t{64} << 20};
+  model.survey.available_bytes = uint64_t{9} << 30;
+  model.survey.fitting_context = 20000;
+  model.survey.bytes_per_token = model.survey.kv_bytes = 4'034'000'000;
+  model.survey.macs_per_token = 4'120'000'000;
+  const std::string text = render_text(d);
+  expect_line(text, "model       model.gguf");
+  expect_line(text, "runs        yes: llama, 7.24 B weights in 4.00 GiB");
+  expect_line(text,
+              "memory      fits: weights 4.00 GiB + cache 512.00 MiB (context of 4096) + scratch 64.00 MiB = "
+              "4.56 GiB "
+              "of 9.00 GiB available");
+  expect_line(text, "context     19968 at most (--ctx), of 32768 that the model was trained on");
+  expect_line(
+      text,
+      "generation  at most 10 tokens/s (3.76 GiB of weights a token, by the read bandwidth), 5 at the end of "
+      "the context");
+  expect_line(text, "prompts     at most 100 tokens/s (4.12 B multiply-adds a token)");
+  EXPECT_NE(render_json(d).find("\"fits\":true"), std::string::npos);
+  model.survey.available_bytes = uint64_t{2} << 30;
+  EXPECT_FALSE(model.fits());
+  EXPECT_NE(render_text(d).find("memory      does not fit: "), std::string::npos);
+  model.problem = "unsupported architecture 'bert'";
+  expect_line(render_text(d), "runs   no: unsupported architecture 'bert'");
 }
 
 }  // namespace

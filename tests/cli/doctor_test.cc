@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/paths.h"
 
 namespace quern::test {
 namespace {
@@ -22,7 +23,7 @@ TEST(Doctor, MeasuresReadingAndMultiplying) {
   if (!has_memory_to_probe()) GTEST_SKIP() << "less than 3 GiB of memory are available";
   const ProcessResult result = quern({"doctor", "--json", "-t", "1"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
-  const nlohmann::json json = nlohmann::json::parse(result.out);
+  const Json json = Json::parse(result.out);
   EXPECT_GT(json["read_bytes_per_second"], 1e6);
   EXPECT_GT(json["multiply_macs_per_second"], 1e6);
   EXPECT_EQ(json["n_threads"], 1);
@@ -37,17 +38,18 @@ TEST(Doctor, SaysWhyItMeasuresNothingWhereMemoryIsShort) {
   EXPECT_NE(text.out.find("not measured: that takes 1.25 GiB"), std::string::npos) << describe(text);
   const ProcessResult json = quern_after("ulimit -v 1000000", {"doctor", "-t", "2", "--json"});
   ASSERT_EQ(json.exit_code, 0) << describe(json);
-  EXPECT_TRUE(nlohmann::json::parse(json.out)["read_bytes_per_second"].is_null()) << describe(json);
+  EXPECT_TRUE(Json::parse(json.out)["read_bytes_per_second"].is_null()) << describe(json);
 }
 
 TEST(Doctor, ShowsWhatAnOptionWouldChoose) {
   const ProcessResult result = quern({"doctor", "--no-probe", "--isa", "scalar", "--threads", "7", "--json"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
-  const nlohmann::json json = nlohmann::json::parse(result.out);
-  for (const nlohmann::json& set : json["kernel_sets"]) EXPECT_EQ(set["chosen"], set["name"] == "scalar");
+  const Json json = Json::parse(result.out);
+  for (const Json& set : json["kernel_sets"]) EXPECT_EQ(set["chosen"], set["name"] == "scalar");
   EXPECT_EQ(json["n_threads"], 7);
   EXPECT_EQ(quern({"doctor", "--isa", "mmx"}).exit_code, 1);
-  EXPECT_EQ(quern({"doctor", "model.gguf"}).exit_code, 1);
+  EXPECT_EQ(quern({"doctor", "a.gguf", "b.gguf"}).exit_code, 1);
+  EXPECT_EQ(quern({"doctor", "/no/such/model.gguf"}).exit_code, 5);
 }
 
 // Of every set that the machine lacks or has: what --isa and QUERN_ISA make of its name.
@@ -56,7 +58,7 @@ class IsaOption : public testing::Test {
   void SetUp() override {
     const ProcessResult result = quern({"doctor", "--no-probe", "--json"});
     ASSERT_EQ(result.exit_code, 0) << describe(result);
-    sets_ = nlohmann::json::parse(result.out)["kernel_sets"];
+    sets_ = Json::parse(result.out)["kernel_sets"];
     ASSERT_FALSE(sets_.empty());
   }
   // The commands that choose a set, with the set named in either way.
@@ -77,11 +79,11 @@ class IsaOption : public testing::Test {
 
   TempFolder folder_;
   std::string model_ = converted(folder_, "stories260k", "q4_0");
-  nlohmann::json sets_;
+  Json sets_;
 };
 
 TEST_F(IsaOption, ChoosesASetThatTheMachineHasAndSaysSo) {
-  for (const nlohmann::json& set : sets_) {
+  for (const Json& set : sets_) {
     if (!set["supported"]) continue;
     const std::string name = set["name"];
     for (const ProcessResult& result : choose(name)) {
@@ -93,7 +95,7 @@ TEST_F(IsaOption, ChoosesASetThatTheMachineHasAndSaysSo) {
 
 TEST_F(IsaOption, NamesInOneLineWhatAMachineLacks) {
   bool all_supported = true;
-  for (const nlohmann::json& set : sets_) {
+  for (const Json& set : sets_) {
     if (set["supported"]) continue;
     all_supported = false;
     for (const ProcessResult& result : choose(set["name"])) {
@@ -117,6 +119,36 @@ TEST(Doctor, ARunNamesTheSetThatItMissesInTheSameLine) {
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_EQ(count_lines_with_prefix(result.err, "kernels: scalar ("), 1u) << describe(result);
   EXPECT_NE(result.err.find("; override: --isa)\n"), std::string::npos) << describe(result);
+}
+
+TEST(DoctorOfAModel, SaysThatItRunsAndFits) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const ProcessResult text = quern({"doctor", model, "--no-probe"});
+  EXPECT_EQ(text.exit_code, 0) << describe(text);
+  EXPECT_NE(text.out.find("yes: llama, 292800 weights in "), std::string::npos) << describe(text);
+  EXPECT_NE(text.out.find("all that the model was trained on (--ctx 0)"), std::string::npos)
+      << describe(text);
+  EXPECT_NE(text.out.find("not measured: --no-probe"), std::string::npos) << describe(text);
+  EXPECT_EQ(text.err, "");
+}
+
+TEST(DoctorOfAModel, SaysWhyItDoesNotRun) {
+  const ProcessResult strange =
+      quern({"doctor", unpacked_data("corpus/M146_split_count_3.gguf"), "--no-probe"});
+  EXPECT_EQ(strange.exit_code, 2) << describe(strange);
+  EXPECT_NE(strange.out.find("no: is part 1 of 3 of a split GGUF"), std::string::npos) << describe(strange);
+}
+
+TEST(DoctorOfAModel, SaysThatItDoesNotFit) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers do not run within a limit on addresses";
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const ProcessResult large =
+      quern_after("ulimit -v 1500000", {"doctor", model, "--no-probe", "--ctx", "16000000", "--json"});
+  EXPECT_EQ(large.exit_code, 4) << describe(large);
+  EXPECT_NE(large.out.find("\"runs\":true"), std::string::npos) << describe(large);
+  EXPECT_NE(large.out.find("\"fits\":false"), std::string::npos) << describe(large);
 }
 
 }  // namespace

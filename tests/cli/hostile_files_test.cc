@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/paths.h"
 
 namespace quern::test {
 namespace {
@@ -73,22 +74,21 @@ TEST(HostileFiles, EmptyFolderIsRefused) {
 TEST(HostileFiles, PromptFileIsCheckedToo) {
   const TempFolder folder;
   const std::string model = converted(folder, "stories260k", "q8_0");
-  const std::string fifo = folder.file("pipe.txt");
-  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
-  for (const std::string& path : {std::string("/no/such/text"), fifo, folder.path().string()}) {
+  for (const std::string& path :
+       {std::string("/no/such/text"), std::string("/dev/zero"), folder.path().string()}) {
     expect_refused({"run", model, "-n", "1", "-f", path}, {2, 5});
     expect_refused({"perplexity", model, "-f", path}, {2, 5});
   }
 }
 
-TEST(HostileFiles, SplitFileIsRefusedByName) {
+TEST(HostileFiles, PartWhoseNameIsNotAPartsIsRefused) {
   const TempFolder folder;
   const std::string whole = converted(folder, "stories260k", "q8_0");
   const std::string split = folder.file("model-00001-of-00003.gguf");
   fs::copy(whole, split);
   // A file of that name without split.count is a whole model; the corpus (M146) has the one that is not.
   EXPECT_EQ(quern({"run", split, "-p", "a", "-n", "1"}).exit_code, 0);
-  const ProcessResult result = quern({"run", QUERN_CORPUS "/M146_split_count_3.gguf", "-p", "a"});
+  const ProcessResult result = quern({"run", unpacked_data("corpus/M146_split_count_3.gguf"), "-p", "a"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_NE(result.err.find("split"), std::string::npos) << describe(result);
 }
@@ -112,7 +112,7 @@ TEST(HostileFiles, PanelsThatAreNotOursAreRefusedInOneLine) {
   } cases[] = {
       {0x50160208, "has panels of version 2, this program reads version 1"},
       {0x50160008, "has panels of version 0"},
-      {0x50160114, "is unknown or not supported"},  // IQ4_NL has no panels
+      {0x50160113, "is unknown or not supported"},  // IQ1_S has no panels
       {0x501601FF, "is unknown or not supported"},
       {0x50170108, "is unknown or not supported"},
       {0x50160102, "offset"},  // smaller blocks: the next tensor does not follow
@@ -125,16 +125,39 @@ TEST(HostileFiles, PanelsThatAreNotOursAreRefusedInOneLine) {
   }
 }
 
-TEST(HostileFiles, BpeTokenizerIsRefusedByName) {
+TEST(HostileFiles, UnigramTokenizerIsRefusedByName) {
   const TempFolder folder;
   const fs::path source = folder.path() / "checkpoint";
   fs::copy(test_data("stories260k"), source);
   fs::remove(source / "tokenizer.model");
-  folder.write("checkpoint/tokenizer.json", R"({"version": "1.0", "model": {"type": "BPE"}})");
+  folder.write("checkpoint/tokenizer.json", R"({"version": "1.0", "model": {"type": "Unigram"}})");
   const ProcessResult result = quern({"convert", source.string(), "-o", folder.file("out.gguf")});
   EXPECT_EQ(result.exit_code, 2) << describe(result);
-  EXPECT_NE(result.err.find("tokenizer.json"), std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find("tokenizer.json: the tokenizer's model is 'Unigram'"), std::string::npos)
+      << describe(result);
   EXPECT_EQ(folder.names(), std::vector<std::string>{"checkpoint"});
+}
+
+// What is given in place of a model is named, with what to do.
+TEST(HostileFiles, WhatIsNotAModelIsNamed) {
+  const TempFolder folder;
+  const auto expect_said = [](const std::vector<std::string>& command, const std::string& words) {
+    const ProcessResult result = quern(command);
+    EXPECT_NE(result.exit_code, 0) << describe(result);
+    EXPECT_NE(result.err.find(words), std::string::npos) << words << "\n" << describe(result);
+  };
+  const std::string checkpoint = test_data("stories260k");
+  expect_said({"run", checkpoint, "-p", "a"},
+              "it holds a checkpoint, which becomes a file first: quern convert");
+  expect_said({"run", checkpoint + "/config.json", "-p", "a"}, "this is a JSON file");
+  expect_said({"convert", checkpoint + "/model.safetensors", "-o", folder.file("x")},
+              "the folder that it is in");
+  fs::create_directories(folder.file("models--a--b/snapshots"));
+  expect_said({"run", folder.file("models--a--b"), "-p", "a"}, "it is a repository in Hugging Face's cache");
+  fs::create_directory(folder.file("ggufs"));
+  folder.write("ggufs/one.gguf", "");
+  expect_said({"run", folder.file("ggufs"), "-p", "a"},
+              "give the model's file: " + folder.file("ggufs/one.gguf"));
 }
 
 }  // namespace

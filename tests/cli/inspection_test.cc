@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "quant/gguf_writer.h"
+#include "tests/support/json.h"
+#include "tests/support/models.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace quern {
@@ -42,6 +44,24 @@ TEST(Inspection, CountsWeightsAndBytesByFormat) {
   EXPECT_EQ(bits_per_weight({}), 0);
 }
 
+TEST(Inspection, SaysWhyAFileDoesNotRun) {
+  const test::TempFolder folder;
+  const Inspection strange = inspect(write_model(folder), {});
+  ASSERT_TRUE(strange.runs_not);
+  const std::string text = render_text(strange);
+  EXPECT_NE(text.find("  runs         no: " + *strange.runs_not + "\n"), std::string::npos) << text;
+  EXPECT_NE(render_json(strange).find("\"runs\":false,\"runs_not\":\""), std::string::npos);
+  GgufMetadata metadata;
+  metadata.set_string("general.architecture", "bert");
+  const GgufPlan plan(metadata, {});
+  GgufWriter(folder.file("bert.gguf"), plan, metadata, false).finish();
+  EXPECT_TRUE(inspect(folder.file("bert.gguf"), {}).runs_not->starts_with("unsupported architecture 'bert'"));
+  const Inspection runs = inspect(test::converted("stories260k", "q8_0"), {});
+  EXPECT_EQ(runs.runs_not, "");
+  EXPECT_NE(render_text(runs).find("  runs         yes\n"), std::string::npos);
+  EXPECT_FALSE(inspect(test::test_data("tiny-mistral"), {}).runs_not);
+}
+
 TEST(Inspection, NamesThePanelsOfAFile) {
   const test::TempFolder folder;
   const GgufPlan plan({},
@@ -53,7 +73,7 @@ TEST(Inspection, NamesThePanelsOfAFile) {
   ASSERT_EQ(inspection.totals().size(), 1u);
   EXPECT_DOUBLE_EQ(bits_per_weight(inspection.total()), 8.5);
   EXPECT_NE(render_text(inspection).find("Q8_0 p16"), std::string::npos);
-  const auto parsed = nlohmann::json::parse(render_json(inspection));
+  const auto parsed = test::Json::parse(render_json(inspection));
   EXPECT_EQ(parsed["tensors"][0]["layout"], "p16");
   EXPECT_EQ(parsed["tensors"][0]["format"], "Q8_0");
   EXPECT_EQ(parsed["tensors"][1]["layout"], "standard");
@@ -61,7 +81,7 @@ TEST(Inspection, NamesThePanelsOfAFile) {
 
 TEST(Inspection, JsonHoldsMetadataWithItsTypes) {
   const test::TempFolder folder;
-  const auto parsed = nlohmann::json::parse(render_json(inspect(write_model(folder), {})));
+  const auto parsed = test::Json::parse(render_json(inspect(write_model(folder), {})));
   EXPECT_EQ(parsed["kind"], "GGUF");
   EXPECT_EQ(parsed["version"], 3);
   const auto& metadata = parsed["metadata"];
@@ -86,7 +106,7 @@ TEST(Inspection, TextIsSafeForATerminal) {
 }
 
 TEST(Inspection, CheckpointFolderShowsItsConfiguration) {
-  const auto parsed = nlohmann::json::parse(render_json(inspect(QUERN_TEST_DATA "/tiny-mistral", {})));
+  const auto parsed = test::Json::parse(render_json(inspect(test::test_data("tiny-mistral"), {})));
   EXPECT_EQ(parsed["kind"], "checkpoint");
   EXPECT_EQ(parsed["layout"], "Hugging Face");
   EXPECT_TRUE(parsed["metadata"].contains("hidden_size"));

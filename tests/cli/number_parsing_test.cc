@@ -37,6 +37,22 @@ TEST(NumberParsing, RefusesWhatIsNotAllANumber) {
     EXPECT_NE(usage_error([&] { parse_number("--temp", text, -1e308, 1e308); }), "(no error)") << text;
 }
 
+TEST(NumberParsing, TakesSizesWithUnits) {
+  const std::pair<const char*, uint64_t> sizes[] = {{"1", 1},
+                                                    {"12B", 12},
+                                                    {"5k", 5000},
+                                                    {"5K", 5000},
+                                                    {"500M", 500'000'000},
+                                                    {"4G", 4'000'000'000},
+                                                    {"4GB", 4'000'000'000},
+                                                    {"2GiB", uint64_t{2} << 30},
+                                                    {"3KiB", 3072},
+                                                    {"7Mi", 7u << 20}};
+  for (const auto& [text, bytes] : sizes) EXPECT_EQ(parse_bytes("--split-size", text), bytes) << text;
+  for (const char* text : {"", "0", "K", "1.5G", "4T", "-1", "1 G", "4GiBs", "4Gb", "4BB", "5000000000G"})
+    EXPECT_NE(usage_error([&] { parse_bytes("--split-size", text); }), "(no error)") << text;
+}
+
 TEST(NumberParsing, RefusesWhatIsOutOfRangeNamingTheOption) {
   EXPECT_EQ(usage_error([] { parse_integer("--top-k", "-1", 0, 9); }),
             "--top-k: '-1' is not a whole number between 0 and 9");

@@ -1,6 +1,7 @@
 #include "tests/cli/quern_cli.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -34,7 +35,7 @@ ProcessOptions with_test_environment(ProcessOptions options) {
 }
 
 std::vector<std::string> quern_command(const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {QUERN_BINARY};
+  std::vector<std::string> command = {quern_binary()};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return command;
 }
@@ -44,7 +45,7 @@ ProcessResult quern(const std::vector<std::string>& arguments, const ProcessOpti
 }
 
 ProcessResult quern_after(const std::string& shell_lines, const std::vector<std::string>& arguments) {
-  std::vector<std::string> command = {"/bin/sh", "-c", shell_lines + "\nexec \"$@\"", "sh", QUERN_BINARY};
+  std::vector<std::string> command = {"/bin/sh", "-c", shell_lines + "\nexec \"$@\"", "sh", quern_binary()};
   command.insert(command.end(), arguments.begin(), arguments.end());
   return run_process(command, with_test_environment({}));
 }
@@ -52,10 +53,8 @@ ProcessResult quern_after(const std::string& shell_lines, const std::vector<std:
 bool has_memory_to_probe() {
   const ProcessResult result = quern({"doctor", "--no-probe", "--json"});
   EXPECT_EQ(result.exit_code, 0) << describe(result);
-  return nlohmann::json::parse(result.out)["available_bytes"] > 3.0 * (1 << 30);
+  return Json::parse(result.out)["available_bytes"] > 3.0 * (1 << 30);
 }
-
-std::string test_data(std::string_view name) { return std::string(QUERN_TEST_DATA "/") + std::string(name); }
 
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,
                       const std::vector<std::string>& more_options) {
@@ -68,9 +67,9 @@ std::string converted(const TempFolder& folder, std::string_view checkpoint, std
   return output;
 }
 
-nlohmann::json golden_model(std::string_view name) {
-  const nlohmann::json models = nlohmann::json::parse(read_file(test_data("golden/logits.json")));
-  for (const nlohmann::json& model : models) {
+Json golden_model(std::string_view name) {
+  const Json models = Json::parse(read_file(test_data("golden/logits.json")));
+  for (const Json& model : models) {
     if (model["model"] == name) return model;
   }
   throw std::runtime_error("golden/logits.json has no model " + std::string(name));
@@ -96,32 +95,34 @@ std::string write_big_checkpoint(const TempFolder& folder, size_t megabytes) {
   tensors.push_back({"model.norm.weight", {kDim}});
   tensors.push_back({"lm_head.weight", {kVocab, kDim}});
 
-  nlohmann::ordered_json header;
+  Json header;
   uint64_t offset = 0;
   for (const TensorPlan& tensor : tensors) {
     const uint64_t end = offset + 2 * n_elements(tensor);
-    header[tensor.name] = {{"dtype", "BF16"}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    header.add(tensor.name, Json::object({{"dtype", "BF16"},
+                                          {"shape", tensor.shape},
+                                          {"data_offsets", Json::array({offset, end})}}));
     offset = end;
   }
 
   const std::filesystem::path path = folder.path() / "big";
   std::filesystem::create_directory(path);
-  const nlohmann::json config = {{"architectures", {"LlamaForCausalLM"}},
-                                 {"model_type", "llama"},
-                                 {"hidden_act", "silu"},
-                                 {"hidden_size", kDim},
-                                 {"intermediate_size", kHidden},
-                                 {"num_hidden_layers", n_layers},
-                                 {"num_attention_heads", kHeads},
-                                 {"num_key_value_heads", kHeads},
-                                 {"vocab_size", kVocab},
-                                 {"max_position_embeddings", 512},
-                                 {"rms_norm_eps", 1e-5},
-                                 {"rope_theta", 10000.0},
-                                 {"bos_token_id", 1},
-                                 {"eos_token_id", 2},
-                                 {"torch_dtype", "bfloat16"},
-                                 {"tie_word_embeddings", false}};
+  const Json config = Json::object({{"architectures", Json::array({"LlamaForCausalLM"})},
+                                    {"model_type", "llama"},
+                                    {"hidden_act", "silu"},
+                                    {"hidden_size", kDim},
+                                    {"intermediate_size", kHidden},
+                                    {"num_hidden_layers", n_layers},
+                                    {"num_attention_heads", kHeads},
+                                    {"num_key_value_heads", kHeads},
+                                    {"vocab_size", kVocab},
+                                    {"max_position_embeddings", 512},
+                                    {"rms_norm_eps", 1e-5},
+                                    {"rope_theta", 10000.0},
+                                    {"bos_token_id", 1},
+                                    {"eos_token_id", 2},
+                                    {"torch_dtype", "bfloat16"},
+                                    {"tie_word_embeddings", false}});
   std::ofstream(path / "config.json") << config;
 
   // Random signs and mantissas below 2^-6: finite, and no two blocks alike within the buffer.

@@ -1,11 +1,12 @@
 // The built binary, and the bundled checkpoints turned into files, for end-to-end tests.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "tests/support/json.h"
+#include "tests/support/paths.h"
 #include "tests/support/subprocess.h"
 #include "tests/support/temp_folder.h"
 
@@ -28,13 +29,12 @@ ProcessResult quern_after(const std::string& shell_lines, const std::vector<std:
 // time; one that needs a measurement is skipped otherwise.
 bool has_memory_to_probe();
 
-std::string test_data(std::string_view name);
 // Converts a checkpoint of tests/data into `folder`, checks that it worked, returns the GGUF's path.
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,
                       const std::vector<std::string>& more_options = {});
 
 // The entry of golden/logits.json for a model.
-nlohmann::json golden_model(std::string_view name);
+Json golden_model(std::string_view name);
 
 // Writes a random BF16 llama checkpoint of about `megabytes` into `folder`/big, without a tokenizer: large
 // enough that a signal arrives in the middle of its conversion. Returns its path.

@@ -2,20 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
-
-#include "cli/json_writer.h"
 
 namespace quern {
 namespace {
 
-TEST(Report, SizesAreBinaryAndCountsDecimal) {
-  EXPECT_EQ(format_size(0), "0 bytes");
-  EXPECT_EQ(format_size(1023), "1023 bytes");
-  EXPECT_EQ(format_size(1024), "1.00 KiB");
-  EXPECT_EQ(format_size(4'108'181'504), "3.83 GiB");
+TEST(Report, CountsAreDecimal) {
   EXPECT_EQ(format_count(999'999), "999999");
   EXPECT_EQ(format_count(7'241'732'096), "7.24 B");
 }
@@ -51,45 +43,6 @@ TEST(Report, ProgressOfNothingIsFinished) {
 
 TEST(Report, ProgressNeverRoundsUpToDone) {
   EXPECT_NE(progress_line(999, 1000, 1.0).find(" 99%"), std::string::npos);
-}
-
-TEST(JsonWriter, WritesWhatAParserReads) {
-  JsonWriter json;
-  json.begin_object()
-      .field("text", "a\"b\\c\n\t\x01 é 🦙")
-      .field("yes", true)
-      .field("n", uint64_t{18446744073709551615u})
-      .field("negative", -3)
-      .field("x", 0.1)
-      .field("list", std::vector<int>{1, 2, 3})
-      .field("empty", std::vector<int>{});
-  json.key("nothing").null().key("nested").begin_array().begin_object().end_object().end_array().end_object();
-  const nlohmann::json parsed = nlohmann::json::parse(json.text());
-  EXPECT_EQ(parsed["text"], "a\"b\\c\n\t\x01 é 🦙");
-  EXPECT_EQ(parsed["yes"], true);
-  EXPECT_EQ(parsed["n"], 18446744073709551615u);
-  EXPECT_EQ(parsed["negative"], -3);
-  EXPECT_EQ(parsed["x"], 0.1);
-  EXPECT_EQ(parsed["list"], (std::vector<int>{1, 2, 3}));
-  EXPECT_TRUE(parsed["empty"].is_array() && parsed["empty"].empty());
-  EXPECT_TRUE(parsed["nothing"].is_null());
-  EXPECT_TRUE(parsed["nested"][0].is_object());
-}
-
-TEST(JsonWriter, EveryTextBecomesValidUtf8) {
-  std::string all;
-  for (int first = 0; first < 256; ++first)
-    for (const char* rest : {"", "a", "\x80", "\xBF\xBF", "\x9F\x80\x80", "\xA0\x80"})
-      (all += static_cast<char>(first)) += rest;
-  EXPECT_TRUE(nlohmann::json::accept(json_quote(all)));
-  EXPECT_EQ(json_quote("a\xFFz"), "\"a\xEF\xBF\xBDz\"");
-}
-
-TEST(JsonWriter, NumbersReadBackExactly) {
-  for (const double x : {0.1, 1e-300, 123456789.123456789, -0.0, 1e22})
-    EXPECT_EQ(nlohmann::json::parse(json_number(x)).get<double>(), x);
-  EXPECT_EQ(json_number(std::numeric_limits<double>::quiet_NaN()), "null");
-  EXPECT_EQ(json_number(-std::numeric_limits<double>::infinity()), "null");
 }
 
 }  // namespace

@@ -26,16 +26,16 @@ std::vector<int> parse_ids(std::string text) {
 
 bool is_utf8(std::string_view text) {
   try {
-    static_cast<void>(nlohmann::json(std::string(text)).dump());
+    static_cast<void>(Json(text).dump());
     return true;
-  } catch (const nlohmann::json::type_error&) {
+  } catch (const std::runtime_error&) {
     return false;
   }
 }
 
 class Golden : public testing::TestWithParam<std::string> {
  protected:
-  nlohmann::json golden_ = golden_model(GetParam());
+  Json golden_ = golden_model(GetParam());
   TempFolder folder_;
 };
 
@@ -99,10 +99,13 @@ TEST_F(Run, DrawnSeedIsPrintedAndRepeats) {
   const std::string seed =
       drawn.err.substr(digits, drawn.err.find_first_not_of("0123456789", digits) - digits);
   EXPECT_EQ(run({"-p", "JULIET:\n", "-n", "40", "--seed", seed}).out, drawn.out) << describe(drawn);
+  const std::string other = seed == "7" ? "8" : "7";
+  EXPECT_NE(run({"-p", "JULIET:\n", "-n", "40", "--seed", other}).out, drawn.out) << describe(drawn);
 }
 
 TEST_F(Run, PromptMayComeFromAFileOrStdin) {
   const std::string expected = run({"-p", "JULIET:", "-n", "24", "--temp", "0"}).out;
+  ASSERT_GT(expected.size(), 20u);
   // One trailing newline of a file is dropped.
   const std::string file = folder_.write("prompt.txt", "JULIET:\n");
   EXPECT_EQ(run({"-f", file, "-n", "24", "--temp", "0"}).out, expected);
@@ -130,8 +133,10 @@ TEST_F(Run, PromptLargerThanTheContextEndsWithBothNumbers) {
   const std::vector<int> ids = golden_model("tiny-mistral")["ids"];
   const ProcessResult result = run({"--ids", join_ids(ids), "--ctx", "16"});
   EXPECT_EQ(result.exit_code, 4) << describe(result);
-  EXPECT_NE(result.err.find("16"), std::string::npos) << describe(result);
-  EXPECT_NE(result.err.find(std::to_string(ids.size())), std::string::npos) << describe(result);
+  const size_t error = result.err.find("error:");
+  ASSERT_NE(error, std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find("16", error), std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find(std::to_string(ids.size()), error), std::string::npos) << describe(result);
   EXPECT_EQ(result.out, "");
 }
 
@@ -139,9 +144,7 @@ TEST_F(Run, GenerationEndsWithTheContext) {
   const ProcessResult result =
       run({"--ids", "1,5,9", "--ctx", "16", "-n", "100", "--temp", "0", "--ignore-eos"});
   EXPECT_EQ(result.exit_code, 0) << describe(result);
-  const size_t generated = parse_ids(result.out).size();
-  EXPECT_GE(generated, 13u);
-  EXPECT_LE(generated, 14u);
+  EXPECT_EQ(parse_ids(result.out).size(), 14u);  // 13 are evaluated, the last one is only picked
 }
 
 TEST_F(Run, ContextIsSaidAndBeyondTheTrainedOneWarned) {
@@ -152,15 +155,15 @@ TEST_F(Run, ContextIsSaidAndBeyondTheTrainedOneWarned) {
   EXPECT_NE(beyond.err.find("1024"), std::string::npos) << describe(beyond);
 }
 
-TEST_F(Run, ContextThatDoesNotFitMemoryIsRefusedBeforeAllocation) {
+TEST_F(Run, ContextBeyondWhatCanBeCountedIsRefused) {
   const ProcessResult result = run({"-p", "a", "-n", "1", "--ctx", "4000000000"});
-  EXPECT_TRUE(result.exit_code == 4 || result.exit_code == 1) << describe(result);
-  EXPECT_LT(result.seconds, 2 * kSlowdown);
+  EXPECT_EQ(result.exit_code, 1) << describe(result);
+  EXPECT_NE(result.err.find("--ctx"), std::string::npos) << describe(result);
 }
 
 TEST_F(Run, AnyBytesAreAPrompt) {
   for (const std::string& prompt :
-       {std::string("\xff\xfe\x80 a"), std::string("\0b\0", 3), std::string("\r\n"),
+       {std::string("\xff\x80\xfe a"), std::string("\0b\0", 3), std::string("\r\n"),
         std::string("\xef\xbb\xbf") + "x", std::string("</s><s>[INST]")}) {
     ProcessOptions options;
     options.input = prompt;
@@ -184,8 +187,8 @@ TEST_F(Run, ReaderThatLeavesEndsItQuietly) {
   const ProcessResult result = run(
       {"-p", "KING RICHARD II:\n", "-n", "900", "--temp", "0", "--ignore-eos", "--isa", "scalar", "-t", "1"},
       options);
-  EXPECT_TRUE(result.signal == SIGPIPE || result.exit_code == 0 || result.exit_code == 128 + SIGPIPE)
-      << describe(result);
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  EXPECT_EQ(count_lines_with_prefix(result.err, "load "), 0u) << "went on to the end: " << describe(result);
   EXPECT_EQ(count_lines_with_prefix(result.err, "error:"), 0u) << describe(result);
 }
 
@@ -221,7 +224,7 @@ TEST_F(Run, SignalEndsALongPromptWithinAMicroBatch) {
     EXPECT_LT(std::chrono::steady_clock::now() - sent, std::chrono::duration<double>(10 * kSlowdown));
     EXPECT_EQ(result.exit_code, 128 + signal) << describe(result);
     ASSERT_TRUE(result.out.starts_with("{")) << describe(result);
-    const nlohmann::json json = nlohmann::json::parse(result.out);
+    const Json json = Json::parse(result.out);
     EXPECT_EQ(json["finish_reason"], "interrupted");
     EXPECT_EQ(json["ids"].size(), 0u);
     const size_t evaluated = json["timings"]["prompt_tokens"];
@@ -252,13 +255,40 @@ TEST(RunWithoutVocabulary, TextIsRefusedAndIdsWork) {
   const TempFolder folder;
   const std::string model = converted(folder, "random-window", "f32", {"--no-tokenizer"});
   const ProcessResult text = quern({"run", model, "-p", "a", "-n", "2"});
-  EXPECT_GT(text.exit_code, 0) << describe(text);
+  EXPECT_EQ(text.exit_code, 2) << describe(text);
   EXPECT_EQ(count_lines_with_prefix(text.err, "error:"), 1u) << describe(text);
   EXPECT_EQ(text.out, "");
   const std::vector<int> ids = golden_model("random-window")["ids"];
   const ProcessResult by_ids = quern({"run", model, "--ids", join_ids(ids), "-n", "4", "--temp", "0"});
   EXPECT_EQ(by_ids.exit_code, 0) << describe(by_ids);
   EXPECT_EQ(parse_ids(by_ids.out).size(), 4u) << describe(by_ids);
+}
+
+// A tokenizer of a kind that nobody here knows takes nothing from who has ids, or measures.
+TEST(RunWithoutVocabulary, OfAnUnknownKindIsAsWithout) {
+  const TempFolder folder;
+  const std::string known = converted(folder, "tiny-mistral", "q8_0");
+  const auto changed = [&](const std::string& name, std::string_view key, std::string_view from,
+                           std::string_view to) {
+    std::string bytes = read_file(known);
+    const size_t at = bytes.find(from, bytes.find(key) + key.size());
+    bytes.replace(at, from.size(), to);
+    return folder.write(name, bytes);
+  };
+  const std::string ids = quern({"run", known, "--ids", "1,2,3", "-n", "4", "--temp", "0"}).out;
+  for (const std::string& model :
+       {changed("kind.gguf", "tokenizer.ggml.model", "llama", "plamo"),
+        changed("none.gguf", "", "tokenizer.ggml.model", "tokenizer.ggml.mxdel")}) {
+    const ProcessResult by_ids = quern({"run", model, "--ids", "1,2,3", "-n", "4", "--temp", "0"});
+    EXPECT_EQ(by_ids.exit_code, 0) << describe(by_ids);
+    EXPECT_EQ(by_ids.out, ids);
+    EXPECT_EQ(quern({"bench", model, "-p", "4", "-n", "2", "-r", "1", "--no-probe"}).exit_code, 0);
+    EXPECT_NE(quern({"inspect", model}).out.find("runs         on token ids only: "), std::string::npos);
+    const ProcessResult text = quern({"run", model, "-p", "a", "-n", "2"});
+    EXPECT_EQ(text.exit_code, 2) << describe(text);
+    EXPECT_NE(text.err.find("tokenizer.ggml.model"), std::string::npos) << describe(text);
+    EXPECT_NE(text.err.find("token ids only (run --ids, "), std::string::npos) << describe(text);
+  }
 }
 
 TEST(RunWithoutVocabulary, IdOutsideTheVocabularyIsRefused) {
@@ -275,8 +305,8 @@ TEST(RunMemory, IsTheFileOnceInEitherLayout) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer's own memory is counted too";
   const TempFolder folder;
   const std::string standard = folder.file("a.gguf"), panels = folder.file("p.gguf");
+  const std::string source = write_big_checkpoint(folder, 100);
   for (const auto& [layout, target] : {std::pair("standard", standard), {"p16", panels}}) {
-    static const std::string source = write_big_checkpoint(folder, 100);
     const ProcessResult result =
         quern({"convert", source, "-o", target, "--no-tokenizer", "--type", "bf16", "--layout", layout});
     ASSERT_EQ(result.exit_code, 0) << describe(result);
@@ -293,6 +323,14 @@ TEST(RunMemory, IsTheFileOnceInEitherLayout) {
     EXPECT_GT(static_cast<double>(result.peak_rss_bytes), 0.9 * file_bytes) << "measures nothing";
   }
   EXPECT_EQ(outputs[0], outputs[1]);
+}
+
+TEST_F(Run, TimingsStandOnALineOfTheirOwnInAPipe) {
+  const TempFolder folder;
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const ProcessResult result =
+      quern_after("exec 2>&1", {"run", model, "-p", "Once", "-n", "3", "--temp", "0", "-t", "1"});
+  EXPECT_EQ(count_lines_with_prefix(result.out, "load "), 1u) << describe(result);
 }
 
 }  // namespace

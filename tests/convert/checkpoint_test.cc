@@ -207,9 +207,6 @@ TEST(Checkpoint, IndexAndShardsMustAgree) {
       {"\"weight_map\": {",
        "\"weight_map\": {\"model.layers.9.x\": \"model-00001-of-00002.safetensors\", ",
        {"model.layers.9.x"}},
-      {"\"model.norm.weight\": \"model-00001-of-00002.safetensors\", ",
-       "",
-       {"does not name", "model.norm.weight"}},
   };
   for (const Case& c : cases) {
     const TempFolder folder;
@@ -265,23 +262,169 @@ TEST(Checkpoint, MissingLayerPointsAtTheirNumber) {
   expect_error(folder, {"model.layers.1.", "num_hidden_layers = 2"});
 }
 
-TEST(Checkpoint, UnknownTensorIsRefusedButComputedOnesAreSkipped) {
-  const TempFolder folder;
-  write_single(folder, with(all_tensors(), tensor("model.layers.0.self_attn.q_proj.bias", {8})));
-  expect_error(folder, {"unknown tensor", "q_proj.bias"});
-  write_single(folder, with(all_tensors(), tensor("model.layers.0.self_attn.rotary_emb.inv_freq", {1})));
-  EXPECT_EQ(error_of(folder), "accepted");
+TEST(Checkpoint, TensorsThatMayChangeTheFunctionAreRefusedByName) {
+  for (const char* name :
+       {"model.layers.0.input_layernorm.bias", "model.layers.0.self_attn.q_norm.weight",
+        "model.layers.1.mlp.up_proj.weight", "lm_head.bias", "my_freqs_cis", "model.scores.weight"}) {
+    const TempFolder folder;
+    write_single(folder, with(all_tensors(), tensor(name, {8})));
+    expect_error(folder, {"unknown tensor", name});
+  }
 }
 
-TEST(Checkpoint, TiedModelIgnoresItsOutputMatrix) {
+TEST(Checkpoint, TensorsThatCannotChangeTheFunctionAreNamedAndLeftOut) {
+  for (const char* name :
+       {"rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.rotary_emb.original_inv_freq", "model.layers.0.self_attn.rotary_emb.cos_cached",
+        "model.layers.0.self_attn.rotary_emb.sin_cached", "rope.freqs", "freqs_cis",
+        "model.layers.0.self_attn.masked_bias", "model.layers.0.self_attn.bias", "model.position_ids",
+        "v_head.summary.weight", "model.v_head.bias", "score.weight",
+        "model.layers.0.self_attn.core_attention._extra_state"}) {
+    const TempFolder folder;
+    write_single(folder, with(all_tensors(), tensor(name, {8})));
+    const Checkpoint checkpoint = open(folder);
+    EXPECT_EQ(checkpoint.tensors.size(), 12u);
+    ASSERT_EQ(checkpoint.unwritten.size(), 1u) << name;
+    EXPECT_EQ(checkpoint.unwritten[0].name, name);
+    EXPECT_EQ(checkpoint.unwritten[0].file, "model.safetensors");
+    ASSERT_EQ(notices.size(), 1u);
+    EXPECT_NE(notices[0].find(std::string("not written: ") + name), std::string::npos) << notices[0];
+  }
+}
+
+TEST(Checkpoint, OneNoticeNamesTheSameTensorOfEveryLayer) {
+  const TempFolder folder;
+  std::vector<TestTensor> tensors = all_tensors();
+  for (const int layer : {0, 1, 10})
+    tensors.push_back(
+        tensor("model.layers." + std::to_string(layer) + ".self_attn.rotary_emb.inv_freq", {1}));
+  write_single(folder, tensors);
+  EXPECT_EQ(open(folder).unwritten.size(), 3u);
+  EXPECT_EQ(notices,
+            std::vector<std::string>{"not written: 3 tensors model.layers.*.self_attn.rotary_emb.inv_freq "
+                                     "(computed, not stored)"});
+}
+
+TEST(Checkpoint, TensorsLeftOutForOneReasonAreEachNamed) {
+  const TempFolder folder;
+  write_single(folder, with(with(all_tensors(), tensor("model.rotary_emb.inv_freq", {1})),
+                            tensor("model.rotary_emb.original_inv_freq", {1})));
+  EXPECT_EQ(open(folder).unwritten.size(), 2u);
+  EXPECT_EQ(notices, (std::vector<std::string>{
+                         "not written: model.rotary_emb.inv_freq (computed, not stored)",
+                         "not written: model.rotary_emb.original_inv_freq (computed, not stored)"}));
+}
+
+TEST(Checkpoint, BiasesCountUnlessTheyAreZero) {
+  TestTensor bias = tensor("model.layers.0.input_layernorm.bias", {8});
+  const std::string biased = replaced(kConfig, "{", "{\"attention_bias\": true, ");
+  for (const std::string& config : {kConfig, biased}) {
+    const TempFolder folder;
+    bias.bytes.assign(16, '\0');
+    bias.bytes[1] = '\x80';  // -0
+    write_single(folder, with(all_tensors(), bias), config);
+    EXPECT_EQ(error_of(folder), "accepted");
+    EXPECT_NE(notices.at(0).find("input_layernorm.bias (a bias of zeros)"), std::string::npos);
+    bias.bytes[15] = '\x01';
+    write_single(folder, with(all_tensors(), bias), config);
+    expect_error(folder, {"unknown tensor", "input_layernorm.bias"});
+  }
+  const TempFolder folder;
+  write_single(folder, all_tensors(), biased);
+  expect_error(folder, {"attention_bias = true", "no bias is in the folder"});
+}
+
+TEST(Checkpoint, TiedModelLeavesOutACopyOfItsEmbedding) {
   const std::string tied = replaced(kConfig, "{", "{\"tie_word_embeddings\": true, ");
   for (const bool present : {true, false}) {
     const TempFolder folder;
     write_single(folder, present ? all_tensors() : without(all_tensors(), "lm_head.weight"), tied);
     const Checkpoint checkpoint = open(folder);
+    EXPECT_TRUE(checkpoint.config.tied);
     EXPECT_EQ(checkpoint.tensors.size(), 11u);
     EXPECT_EQ(checkpoint.tensors.front().declared.gguf, "output_norm.weight");
+    EXPECT_EQ(checkpoint.unwritten.size(), present ? 1u : 0u);
+    EXPECT_EQ(notices.size(), present ? 1u : 0u);
   }
+}
+
+TEST(Checkpoint, TiedModelKeepsAnOutputMatrixOfItsOwn) {
+  const std::string tied = replaced(kConfig, "{", "{\"tie_word_embeddings\": true, ");
+  TestTensor head = tensor("lm_head.weight", {5, 8});
+  head.bytes.back() ^= 1;
+  const TempFolder folder;
+  write_single(folder, with(all_tensors(), head), tied);
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_FALSE(checkpoint.config.tied);
+  EXPECT_EQ(checkpoint.tensors.front().declared.gguf, "output.weight");
+  EXPECT_TRUE(checkpoint.unwritten.empty());
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("lm_head.weight differs from model.embed_tokens.weight"), std::string::npos)
+      << notices[0];
+}
+
+TEST(Checkpoint, IndexMayNameWhatNoModelNeeds) {
+  const TempFolder folder;
+  write_shards(folder, [](const std::string& text) {
+    return replaced(text, "\"weight_map\": {",
+                    "\"weight_map\": {\"model.layers.0.self_attn.rotary_emb.inv_freq\": "
+                    "\"model-00001-of-00002.safetensors\", ");
+  });
+  EXPECT_EQ(error_of(folder), "accepted");
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("inv_freq"), std::string::npos);
+}
+
+TEST(Checkpoint, TensorThatTheIndexLeavesOutCountsAllTheSame) {
+  const TempFolder folder;
+  write_shards(folder, [](const std::string& text) {
+    return replaced(text, "\"model.norm.weight\": \"model-00001-of-00002.safetensors\", ", "");
+  });
+  EXPECT_EQ(open(folder).tensors.size(), 12u);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("does not name tensor 'model.norm.weight'"), std::string::npos) << notices[0];
+}
+
+TEST(Checkpoint, OpensNumberedShardsWithoutAnIndex) {
+  const TempFolder folder;
+  write_shards(folder);
+  fs::remove(folder.file("model.safetensors.index.json"));
+  EXPECT_EQ(open(folder).tensors.size(), 12u);
+  EXPECT_TRUE(notices.empty());
+  fs::remove(folder.file("model-00002-of-00002.safetensors"));
+  expect_error(folder, {"model-00002-of-00002.safetensors: file is missing"});
+}
+
+TEST(Checkpoint, TakesTheCompleteOneOfTwoCheckpoints) {
+  const TempFolder folder;
+  write_shards(folder);
+  fs::remove(folder.file("model-00002-of-00002.safetensors"));
+  folder.write("consolidated.safetensors", safetensors_file(all_tensors()));
+  folder.write("params.json", R"({"dim": 8, "n_layers": 1, "head_dim": 2, "hidden_dim": 12, "n_heads": 4,)"
+                              R"( "n_kv_heads": 2, "norm_eps": 1e-05, "vocab_size": 5})");
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_EQ(checkpoint.files.dialect, ConfigDialect::kMistral);
+  ASSERT_EQ(notices.size(), 2u);
+  EXPECT_NE(notices[0].find("model-00002-of-00002.safetensors: file is missing"), std::string::npos)
+      << notices[0];
+  EXPECT_EQ(checkpoint.files.unread, std::vector<std::string>{"model-00001-of-00002.safetensors"});
+}
+
+TEST(Checkpoint, FilesThatAreNotReadAreNamed) {
+  const TempFolder folder;
+  write_shards(folder);
+  folder.write("model-fp16.safetensors", "not even read");
+  EXPECT_EQ(open(folder).files.unread, std::vector<std::string>{"model-fp16.safetensors"});
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("model-fp16.safetensors beside it is ignored"), std::string::npos) << notices[0];
+}
+
+TEST(Checkpoint, DimensionsOfOneAtTheEndsSayNothing) {
+  const TempFolder folder;
+  write_single(folder, with(with(all_tensors(), tensor("model.norm.weight", {1, 8})),
+                            tensor("model.layers.0.mlp.up_proj.weight", {12, 8, 1})));
+  const Checkpoint checkpoint = open(folder);
+  for (const CheckpointTensor& t : checkpoint.tensors) EXPECT_EQ(t.view.shape, t.declared.shape);
 }
 
 TEST(Checkpoint, ShapesAndTypesAreChecked) {
@@ -293,6 +436,68 @@ TEST(Checkpoint, ShapesAndTypesAreChecked) {
   expect_error(folder, {"model.norm.weight", "dtype F64"});
   write_single(folder, all_tensors(), replaced(kConfig, "vocab_size\": 5", "vocab_size\": 6"));
   expect_error(folder, {"vocab_size"});
+}
+
+// As Gemma 3, Mistral 3 and Qwen3.5 are published.
+TEST(Checkpoint, OfImagesTooGivesItsTextPart) {
+  for (const char* prefixes : {"language_model.model.|language_model.", "model.language_model.|"}) {
+    const std::string both = prefixes;
+    const std::string model = both.substr(0, both.find('|')), head = both.substr(both.find('|') + 1);
+    std::vector<TestTensor> tensors = all_tensors();
+    for (TestTensor& t : tensors)
+      t.name = t.name.starts_with("model.") ? model + t.name.substr(6) : head + t.name;
+    tensors.push_back(tensor("vision_tower.layers.0.weight", {3, 3}));
+    tensors.push_back(tensor("model.multi_modal_projector.linear.weight", {3, 3}));
+    const TempFolder folder;
+    write_single(
+        folder, tensors,
+        R"({"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3",)"
+        R"( "vision_config": {"hidden_size": 3}, "tie_word_embeddings": false, "text_config": )" +
+            replaced(kConfig, R"("architectures": ["LlamaForCausalLM"])", R"("model_type": "llama")") + "}");
+    const Checkpoint checkpoint = open(folder);
+    EXPECT_EQ(checkpoint.tensors.size(), all_tensors().size()) << model;
+    EXPECT_EQ(checkpoint.unwritten.size(), 2u) << model;
+    EXPECT_TRUE(std::any_of(notices.begin(), notices.end(), [](const std::string& line) {
+      return line.find("images and sound are left out") != std::string::npos;
+    }));
+  }
+}
+
+TEST(Checkpoint, OfImagesTooMayNotHoldATensorTwice) {
+  const TempFolder folder;
+  write_single(folder, with(all_tensors(), tensor("language_model.model.norm.weight", {8})),
+               R"({"text_config": )" + kConfig + "}");
+  EXPECT_NE(error_of(folder).find("holds a 'model.norm.weight' already"), std::string::npos);
+}
+
+// As GPT-2 is published: from the time before models had a head, with the masks of attention beside it.
+TEST(Checkpoint, SavedWithoutTheModuleAroundItHasTheSameTensors) {
+  const std::string layer = "h.0.";
+  std::vector<TestTensor> tensors = {tensor("wte.weight", {5, 8}), tensor("wpe.weight", {16, 8}),
+                                     tensor(layer + "attn.bias", {1, 1, 16, 16})};
+  const std::pair<const char*, Shape> pairs[] = {{"ln_1", {8}},           {"attn.c_attn", {8, 24}},
+                                                 {"attn.c_proj", {8, 8}}, {"ln_2", {8}},
+                                                 {"mlp.c_fc", {8, 32}},   {"mlp.c_proj", {32, 8}}};
+  for (const auto& [name, shape] : pairs) {
+    tensors.push_back(tensor(layer + name + ".weight", shape));
+    tensors.push_back(tensor(layer + name + ".bias", {shape.back()}));
+  }
+  tensors.push_back(tensor("ln_f.weight", {8}));
+  tensors.push_back(tensor("ln_f.bias", {8}));
+  const std::string config =
+      R"({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",)"
+      R"( "n_embd": 8, "n_head": 2, "n_layer": 1, "n_ctx": 16, "n_positions": 16, "vocab_size": 5,)"
+      R"( "layer_norm_epsilon": 1e-05, "task_specific_params": {"text-generation": {"do_sample": true}}})";
+  const TempFolder folder;
+  write_single(folder, tensors, config);
+  const Checkpoint checkpoint = open(folder);
+  EXPECT_EQ(checkpoint.tensors.size(), tensors.size() - 1);
+  ASSERT_EQ(checkpoint.unwritten.size(), 1u);
+  EXPECT_EQ(checkpoint.unwritten[0].name, "transformer.h.0.attn.bias");
+  // Names of both kinds are not one model's.
+  tensors.push_back(tensor("transformer.wte.weight", {5, 8}));
+  write_single(folder, tensors, config);
+  expect_error(folder, {"is missing"});
 }
 
 }  // namespace

@@ -15,13 +15,14 @@
 #include "quant/mapped_file.h"
 #include "quant/recipe.h"
 #include "tests/support/checkpoints.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace quern::test {
 
 namespace fs = std::filesystem;
 
-inline const std::string kData = QUERN_TEST_DATA;
+inline const std::string kData = test_data("");
 inline const std::string kTiny = kData + "/tiny-mistral";
 inline ConvertReport run(const std::string& source, const std::string& output, const std::string& type,
                          int n_threads = 2, ConvertCallbacks callbacks = {}) {

@@ -2,15 +2,20 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "quant/gguf_writer.h"
+#include "quant/machine/stop_signal.h"
+#include "quant/parallel.h"
 #include "quant/vocabulary.h"
 #include "tests/convert/convert_calls.h"
 
@@ -60,6 +65,10 @@ TEST_P(ConvertType, WritesEveryTensorInTheRecipesFormat) {
   EXPECT_EQ(report.file_bytes, fs::file_size(path));
   EXPECT_EQ(report.n_params, kTinyWeights);
   EXPECT_EQ(gguf.reader.require_uint("general.file_type", 0, 99), GetParam().file_type);
+  std::vector<RecipeTensor> tensors;
+  for (const TensorView& view : gguf.reader.tensors()) tensors.push_back({view.name, view.shape});
+  const RecipeModel model{"llama", 3, 0, 8, 4};
+  const std::vector<FormatChoice> choices = choose_formats(GetParam(), model, {}, tensors);
   uint64_t tensor_bytes = 0;
   for (size_t i = 0; i < report.tensors.size(); ++i) {
     const ConvertedTensor& converted = report.tensors[i];
@@ -67,7 +76,7 @@ TEST_P(ConvertType, WritesEveryTensorInTheRecipesFormat) {
     EXPECT_EQ(view.name, converted.name);
     EXPECT_EQ(view.shape, converted.shape);
     EXPECT_EQ(view.dtype, converted.to);
-    EXPECT_EQ(view.dtype, choose_format(GetParam(), view.name, view.shape, false).dtype);
+    EXPECT_EQ(view.dtype, choices[i].dtype);
     EXPECT_EQ(view.n_bytes, converted.bytes_out);
     tensor_bytes += view.n_bytes;
   }
@@ -163,11 +172,14 @@ TEST(Convert, QuantizesTheRowsInGgufsOrder) {
   run(kTiny, folder.file("a.gguf"), "q4_0");
   const Gguf gguf(folder.file("a.gguf"));
   constexpr size_t kColumns = 256, kHeadDim = 64;
+  int n_checked = 0;
   for (const TestTensor& tensor : test::read_safetensors_file(kTiny + "/model.safetensors")) {
     if (tensor.name == "model.layers.1.self_attn.v_proj.weight") {
       EXPECT_TRUE(gguf.bytes_of("blk.1.attn_v.weight") == encoded(DType::Q4_0, floats_of_bf16(tensor.bytes)));
+      ++n_checked;
     }
     if (tensor.name != "model.layers.1.self_attn.k_proj.weight") continue;
+    ++n_checked;
     const std::string bytes = gguf.bytes_of("blk.1.attn_k.weight");
     const size_t row_bytes = bytes.size() / tensor.shape[0];
     for (size_t row = 0; row < tensor.shape[0]; ++row) {
@@ -178,6 +190,7 @@ TEST(Convert, QuantizesTheRowsInGgufsOrder) {
           << row;
     }
   }
+  EXPECT_EQ(n_checked, 2);
 }
 
 TEST(Convert, ReadsF16AndF32Sources) {
@@ -330,6 +343,43 @@ TEST(Convert, TakesTheTokenizerAndWhatItsConfigAdds) {
   EXPECT_EQ(newer.chat_format, "");
 }
 
+TEST(Convert, TakesTheNewestChatTemplateAndNamesOthers) {
+  const TempFolder folder;
+  const std::string source = copy_of_tiny(folder);
+  std::vector<std::string> notices;
+  ConvertCallbacks callbacks;
+  callbacks.notice = [&](std::string_view line) {
+    if (line.find("template") != std::string::npos) notices.emplace_back(line);
+  };
+  const auto taken = [&](const std::string& output) {
+    notices.clear();
+    return vocabulary_of(source, folder.file(output), callbacks).chat_template;
+  };
+  folder.write("tiny/chat_template.json", R"({"chat_template": "oldest"})");
+  EXPECT_EQ(taken("a.gguf"), "oldest");
+  EXPECT_TRUE(notices.empty()) << notices[0];
+  folder.write("tiny/tokenizer_config.json", R"({"chat_template": "newer"})");
+  folder.write("tiny/chat_template.jinja", "newer");
+  EXPECT_EQ(taken("b.gguf"), "newer");
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(
+      notices[0].find("chat_template.json: another chat template than chat_template.jinja's, which counts"),
+      std::string::npos)
+      << notices[0];
+  // What is no template does not stop a conversion.
+  std::filesystem::remove(folder.file("tiny/chat_template.jinja"));
+  std::filesystem::remove(folder.file("tiny/chat_template.json"));
+  size_t n = 0;
+  for (const char* value :
+       {"5", "[]", R"([{"name": "tool_use", "template": "t"}])", R"([{"template": 1}])"}) {
+    folder.write("tiny/tokenizer_config.json", fmt::format(R"({{"chat_template": {}}})", value));
+    EXPECT_EQ(taken(fmt::format("c{}.gguf", n++)), "") << value;
+    ASSERT_EQ(notices.size(), 2u) << value;
+    EXPECT_NE(notices[0].find("tokenizer_config.json: chat_template is ignored"), std::string::npos)
+        << notices[0];
+  }
+}
+
 TEST(Convert, WithoutATokenizerItSaysWhatIsThereInstead) {
   const TempFolder folder;
   const std::string source = copy_of_tiny(folder);
@@ -338,11 +388,12 @@ TEST(Convert, WithoutATokenizerItSaysWhatIsThereInstead) {
   options.source = source;
   options.output = folder.file("a.gguf");
   options.n_threads = 1;
-  EXPECT_NE(error_of([&] { convert(options, {}); }).find("no tokenizer.model; --no-tokenizer"),
+  EXPECT_NE(error_of([&] { convert(options, {}); }).find("no tokenizer (tokenizer.model, "),
             std::string::npos);
   EXPECT_EQ(error_code, ErrorCode::kMalformed);
   folder.write("tiny/tokenizer.json", "{}");
-  EXPECT_NE(error_of([&] { convert(options, {}); }).find("tokenizer.json (BPE"), std::string::npos);
+  EXPECT_NE(error_of([&] { convert(options, {}); }).find("tokenizer.json without a model"),
+            std::string::npos);
   options.no_tokenizer = true;
   convert(options, {});
   EXPECT_TRUE(has_no_vocabulary(Gguf(options.output).reader));
@@ -425,17 +476,17 @@ TEST(Convert, DryRunPlansTheSameFileAndWritesNothing) {
 TEST(Convert, InterruptionKeepsTheOldTarget) {
   const TempFolder folder;
   folder.write("a.gguf", "old");
-  // The calling thread asks after each of its pieces and at the end; how many are its own varies.
-  for (const auto& [polls, n_threads] : {std::pair(0, 1), {1, 1}, {5, 1}, {30, 1}, {0, 2}}) {
-    int left = polls;
+  for (const auto& [tensors, n_threads] : {std::pair(0, 1), {1, 1}, {5, 1}, {30, 1}, {0, 2}, {7, 2}}) {
+    int left = tensors;
     ConvertCallbacks callbacks;
-    callbacks.stop = [&] { return left-- == 0; };
+    callbacks.on_tensor = [&](const ConvertedTensor&) { --left; };
+    callbacks.stop = [&] { return left <= 0; };
     ConvertOptions options;
     options.source = kTiny;
     options.output = folder.file("a.gguf");
     options.n_threads = n_threads;
     options.force = true;
-    EXPECT_THROW(convert(options, callbacks), Interrupted) << polls;
+    EXPECT_THROW(convert(options, callbacks), Interrupted) << tensors;
     EXPECT_EQ(test::read_file(folder.file("a.gguf")), "old");
     EXPECT_EQ(folder.names(), std::vector<std::string>{"a.gguf"});
   }
@@ -456,6 +507,29 @@ TEST(Convert, ProgressEndsWithEverythingRead) {
   EXPECT_EQ(last, total);
   EXPECT_EQ(total, report.bytes_in);
   EXPECT_EQ(n_tensors, report.tensors.size());
+}
+
+// Within a parallel region OpenMP would give a loop of theirs one thread.
+TEST(Convert, CallbacksAreCalledByTheCallingThreadAndMayUseThreads) {
+  const TempFolder folder;
+  ConvertCallbacks callbacks;
+  const auto caller = std::this_thread::get_id();
+  int n_calls = 0;
+  const auto use_threads = [&] {
+    ++n_calls;
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    std::atomic<int> n_here{0};
+    ThreadPool(2).broadcast([&](int) noexcept {
+      ++n_here;
+      for (int i = 0; i < 5000 && n_here < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+    EXPECT_EQ(n_here, 2);
+  };
+  callbacks.on_progress = [&](const ConvertProgress& progress) {
+    if (progress.tensor < 3) use_threads();
+  };
+  run(kTiny, folder.file("a.gguf"), "q4_0", 2, callbacks);
+  EXPECT_GE(n_calls, 3);
 }
 
 TEST(Convert, OutputNeverReplacesAnInput) {

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "convert/model_export.h"
 
 namespace quern {
 namespace {
@@ -17,6 +20,8 @@ const std::string kConfig =
 const std::string kParams =
     R"("dim": 4096, "n_layers": 32, "head_dim": 128, "hidden_dim": 14336, "n_heads": 32, "n_kv_heads": 8,)"
     R"( "norm_eps": 1e-05, "vocab_size": 32000)";
+
+std::vector<std::string> notices;  // of the last read
 
 // `members` with those of `changes` replaced or added; "" as a value removes.
 ModelConfig read(std::string members, ConfigDialect dialect,
@@ -32,7 +37,9 @@ ModelConfig read(std::string members, ConfigDialect dialect,
     }
     if (!value.empty()) members += ", \"" + key + "\": " + value;
   }
-  return read_model_config(parse_json("{" + members + "}", "f.json"), dialect, "f.json");
+  notices.clear();
+  return read_model_config(parse_json("{" + members + "}", "f.json"), dialect, "f.json",
+                           [](std::string_view line) { notices.emplace_back(line); });
 }
 
 ModelConfig hugging_face(const std::vector<std::pair<std::string, std::string>>& changes = {}) {
@@ -78,6 +85,100 @@ TEST(HfConfig, ReadsRopeParametersOfTransformers5) {
   const ModelConfig c = hugging_face(
       {{"rope_theta", ""}, {"rope_parameters", R"({"rope_type": "default", "rope_theta": 1000000.0})"}});
   EXPECT_EQ(c.rope_theta, 1e6);
+}
+
+TEST(HfConfig, BaseInsideOfRopeParametersWins) {
+  const std::string inner = R"({"rope_type": "default", "rope_theta": 1000000.0})";
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    EXPECT_EQ(hugging_face({{"rope_theta", "10000.0"}, {key, inner}}).rope_theta, 1e6) << key;
+    ASSERT_EQ(notices.size(), 1u);
+    EXPECT_NE(notices[0].find("rope_theta"), std::string::npos) << notices[0];
+    EXPECT_EQ(hugging_face({{"rope_theta", "1000000"}, {key, inner}}).rope_theta, 1e6) << key;
+    EXPECT_TRUE(notices.empty());
+  }
+}
+
+// Who extends a context adds rope_scaling to a file that may have rope_parameters already; transformers 5
+// takes that. The base stays.
+TEST(HfConfig, RopeScalingWinsOverRopeParameters) {
+  const std::string parameters = R"({"rope_type": "default", "rope_theta": 500000.0})";
+  const ModelConfig both = hugging_face({{"rope_theta", ""},
+                                         {"rope_parameters", parameters},
+                                         {"rope_scaling", R"({"type": "linear", "factor": 2.0})"}});
+  ASSERT_TRUE(both.metadata.find("llama.rope.scaling.factor"));
+  EXPECT_EQ(both.metadata.find("llama.rope.scaling.factor")->as_float(), 2.0);
+  EXPECT_EQ(both.metadata.find("llama.rope.freq_base")->as_float(), 500000.0);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("rope_scaling counts"), std::string::npos) << notices[0];
+  // The same said twice needs no notice.
+  hugging_face({{"rope_theta", ""},
+                {"rope_parameters", R"({"rope_type": "linear", "factor": 2.0, "rope_theta": 500000.0})"},
+                {"rope_scaling", R"({"type": "linear", "factor": 2.0})"}});
+  EXPECT_TRUE(notices.empty()) << notices[0];
+  hugging_face({{"rope_theta", "500000.0"}, {"rope_parameters", parameters}, {"rope_scaling", "{}"}});
+  EXPECT_TRUE(notices.empty()) << notices[0];
+}
+
+TEST(HfConfig, ContradictionsWithinARotationAreNamed) {
+  const ModelConfig config =
+      hugging_face({{"rope_scaling", R"({"rope_type": "linear", "type": "yarn", "factor": 2.0})"}});
+  EXPECT_EQ(config.metadata.find("llama.rope.scaling.type")->as_string(), "linear");
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("rope_type counts"), std::string::npos) << notices[0];
+  hugging_face({{"rope_scaling", R"({"rope_type": "linear", "type": "linear", "factor": 2.0})"}});
+  EXPECT_TRUE(notices.empty());
+}
+
+TEST(HfConfig, LlamaHasNoSlidingWindow) {
+  const std::vector<std::pair<std::string, std::string>> llama = {
+      {"architectures", R"(["LlamaForCausalLM"])"}, {"model_type", "\"llama\""}};
+  auto with_window = llama;
+  with_window.emplace_back("sliding_window", "64");
+  EXPECT_FALSE(hugging_face(with_window).sliding_window);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("sliding_window = 64 is ignored"), std::string::npos) << notices[0];
+  with_window.emplace_back("layer_types", R"(["full_attention"])");
+  EXPECT_FALSE(hugging_face(with_window).sliding_window);
+  EXPECT_FALSE(hugging_face({{"sliding_window", "0"}}).sliding_window);
+  EXPECT_TRUE(notices.empty());
+  EXPECT_FALSE(mistral({{"sliding_window", "0"}}).sliding_window);
+}
+
+TEST(HfConfig, ArchitecturesWinsOverModelType) {
+  EXPECT_EQ(hugging_face({{"model_type", "\"llama\""}, {"sliding_window", "64"}}).sliding_window, 64u);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("architectures counts"), std::string::npos) << notices[0];
+}
+
+TEST(HfConfig, NamesMayBeSpelledAsOthersSpellThem) {
+  EXPECT_NO_THROW(hugging_face({{"architectures", R"(["LLaMAForCausalLM"])"}, {"model_type", "\"llama\""}}));
+  EXPECT_NO_THROW(hugging_face({{"architectures", "[]"}, {"model_type", "\"llama\""}}));
+  EXPECT_NO_THROW(hugging_face({{"hidden_act", "\"swish\""}}));
+  EXPECT_EQ(hugging_face({{"max_position_embeddings", "256.0"}}).context_length, 256u);
+  EXPECT_TRUE(notices.empty());
+  EXPECT_EQ(hugging_face({{"max_position_embeddings", ""}, {"max_sequence_length", "99"}}).context_length,
+            99u);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("max_sequence_length = 99 stands for it"), std::string::npos) << notices[0];
+}
+
+TEST(HfConfig, ScalingByOneIsNone) {
+  for (const char* scaling : {R"({"type": "linear", "factor": 1.0})", R"({"rope_type": "yarn", "factor": 1})",
+                              R"({"rope_type": "llama3", "factor": 1.0, "low_freq_factor": 1.0,)"
+                              R"( "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})"}) {
+    EXPECT_EQ(hugging_face({{"rope_scaling", scaling}}).rope_theta, 500000.0);
+    ASSERT_EQ(notices.size(), 1u) << scaling;
+    EXPECT_NE(notices[0].find("changes nothing"), std::string::npos);
+  }
+  for (const char* scaling : {R"({"type": "dynamic", "factor": 1.0})",
+                              R"({"type": "longrope", "factor": 1.0})", R"({"type": "linear"})"})
+    EXPECT_THROW(hugging_face({{"rope_scaling", scaling}}), Error) << scaling;
+}
+
+TEST(HfConfig, KeysThatSayBiasesAreRemembered) {
+  EXPECT_EQ(hugging_face({{"attention_bias", "true"}}).bias_key, "attention_bias");
+  EXPECT_EQ(hugging_face({{"mlp_bias", "true"}}).bias_key, "mlp_bias");
+  EXPECT_EQ(hugging_face({{"attention_bias", "false"}}).bias_key, "");
 }
 
 TEST(HfConfig, PaddingIdIsKeptWhenATokenHasIt) {
@@ -128,7 +229,6 @@ TEST(HfConfig, RefusesValuesOutOfRangeByKey) {
       {"rope_theta", "0.5"},
       {"head_dim", "2048"},
       {"rope_theta", "\"1e6\""},
-      {"sliding_window", "0"},
       {"sliding_window", "-1"},
       {"tie_word_embeddings", "1"},
   };
@@ -146,19 +246,15 @@ TEST(HfConfig, RefusesValuesOutOfRangeByKey) {
 TEST(HfConfig, RefusesWhatChangesTheMathematicsByKey) {
   const std::vector<std::pair<std::string, std::string>> bad = {
       {"architectures", R"(["BertModel"])"},
-      {"architectures", R"(["MixtralForCausalLM"])"},
-      {"model_type", "\"qwen2\""},
       {"hidden_act", "\"gelu\""},
-      {"rope_scaling", R"({"type": "yarn", "factor": 4.0})"},
-      {"rope_scaling", R"({"rope_type": "llama3", "factor": 8.0})"},
+      {"model_type", "\"t5\""},
+      {"rope_scaling", R"({"type": "dynamic", "factor": 4.0})"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4.0, "mscale": 0.7})"},
       {"rope_scaling", R"({"factor": 4.0})"},
-      {"rope_parameters", R"({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6})"},
       {"rope_parameters", R"({"rope_type": "default", "partial_rotary_factor": 0.5})"},
       {"rope_parameters", R"({"full_attention": {"rope_type": "linear", "factor": 4.0}})"},
       {"rope_scaling", R"({"attention_factor": 2.0})"},
       {"quantization_config", R"({"quant_method": "gptq"})"},
-      {"attention_bias", "true"},
-      {"mlp_bias", "true"},
       {"num_local_experts", "8"},
       {"partial_rotary_factor", "0.5"},
       {"layer_types", R"(["sliding_attention", "full_attention"])"},
@@ -177,13 +273,42 @@ TEST(HfConfig, RefusesWhatChangesTheMathematicsByKey) {
   }
 }
 
+TEST(HfConfig, ScalingsOfRopeBecomeKeysAndFactors) {
+  const ModelConfig linear = hugging_face({{"rope_scaling", R"({"type": "linear", "factor": 4.0})"}});
+  EXPECT_EQ(linear.metadata.find("llama.rope.scaling.type")->as_string(), "linear");
+  EXPECT_EQ(linear.metadata.find("llama.rope.scaling.factor")->as_float(), 4.0);
+  const ModelConfig yarn =
+      hugging_face({{"rope_parameters",
+                     R"({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})"}});
+  EXPECT_EQ(yarn.metadata.find("llama.rope.scaling.original_context_length")->as_uint(), 64u);
+  const ModelConfig llama3 = hugging_face({{"rope_scaling", R"({"rope_type": "llama3", "factor": 8.0})"}});
+  const auto freqs = std::find_if(llama3.tensors.begin(), llama3.tensors.end(),
+                                  [](const DeclaredTensor& t) { return t.gguf == "rope_freqs.weight"; });
+  ASSERT_NE(freqs, llama3.tensors.end());
+  EXPECT_EQ(freqs->shape, Shape{8});
+}
+
+TEST(HfConfig, EveryKindOfCheckpointIsFoundByItsName) {
+  for (const CheckpointModel& model : checkpoint_models()) {
+    try {
+      read("\"architectures\": [\"" + std::string(model.architecture) + "\"], \"model_type\": \"" +
+               std::string(model.model_type) + "\"",
+           ConfigDialect::kHuggingFace);
+      ADD_FAILURE() << model.architecture;
+    } catch (const Error& e) {  // its sizes are what is missing
+      EXPECT_NE(std::string(e.what()).find("is missing"), std::string::npos) << e.what();
+      EXPECT_EQ(std::string(e.what()).find("architectures"), std::string::npos) << e.what();
+    }
+  }
+}
+
 TEST(HfConfig, AcceptsTheSameKeysWhereTheyChangeNothing) {
   EXPECT_NO_THROW(hugging_face({{"rope_scaling", "null"},
                                 {"attention_bias", "false"},
                                 {"mlp_bias", "false"},
                                 {"num_local_experts", "0"},
                                 {"partial_rotary_factor", "1.0"},
-                                {"quantization_config", "null"},
+                                {"quantization_config", "{}"},
                                 {"layer_types", R"(["full_attention", "full_attention"])"}}));
   EXPECT_NO_THROW(hugging_face({{"rope_scaling", R"({"type": "default"})"}}));
   EXPECT_NO_THROW(hugging_face({{"architectures", R"(["LlamaForCausalLM"])"}, {"model_type", "\"llama\""}}));

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "quant/utf8.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace quern::test {
@@ -72,26 +73,40 @@ TEST(SentencePieceModel, ReadsTheSmallestModel) {
   EXPECT_FALSE(vocabulary.add_eos);
   EXPECT_TRUE(vocabulary.add_space_prefix);
   EXPECT_FALSE(vocabulary.remove_extra_whitespaces);
-  EXPECT_EQ(vocabulary.byte_ids['A'], 3 + 'A');
+  EXPECT_EQ(vocabulary.sentencepiece().byte_ids['A'], 3 + 'A');
   EXPECT_TRUE(outcome.notices.empty());
 }
 
 TEST(SentencePieceModel, ReadsTheMistralVocabulary) {
-  const Outcome outcome = read(read_file(QUERN_TEST_DATA "/tokenizers/mistral-v1.model"));
+  const Outcome outcome = read(read_file(test_data("tokenizers/mistral-v1.model")));
   ASSERT_TRUE(outcome.vocabulary) << outcome.error;
   const Vocabulary& vocabulary = *outcome.vocabulary;
   EXPECT_EQ(vocabulary.size(), 32000u);
   EXPECT_EQ(vocabulary.pieces[22557], "\u2581Hello");
-  EXPECT_EQ(vocabulary.scores[28705], -1e9f);
+  EXPECT_EQ(vocabulary.sentencepiece().scores[28705], -1e9f);
   EXPECT_EQ(vocabulary.types[0], TokenType::kUnknown);
   EXPECT_EQ(vocabulary.types[1], TokenType::kControl);
   EXPECT_EQ(vocabulary.types[258], TokenType::kByte);
-  EXPECT_EQ(vocabulary.byte_ids[255], 258);
+  EXPECT_EQ(vocabulary.sentencepiece().byte_ids[255], 258);
   EXPECT_TRUE(outcome.notices.empty());
 }
 
-TEST(SentencePieceModel, MakesUserDefinedPiecesNormal) {
-  const Outcome outcome = read(read_file(QUERN_TEST_DATA "/tiny-mistral/tokenizer.model"));
+TEST(SentencePieceModel, KeepsUserDefinedPiecesButForLoneCharacters) {
+  const std::string user_defined = number(3, 4);
+  const Outcome outcome = read(small_model() + piece("<|x|>", user_defined) + piece("\t", user_defined) +
+                               piece("z", user_defined) + piece("zz"));
+  ASSERT_TRUE(outcome.vocabulary) << outcome.error;
+  const Vocabulary& vocabulary = *outcome.vocabulary;
+  const size_t first = vocabulary.size() - 4;
+  EXPECT_EQ(vocabulary.types[first], TokenType::kUserDefined);
+  EXPECT_EQ(vocabulary.types[first + 1], TokenType::kNormal);       // in no other piece
+  EXPECT_EQ(vocabulary.types[first + 2], TokenType::kUserDefined);  // merges could take it
+  EXPECT_EQ(vocabulary.sentencepiece().user_defined,
+            (std::vector<TokenId>{static_cast<TokenId>(first), static_cast<TokenId>(first + 2)}));
+}
+
+TEST(SentencePieceModel, MakesTheLineEndOfTinyMistralNormal) {
+  const Outcome outcome = read(read_file(test_data("tiny-mistral/tokenizer.model")));
   ASSERT_TRUE(outcome.vocabulary) << outcome.error;
   EXPECT_EQ(outcome.vocabulary->pieces[3], "\n");
   EXPECT_EQ(outcome.vocabulary->types[3], TokenType::kNormal);
@@ -182,13 +197,13 @@ std::vector<Refused> refused_models() {
       {"BosOutside", model + trainer(number(41, 99'999)), "bos_id is 99999"},
       {"EosOutside", model + trainer(number(42, 260)), "eos_id is 260"},
       {"PadOutside", model + trainer(number(43, 1 << 20)), "pad_id"},
-      {"Charsmap", model + normalizer(block(2, "xyz")), "precompiled_charsmap"},
+      {"Charsmap", model + normalizer(block(2, "xyz")), "the normalizer's precompiled_charsmap"},
       {"NamedNormalizer", model + normalizer(block(1, "nmt_nfkc")), "normalizer (nmt_nfkc)"},
       {"Denormalizer", model + block(5, block(2, "xyz")), "denormalizer"},
       {"UnescapedSpaces", model + normalizer(number(5, 0)), "escape_whitespaces"},
       {"SuffixSpaces", model + trainer(number(24, 1)), "treat_whitespace_as_suffix"},
       {"NoByteFallback", model + trainer(number(35, 0)), "byte_fallback"},
-      {"Unigram", model + trainer(number(3, 1)), "unigram"},
+      {"UnigramWithRanks", model + trainer(number(3, 1)), "(unigram), but the scores are whole numbers"},
       {"Word", model + trainer(number(3, 3)), "word"},
       {"Char", model + trainer(number(3, 4)), "char"},
       {"ModelType77", model + trainer(number(3, 77)), "model_type is 77"},
@@ -217,7 +232,7 @@ void expect_sound(const Outcome& outcome) {
   ASSERT_NE(outcome.vocabulary.has_value(), !outcome.error.empty());
   if (!outcome.vocabulary) return;
   const Vocabulary& vocabulary = *outcome.vocabulary;
-  ASSERT_EQ(vocabulary.scores.size(), vocabulary.size());
+  ASSERT_EQ(vocabulary.sentencepiece().scores.size(), vocabulary.size());
   ASSERT_EQ(vocabulary.types.size(), vocabulary.size());
   for (const TokenId id : {vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad}) {
     ASSERT_TRUE(id == kNoToken || (id >= 0 && static_cast<size_t>(id) < vocabulary.size()));
@@ -236,7 +251,7 @@ TEST(SentencePieceModel, RefusesEveryTruncation) {
 }
 
 TEST(SentencePieceModel, SurvivesDamagedBytes) {
-  const std::string model = read_file(QUERN_TEST_DATA "/stories260k/tokenizer.model");
+  const std::string model = read_file(test_data("stories260k/tokenizer.model"));
   std::mt19937 random(1);
   for (int i = 0; i < 2000; ++i) {
     std::string damaged = model;

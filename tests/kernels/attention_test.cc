@@ -160,7 +160,7 @@ TEST_P(AttentionOfOtherSet, HasTheReferencesBitsAtEveryDepthAndWindow) {
       Cache cache(1025, head_dim, type, 3);
       for (const size_t n_heads : {1, 2, 3, 4, 5, 8}) {
         const std::vector<float> q = random_values(n_heads * head_dim, Values::kNormal, 7);
-        for (size_t depth = 1; depth <= 70; ++depth) {
+        for (size_t depth = 1; depth <= 70; depth += QUERN_SANITIZED ? 5 : 1) {
           // Every depth in full; the windows in turn.
           expect_reference(cache, q, depth - 1, 0);
           expect_reference(cache, q, depth - 1, kWindows[(depth + n_heads) % std::size(kWindows)]);
@@ -236,6 +236,7 @@ TEST_P(AttentionOfSet, GivesTokensTheSameBitsTogetherAndAlone) {
         for (size_t n = 1; n <= 40; ++n)
           for (const size_t position : {0, 23, 50, 63, 64}) {
             if (n > 10 && (n + position) % 3 != 0) continue;
+            if (QUERN_SANITIZED && (n + position + window) % 5 != 0) continue;  // each way, not each number
             ASSERT_TRUE(alone.equals(set(), position, n))
                 << kv_name(type) << " head_dim " << shape.head_dim << " heads " << shape.n_heads << " tokens "
                 << n << " position " << position << " window " << window;

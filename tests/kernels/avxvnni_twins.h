@@ -9,15 +9,18 @@
 
 namespace quern {
 
+#if defined(__x86_64__)
 namespace avxvnni_evex {
 extern const KernelSet kKernelSet;
 }
 namespace avxvnni_emulated {
 extern const KernelSet kKernelSet;
 }
+#endif
 
 namespace test {
 
+#if defined(__x86_64__)
 inline constexpr KernelSetRow kAvxVnniTwins[] = {
     {&avxvnni_evex::kKernelSet,
      [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c && f.avx512_vnni; },
@@ -25,11 +28,14 @@ inline constexpr KernelSetRow kAvxVnniTwins[] = {
     {&avxvnni_emulated::kKernelSet, [](const CpuFeatures& f) noexcept { return f.avx2 && f.fma && f.f16c; },
      "AVX2, FMA and F16C"},
 };
+#endif
 
 // The sets that users can choose, and those that stand in for one of them on other CPUs.
 inline std::vector<KernelSetRow> sets_and_twins() {
   std::vector<KernelSetRow> rows(kernel_sets().begin(), kernel_sets().end());
+#if defined(__x86_64__)
   rows.insert(rows.end(), std::begin(kAvxVnniTwins), std::end(kAvxVnniTwins));
+#endif
   return rows;
 }
 

@@ -35,19 +35,19 @@ TEST(Dispatch, TableBeginsWithTheReferenceAndNamesAreDistinct) {
 TEST(Dispatch, SetsAreComplete) {
   for (const KernelSetRow& row : kernel_sets()) {
     const KernelSet& set = *row.set;
-    EXPECT_TRUE(set.quantize_activations && set.rms_norm && set.rope && set.swiglu && set.store_kv &&
-                set.attend_segment && set.merge_segment && set.sum_exp)
+    EXPECT_TRUE(set.quantize_activations && set.rms_norm && set.rope && set.activate && set.layer_norm &&
+                set.softcap && set.store_kv && set.attend_segment && set.merge_segment && set.sum_exp)
         << set.name;
     EXPECT_GT(set.n_matmuls, 0u) << set.name;
     ASSERT_NE(set.probe, nullptr) << set.name;
     EXPECT_TRUE(set.probe->multiply_name && set.probe->multiply && set.probe->read) << set.name;
     std::set<DType> formats;
-    for (size_t i = 0; i < set.n_matmuls; ++i) {
-      EXPECT_TRUE(formats.insert(set.matmuls[i].dtype).second) << set.name;
-      EXPECT_EQ(set.find_matmul(set.matmuls[i].dtype), &set.matmuls[i]);
-      EXPECT_NE(kernel_sets().front().set->find_matmul(set.matmuls[i].dtype), nullptr)
+    set.for_each_matmul([&](const MatmulKernel& kernel) {
+      EXPECT_TRUE(formats.insert(kernel.dtype).second) << set.name;
+      EXPECT_EQ(set.find_matmul(kernel.dtype), &kernel);
+      EXPECT_NE(kernel_sets().front().set->find_matmul(kernel.dtype), nullptr)
           << set.name << ": a format that the reference lacks";
-    }
+    });
     EXPECT_EQ(set.find_matmul(DType::I64), nullptr);
   }
 }

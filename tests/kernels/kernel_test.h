@@ -2,12 +2,10 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <limits>
 #include <random>
 #include <string>
@@ -31,13 +29,6 @@ inline testing::AssertionResult same_bits(const std::vector<float>& a, const std
     if (!same_bits(a[i], b[i]))
       return testing::AssertionFailure() << "[" << i << "] " << std::hexfloat << a[i] << " and " << b[i];
   return testing::AssertionSuccess();
-}
-
-// Bytes of this process that are in memory. The system counts in steps of some hundred pages.
-inline int64_t resident_bytes() {
-  int64_t size = 0, resident = 0;
-  std::ifstream("/proc/self/statm") >> size >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
 }
 
 // The sets that this machine can run, the reference first.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/device.h"
 #include "quant/float16.h"
 #include "tests/kernels/kernel_test.h"
 
@@ -15,6 +16,12 @@ inline std::string kv_name(KvType type) {
 }
 inline bool can_hold(KvType type, size_t head_dim) {
   return type != KvType::kQ8_0 || head_dim % kKvGroup == 0;
+}
+
+// A cache of layers that are all the same and keep everything.
+inline KvShape same_layers(size_t n_layers, size_t n_kv_heads, size_t head_dim, size_t capacity,
+                           KvType type) {
+  return {std::vector<KvLayer>(n_layers, {n_kv_heads, head_dim, 0}), capacity, type};
 }
 
 // Zeroed. Between its segments lies something that is no number, as between a head's in a real cache.
@@ -32,7 +39,7 @@ class KvMemory {
     bytes_.resize(bytes_.size() - kGap);  // nothing may be read behind the last one
   }
 
-  KvHead head() { return {bytes_.data(), stride()}; }
+  KvHead head() { return {bytes_.data(), stride(), n_segments_}; }
   size_t head_dim() const { return head_dim_; }
   KvType type() const { return type_; }
   size_t capacity() const { return n_segments_ * segment_keys_; }

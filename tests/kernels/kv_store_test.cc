@@ -102,8 +102,8 @@ TEST_P(KvStoreOfSet, StoresEveryF16AndItsBordersLikeTheReference) {
     const float k[8] = {value,  std::nextafter(value, 0.0f),  std::nextafter(value, kInfinity),  0,
                         middle, std::nextafter(middle, 0.0f), std::nextafter(middle, kInfinity), 0};
     uint8_t a[2048] = {}, b[2048] = {};
-    set().store_kv({k, k, 8, 0, KvType::kF16, {a, sizeof(a)}});
-    test::reference_set().store_kv({k, k, 8, 0, KvType::kF16, {b, sizeof(b)}});
+    set().store_kv({k, k, 8, 0, KvType::kF16, {a, sizeof(a), 1}});
+    test::reference_set().store_kv({k, k, 8, 0, KvType::kF16, {b, sizeof(b), 1}});
     ASSERT_EQ(std::memcmp(a, b, sizeof(a)), 0) << std::hexfloat << value;
   }
 }

@@ -11,10 +11,11 @@
 #include <vector>
 
 #include "kernels/dispatch.h"
-#include "kernels/scalar/scalar_kernels.h"
+#include "kernels/scalar/scalar_ops.h"
 #include "quant/float16.h"
 #include "quant/panel_layout.h"
 #include "tests/kernels/avxvnni_twins.h"
+#include "tests/support/weight_blocks.h"
 
 namespace quern {
 namespace {
@@ -82,17 +83,6 @@ Activations extreme_activations(size_t n_tokens, size_t k, uint32_t seed) {
 
 // --- weights: one row of blocks after another ---
 
-// Offsets of the f16 numbers of a block: a NaN there, and only there, makes a block of zeros non-finite.
-std::vector<size_t> f16_offsets(const BlockFormat& format) {
-  std::vector<size_t> offsets;
-  for (size_t i = 0; i + 2 <= format.block_bytes; ++i) {
-    Bytes block(format.block_bytes, 0);
-    block[i + 1] = 0x7e;
-    if (format.first_non_finite(block.data(), 1) == 0) offsets.push_back(i);
-  }
-  return offsets;
-}
-
 using MakeBlock = std::function<void(std::mt19937& random, uint8_t* block)>;
 
 Bytes make_weights(const BlockFormat& format, size_t n_rows, size_t k, const MakeBlock& make, uint32_t seed) {
@@ -108,17 +98,21 @@ void put_f16(uint8_t* block, size_t offset, uint16_t bits) {
 
 // Random codes, scales of moderate size and both signs; floats are normally distributed.
 MakeBlock usual_blocks(const BlockFormat& format) {
-  if (format.is_float())
-    return [&format](std::mt19937& random, uint8_t* block) {
-      std::normal_distribution<float> normal;
-      const float x = normal(random);
-      format.encode(&x, 1, block);
-    };
-  return [&format, offsets = f16_offsets(format)](std::mt19937& random, uint8_t* block) {
-    std::normal_distribution<float> normal;
-    for (size_t i = 0; i < format.block_bytes; ++i) block[i] = static_cast<uint8_t>(random());
-    for (const size_t offset : offsets) put_f16(block, offset, f16_from_f32(normal(random) * 0.01f));
+  return [&format, blocks = test::RandomBlocks(format, 0.1f)](std::mt19937& random, uint8_t* block) {
+    blocks.fill(random, {block, format.block_bytes});
   };
+}
+
+// Offsets of exponents of one byte, whose 255 is NaN: of formats without f16 numbers.
+std::vector<size_t> exponent_offsets(const BlockFormat& format) {
+  std::vector<size_t> offsets;
+  if (format.is_float() || !test::f16_offsets(format).empty()) return offsets;
+  for (size_t i = 0; i < format.block_bytes; ++i) {
+    Bytes block(format.block_bytes, 0);
+    block[i] = 255;
+    if (format.first_non_finite(block.data(), 1) == 0) offsets.push_back(i);
+  }
+  return offsets;
 }
 
 // Blocks of one repeated byte (codes and scales at their bounds: 0x80 is code -128 and scale -128), scales
@@ -128,12 +122,16 @@ MakeBlock extreme_blocks(const BlockFormat& format) {
     return [&format](std::mt19937& random, uint8_t* block) {
       for (size_t i = 0; i < format.block_bytes; ++i) block[i] = static_cast<uint8_t>(random());
     };
-  return [&format, offsets = f16_offsets(format)](std::mt19937& random, uint8_t* block) {
+  return [&format, offsets = test::f16_offsets(format), exponents = exponent_offsets(format)](
+             std::mt19937& random, uint8_t* block) {
     const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0x88, 0x77};
     const uint16_t scales[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x7bff,
                                0xfbff, 0x3c00, 0xbc00, 0x2e66, 0xae66};
     const uint16_t non_finite[] = {0x7c00, 0xfc00, 0x7e00};
     std::memset(block, fills[random() % std::size(fills)], format.block_bytes);
+    const uint8_t powers[] = {0, 1, 2, 100, 127, 128, 253, 254};
+    for (const size_t offset : exponents)
+      block[offset] = random() % 64 != 0 ? powers[random() % std::size(powers)] : 255;
     for (const size_t offset : offsets) {
       const bool finite = random() % 64 != 0;
       put_f16(block, offset, finite ? scales[random() % std::size(scales)] : non_finite[random() % 3]);
@@ -149,7 +147,7 @@ struct Problem {
 };
 
 Bytes in_layout(const MatmulKernel& kernel, const Bytes& weights, size_t rows, size_t k) {
-  if (kernel.layout == WeightLayout::kRows) return weights;
+  if (kernel.layout == TensorLayout::kRows) return weights;
   const size_t row_bytes = block_format(kernel.dtype).row_bytes(k);
   Bytes panels(panel_bytes(kernel.dtype, rows, k));
   for (size_t row = 0; row < rows; row += kPanelRows)
@@ -216,8 +214,8 @@ std::string difference(const std::vector<float>& actual, const std::vector<float
 }
 
 const MatmulKernel& scalar_kernel(DType dtype) {
-  for (size_t i = 0; i < scalar::kMatmulCount; ++i)
-    if (scalar::kMatmuls[i].dtype == dtype) return scalar::kMatmuls[i];
+  const MatmulKernel* kernel = scalar::kKernelSet.find_matmul(dtype);
+  if (kernel != nullptr) return *kernel;
   ADD_FAILURE() << "no scalar kernel for " << block_format(dtype).name;
   std::abort();
 }
@@ -233,13 +231,6 @@ TEST(ScalarMatmul, CoversEveryFormatThatCanBeDecoded) {
 }
 
 class ScalarMatmul : public testing::TestWithParam<DType> {};
-
-std::vector<DType> decodable_formats() {
-  std::vector<DType> dtypes;
-  for (const BlockFormat& format : block_formats())
-    if (format.decode != nullptr) dtypes.push_back(format.dtype);
-  return dtypes;
-}
 
 // Terms of a dot product in double, and the sum of their magnitudes with a minimum counted apart from its
 // code.
@@ -289,7 +280,7 @@ TEST_P(ScalarMatmul, IsTheDotProductOfDecodedWeights) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, ScalarMatmul, testing::ValuesIn(decodable_formats()),
+INSTANTIATE_TEST_SUITE_P(Formats, ScalarMatmul, testing::ValuesIn(test::decodable_formats()),
                          [](const auto& tested) { return std::string(block_format(tested.param).name); });
 
 TEST(ScalarMatmulChain, RoundsWhereTheDefinitionSays) {
@@ -332,7 +323,7 @@ std::vector<SetAndFormat> kernels_of_this_cpu() {
   std::vector<SetAndFormat> all;
   for (const KernelSetRow& row : test::sets_and_twins())
     if (row.supported(cpu_features()))
-      for (size_t i = 0; i < row.set->n_matmuls; ++i) all.push_back({row.set, row.set->matmuls[i].dtype});
+      row.set->for_each_matmul([&](const MatmulKernel& kernel) { all.push_back({row.set, kernel.dtype}); });
   return all;
 }
 
@@ -384,16 +375,39 @@ TEST_P(Matmul, EqualsScalarForManyPanels) {
   for (const size_t rows : {48, 63, 64, 65, 97, 128, 150})
     for (const size_t n_tokens : {1, 2, 3})
       expect_scalar_bits({rows, columns(2), n_tokens, rows % 2 == 0}, static_cast<uint32_t>(rows));
+  // Kernels for many tokens take panels together.
+  for (const size_t rows : {128, 131, 290})
+    for (const size_t n_tokens : {17, 64, 83})
+      expect_scalar_bits({rows, columns(5), n_tokens, rows % 2 == 0}, static_cast<uint32_t>(rows));
 }
 
 TEST_P(Matmul, EqualsScalarForEveryNumberOfBlocks) {
   for (const size_t n_blocks : {1, 2, 3, 4, 5, 8, 31, 32, 33, 65, 257})
-    for (const size_t n_tokens : {1, 5, 34})
+    for (const size_t n_tokens : {1, 5, 34}) {
+      if (QUERN_SANITIZED && n_blocks > 65) continue;
       expect_scalar_bits({17, columns(n_blocks), n_tokens}, static_cast<uint32_t>(n_blocks));
+    }
   // Many tokens: codes may be taken apart for all of them, chunk by chunk.
   for (const size_t n_blocks : {2, 16, 17, 33, 129})
     for (const size_t n_tokens : {64, 67})
       expect_scalar_bits({17, columns(n_blocks), n_tokens, true}, static_cast<uint32_t>(n_blocks));
+}
+
+TEST_P(Matmul, EqualsScalarWhereSumsReach16Bits) {
+  // 16 codes of -32 or 31 with activations of +-64 and +-66: sums that just fit in 16 bits, or do not.
+  const Problem p = {35, columns(3), 17};
+  for (int size = 60; size <= 70; ++size) {
+    Activations a = random_activations(p.n_tokens, p.k, 10);
+    for (size_t i = 0; i < a.codes.size(); ++i)
+      a.codes[i] = static_cast<int8_t>(i / 16 % 3 == 0 ? -size : size);
+    a.sum_codes();
+    const Bytes weights =
+        make_weights(format(), p.rows, p.k, extreme_blocks(format()), static_cast<uint32_t>(size));
+    ASSERT_EQ(difference(multiply(kernel(), p, weights, a),
+                         multiply(scalar_kernel(format().dtype), p, weights, a), p),
+              "")
+        << size;
+  }
 }
 
 TEST_P(Matmul, PartsOfTheRowsEqualTheWhole) {

@@ -44,7 +44,7 @@ std::vector<float> rms_norm(const KernelSet& set, const std::vector<float>& x,
 std::vector<float> swiglu(const KernelSet& set, const std::vector<float>& gate,
                           const std::vector<float>& up) {
   std::vector<float> h(gate.size());
-  set.swiglu(gate.data(), up.data(), gate.size(), h.data());
+  set.activate(Activation::kSwiglu, gate.data(), up.data(), gate.size(), h.data());
   return h;
 }
 
@@ -52,6 +52,29 @@ std::vector<float> rope(const KernelSet& set, std::vector<float> x, size_t n_hea
                         const std::vector<float>& cos_sin) {
   set.rope(x.data(), n_heads, head_dim, cos_sin.size(), cos_sin.data());
   return x;
+}
+
+std::vector<float> rope_halves(const KernelSet& set, std::vector<float> x, size_t n_heads, size_t head_dim,
+                               const std::vector<float>& cos_sin) {
+  set.rope_halves(x.data(), n_heads, head_dim, cos_sin.size(), cos_sin.data());
+  return x;
+}
+
+std::vector<float> layer_norm(const KernelSet& set, const std::vector<float>& x, const std::vector<float>& w,
+                              const std::vector<float>& bias, float eps) {
+  std::vector<float> y(x.size());
+  set.layer_norm(x.data(), w.data(), bias.empty() ? nullptr : bias.data(), x.size(), eps, y.data());
+  return y;
+}
+
+constexpr Activation kAllActivations[] = {Activation::kSwiglu, Activation::kSilu,  Activation::kGeglu,
+                                          Activation::kGelu,   Activation::kRelu2, Activation::kGptOss,
+                                          Activation::kSigmoid};
+std::vector<float> activate(const KernelSet& set, Activation kind, const std::vector<float>& gate,
+                            const std::vector<float>& up) {
+  std::vector<float> h(gate.size());
+  set.activate(kind, gate.data(), is_gated(kind) ? up.data() : nullptr, gate.size(), h.data());
+  return h;
 }
 
 // --- the reference against its definition ---
@@ -142,6 +165,22 @@ TEST(ScalarOps, RopeRotatesNeighboursAndLeavesTheRest) {
   }
 }
 
+// The same rotation, of pairs that lie half a rotary dimension apart.
+TEST(ScalarOps, RopeOfHalvesIsThatOfNeighboursInAnotherOrder) {
+  constexpr size_t kHeadDim = 12, kRotary = 8;
+  const std::vector<float> x = random_values(2 * kHeadDim, Values::kNormal, 4),
+                           table = random_values(kRotary, Values::kNormal, 5);
+  // Element i of the halves' order is element order[i] of the neighbours'.
+  constexpr size_t kOrder[kHeadDim] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 9, 10, 11};
+  std::vector<float> reordered(x.size()), halves_table(kRotary);
+  for (size_t i = 0; i < x.size(); ++i) reordered[i] = x[i / kHeadDim * kHeadDim + kOrder[i % kHeadDim]];
+  for (size_t i = 0; i < kRotary; ++i) halves_table[i] = table[kOrder[i]];
+  const std::vector<float> expected = rope(test::reference_set(), x, 2, kHeadDim, table),
+                           y = rope_halves(test::reference_set(), reordered, 2, kHeadDim, halves_table);
+  for (size_t i = 0; i < x.size(); ++i)
+    EXPECT_TRUE(same_bits(y[i], expected[i / kHeadDim * kHeadDim + kOrder[i % kHeadDim]])) << i;
+}
+
 TEST(ScalarOps, SwigluIsTheGatedSigmoid) {
   const std::vector<float> gate = random_values(1000, Values::kNormal, 5),
                            up = random_values(1000, Values::kNormal, 6);
@@ -204,6 +243,119 @@ TEST_P(EverySet, NormalisesLikeTheReference) {
       }
 }
 
+TEST(ScalarOps, LayerNormIsThatOfDoubles) {
+  for (const size_t n : {2, 17, 64, 300}) {
+    const std::vector<float> x = random_values(n, Values::kNormal, 21),
+                             w = random_values(n, Values::kNormal, 22),
+                             b = random_values(n, Values::kNormal, 23);
+    double mean = 0, ss = 0;
+    for (const float value : x) mean += value / static_cast<double>(n);
+    for (const float value : x) ss += (value - mean) * (value - mean) / static_cast<double>(n);
+    const std::vector<float> y = layer_norm(test::reference_set(), x, w, b, 1e-5f);
+    for (size_t i = 0; i < n; ++i)
+      EXPECT_NEAR(y[i], (x[i] - mean) / std::sqrt(ss + 1e-5) * w[i] + b[i], 1e-5 * (1 + std::abs(w[i])));
+  }
+}
+
+TEST(ScalarOps, ActivationsAreThoseOfDoubles) {
+  const std::vector<float> gate = random_values(2000, Values::kNormal, 24),
+                           up = random_values(2000, Values::kNormal, 25);
+  for (const Activation kind : kAllActivations) {
+    const std::vector<float> h = activate(test::reference_set(), kind, gate, up);
+    for (size_t i = 0; i < gate.size(); ++i) {
+      const double g = 3 * static_cast<double>(gate[i]) / 3, u = up[i];
+      const double gelu = 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+      const double top = std::min(g, 7.0), clamped = std::clamp(u, -7.0, 7.0);
+      const double expected = kind == Activation::kSwiglu  ? g / (1 + std::exp(-g)) * u
+                              : kind == Activation::kSilu  ? g / (1 + std::exp(-g))
+                              : kind == Activation::kGeglu ? gelu * u
+                              : kind == Activation::kGelu  ? gelu
+                              : kind == Activation::kRelu2 ? std::max(g, 0.0) * std::max(g, 0.0)
+                              : kind == Activation::kGptOss
+                                  ? top / (1 + std::exp(-1.702 * top)) * (clamped + 1)
+                                  : u / (1 + std::exp(-g));
+      ASSERT_NEAR(h[i], expected, 1e-6 * (1 + std::abs(expected))) << static_cast<int>(kind);
+    }
+  }
+}
+
+TEST(ScalarOps, SoftcapIsAScaledTanh) {
+  std::vector<float> x = random_values(1000, Values::kNormal, 26);
+  for (float& value : x) value *= 40;
+  std::vector<float> y = x;
+  test::reference_set().softcap(y.data(), y.size(), {static_cast<float>(2 * M_LOG2E / 30), 30});
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(y[i], 30 * std::tanh(x[i] / 30.0), 1e-5);
+}
+
+TEST_P(EverySet, NormalisesLayersLikeTheReference) {
+  for (const Values kind : kAllValues)
+    for (const size_t n : {1, 2, 7, 8, 9, 15, 16, 17, 24, 31, 33, 64, 255, 4096})
+      for (const bool with_bias : {false, true}) {
+        const std::vector<float> x = random_values(n, kind, 11), w = random_values(n, Values::kNormal, 12);
+        const std::vector<float> b = with_bias ? random_values(n, Values::kNormal, 13) : std::vector<float>();
+        ASSERT_TRUE(same_bits(layer_norm(set(), x, w, b, 1e-5f), layer_norm(reference(), x, w, b, 1e-5f)))
+            << n;
+      }
+}
+
+TEST_P(EverySet, ActivatesLikeTheReference) {
+  for (const Activation activation : kAllActivations)
+    for (const Values gate_kind : kAllValues)
+      for (const Values up_kind : kAllValues)
+        for (const size_t n : {1, 7, 8, 9, 100, 1024}) {
+          std::vector<float> gate = random_values(n, gate_kind, 15), up = random_values(n, up_kind, 16);
+          for (size_t i = 0; i < n; i += 3) gate[i] *= 100;  // exponents beyond both cut-offs
+          for (size_t i = 1; i < n; i += 3) up[i] *= 10;
+          ASSERT_TRUE(
+              same_bits(activate(set(), activation, gate, up), activate(reference(), activation, gate, up)))
+              << static_cast<int>(activation) << " " << n;
+        }
+}
+
+TEST_P(EverySet, CapsLikeTheReference) {
+  for (const Values kind : kAllValues)
+    for (const size_t n : {1, 7, 8, 9, 100, 1024})
+      for (const Softcap cap : {Softcap{0.0961797f, 30}, Softcap{0.04f, 72.1347f}}) {
+        std::vector<float> a = random_values(n, kind, 17);
+        for (size_t i = 0; i < n; i += 2) a[i] *= 50;
+        std::vector<float> b = a;
+        set().softcap(a.data(), n, cap);
+        reference().softcap(b.data(), n, cap);
+        ASSERT_TRUE(same_bits(a, b)) << n;
+      }
+}
+
+TEST_P(EverySet, AddsProductsLikeTheReference) {
+  for (const Values kind : kAllValues)
+    for (const size_t n : {1, 7, 8, 9, 100}) {
+      const std::vector<float> w = random_values(n, kind, 18), x = random_values(n, Values::kNormal, 19);
+      std::vector<float> a = random_values(n, kind, 20), b = a;
+      set().add_scaled(x.data(), w[0], n, a.data());
+      reference().add_scaled(x.data(), w[0], n, b.data());
+      set().add_products(w.data(), x.data(), n, a.data());
+      reference().add_products(w.data(), x.data(), n, b.data());
+      ASSERT_TRUE(same_bits(a, b)) << n;
+    }
+}
+
+TEST_P(EverySet, StepsTheDeltaRuleLikeTheReference) {
+  for (const size_t k_dim : {1, 16, 33})
+    for (const size_t v_dim : {1, 7, 8, 20, 64}) {
+      std::vector<float> a = random_values(k_dim * v_dim, Values::kNormal, 1), b = a;
+      for (uint32_t step = 0; step < 4; ++step) {
+        const std::vector<float> q = random_values(k_dim, Values::kNormal, 10 + step),
+                                 k = random_values(k_dim, Values::kNormal, 20 + step),
+                                 v = random_values(v_dim, Values::kNormal, 30 + step);
+        std::vector<float> out(v_dim), expected(v_dim);
+        set().delta_step(a.data(), q.data(), k.data(), v.data(), 0.9f, 0.3f, k_dim, v_dim, out.data());
+        reference().delta_step(b.data(), q.data(), k.data(), v.data(), 0.9f, 0.3f, k_dim, v_dim,
+                               expected.data());
+        ASSERT_TRUE(same_bits(out, expected)) << k_dim << " " << v_dim;
+        ASSERT_TRUE(same_bits(a, b)) << k_dim << " " << v_dim;
+      }
+    }
+}
+
 TEST_P(EverySet, RotatesLikeTheReference) {
   for (const Values kind : kAllValues)
     for (const size_t rotary_dim : {2, 4, 6, 8, 10, 20, 64, 128})
@@ -213,6 +365,8 @@ TEST_P(EverySet, RotatesLikeTheReference) {
         const std::vector<float> cos_sin = random_values(rotary_dim, Values::kNormal, 14);
         ASSERT_TRUE(
             same_bits(rope(set(), x, 3, head_dim, cos_sin), rope(reference(), x, 3, head_dim, cos_sin)));
+        ASSERT_TRUE(same_bits(rope_halves(set(), x, 3, head_dim, cos_sin),
+                              rope_halves(reference(), x, 3, head_dim, cos_sin)));
       }
 }
 
@@ -226,7 +380,7 @@ TEST_P(EverySet, GatesLikeTheReference) {
         const std::vector<float> expected = swiglu(reference(), gate, up);
         ASSERT_TRUE(same_bits(swiglu(set(), gate, up), expected)) << n;
         std::vector<float> in_place = gate;
-        set().swiglu(in_place.data(), up.data(), n, in_place.data());
+        set().activate(Activation::kSwiglu, in_place.data(), up.data(), n, in_place.data());
         ASSERT_TRUE(same_bits(in_place, expected)) << n;
       }
 }

@@ -15,6 +15,9 @@
 
 #include "quant/block_format.h"
 #include "quant/float16.h"
+#include "quant/formats/searches.h"
+#include "tests/quant/golden_blocks.h"
+#include "tests/quant/plain_encoders.h"
 
 namespace quern {
 namespace {
@@ -95,72 +98,28 @@ Bytes q8_0(const float* x) {
   return out;
 }
 
-float nearest_even(float x) { return std::nearbyint(x); }
-
-// The search's scale of 16 weights and its codes (0..63).
-float q6_k_search(const float* x, int* code) {
-  const float mx = first_of_largest(x, 16);
-  std::fill(code, code + 16, 0);
-  if (std::fabs(mx) < 1e-15f) return 0;
-  float scale = 0, best = 0;
-  const auto attempt = [&](float is, bool first) {
-    float sl = 0, s2 = 0;
-    int l[16];
-    for (int k = 0; k < 16; ++k) {
-      l[k] = static_cast<int>(std::max(-32.0f, std::min(31.0f, nearest_even(is * x[k]))));
-      const float w = x[k] * x[k];
-      sl += w * x[k] * static_cast<float>(l[k]);
-      s2 += w * static_cast<float>(l[k]) * static_cast<float>(l[k]);
-    }
-    if (!first && !(s2 > 0 && sl * sl > best * s2)) return;
-    scale = s2 != 0 ? sl / s2 : 0.0f;
-    best = scale * sl;
-    for (int k = 0; k < 16; ++k) code[k] = l[k] + 32;
-  };
-  attempt(-32.0f / mx, true);
-  for (int k = -9; k <= 9; ++k) {
-    if (k != 0) attempt(-(32.0f + 0.1f * static_cast<float>(k)) / mx, false);
-  }
-  return scale;
-}
-
-Bytes q6_k(const float* x) {
-  Bytes out(210, 0);
-  float scales[16], ms = 0;
-  int code[256];
-  for (int j = 0; j < 16; ++j) {
-    scales[j] = q6_k_search(x + 16 * j, code + 16 * j);
-    if (std::fabs(scales[j]) > std::fabs(ms)) ms = scales[j];
-  }
-  if (std::fabs(ms) < 1e-15f) return out;
-  const float is = -128.0f / ms;
-  const uint16_t d_bits = f16_from_f32(1.0f / is);
-  std::memcpy(&out[208], &d_bits, 2);
-  for (int j = 0; j < 16; ++j) {
-    const int scale = static_cast<int>(std::min(127.0f, nearest_even(is * scales[j])));
-    out[static_cast<size_t>(192 + j)] = static_cast<uint8_t>(scale);
-    const float step = f32_from_f16(d_bits) * static_cast<float>(scale);
-    if (step == 0) continue;
-    for (int k = 16 * j; k < 16 * j + 16; ++k) {
-      code[k] = static_cast<int>(std::max(-32.0f, std::min(31.0f, nearest_even(x[k] / step)))) + 32;
-    }
-  }
-  for (int e = 0; e < 256; ++e) {
-    const int n = e / 128, k = e % 128 / 32, l = e % 32;
-    out[static_cast<size_t>(64 * n + 32 * (k % 2) + l)] |=
-        static_cast<uint8_t>((code[e] & 15) << (k < 2 ? 0 : 4));
-    out[static_cast<size_t>(128 + 32 * n + l)] |= static_cast<uint8_t>((code[e] >> 4) << (2 * k));
-  }
-  return out;
-}
-
-const std::map<std::string_view, std::function<Bytes(const float*)>> kTranscriptions = {
-    {"Q4_0", [](const float* x) { return symmetric(x, 8, false); }},
-    {"Q5_0", [](const float* x) { return symmetric(x, 16, true); }},
-    {"Q4_1", [](const float* x) { return with_minimum(x, 15, false); }},
-    {"Q5_1", [](const float* x) { return with_minimum(x, 31, true); }},
-    {"Q8_0", q8_0},
-    {"Q6_K", q6_k},
+using Transcription = std::function<Bytes(const plain::Input&)>;
+const std::map<std::string_view, Transcription> kTranscriptions = {
+    {"Q4_0", [](const plain::Input& in) { return symmetric(in.x, 8, false); }},
+    {"Q5_0", [](const plain::Input& in) { return symmetric(in.x, 16, true); }},
+    {"Q4_1", [](const plain::Input& in) { return with_minimum(in.x, 15, false); }},
+    {"Q5_1", [](const plain::Input& in) { return with_minimum(in.x, 31, true); }},
+    {"Q8_0", [](const plain::Input& in) { return q8_0(in.x); }},
+    {"Q2_K", plain::q2_k},
+    {"Q3_K", plain::q3_k},
+    {"Q4_K", [](const plain::Input& in) { return plain::q4_or_5_k(in, 15); }},
+    {"Q5_K", [](const plain::Input& in) { return plain::q4_or_5_k(in, 31); }},
+    {"Q6_K", plain::q6_k},
+    {"IQ4_NL", plain::iq4_nl},
+    {"IQ4_XS", plain::iq4_xs},
+    {"MXFP4", plain::mxfp4},
+};
+// The same transcription, unless there is one here.
+const std::map<std::string_view, Transcription> kWeighted = {
+    {"Q4_0", [](const plain::Input& in) { return plain::weighted_scale(in, 8); }},
+    {"Q5_0", [](const plain::Input& in) { return plain::weighted_scale(in, 16); }},
+    {"Q4_1", [](const plain::Input& in) { return plain::weighted_line(in, 15); }},
+    {"Q5_1", [](const plain::Input& in) { return plain::weighted_line(in, 31); }},
 };
 
 float to_bf16(float x) { return f32_from_bf16(bf16_from_f32(x)); }
@@ -221,7 +180,7 @@ TEST(Encode, EqualsThePlainTranscriptionByteForByte) {
     SCOPED_TRACE(format.name);
     ASSERT_TRUE(kTranscriptions.contains(format.name)) << "add a transcription";
     const auto& transcription = kTranscriptions.at(format.name);
-    const size_t n = format.block_weights, n_blocks = 64000 / n;
+    const size_t n = format.block_weights, n_blocks = 10240 / n;
     for (const Input& input : kInputs) {
       SCOPED_TRACE(input.name);
       std::vector<float> x(n_blocks * n);
@@ -231,8 +190,109 @@ TEST(Encode, EqualsThePlainTranscriptionByteForByte) {
       for (size_t b = 0; b < n_blocks; ++b) {
         const Bytes block(bytes.begin() + b * format.block_bytes,
                           bytes.begin() + (b + 1) * format.block_bytes);
-        ASSERT_EQ(block, transcription(&x[b * n])) << "block " << b;
+        ASSERT_EQ(block, transcription({&x[b * n], nullptr, 0})) << "block " << b;
       }
+    }
+  }
+}
+
+const Input kImportances[] = {
+    {"chi squared", [](Random& r) { return std::pow(gauss(r, 1.0f), 2.0f); }},
+    {"many magnitudes", [](Random& r) { return std::exp(gauss(r, 4.0f)); }},
+    {"mostly none", [](Random& r) { return r() % 5 == 0 ? 1.0f : 0.0f; }},
+    {"none", [](Random&) { return 0.0f; }},
+};
+
+TEST(Encode, WithImportanceEqualsThePlainTranscriptionByteForByte) {
+  Random random(17);
+  constexpr size_t kColumns = 1280;  // blocks of 32 in whole groups of eight; not so below
+  for (const BlockFormat& format : block_formats()) {
+    if (format.encode_weighted == nullptr) continue;
+    SCOPED_TRACE(format.name);
+    const auto* own = kWeighted.contains(format.name) ? &kWeighted : &kTranscriptions;
+    const Transcription& transcription = own->at(format.name);
+    for (const Input& input : kInputs) {
+      SCOPED_TRACE(input.name);
+      for (const Input& rule : kImportances) {
+        SCOPED_TRACE(rule.name);
+        const size_t n = format.block_weights, columns = n == 32 ? kColumns - 3 * 32 : kColumns;
+        std::vector<float> x(columns), importance(columns);
+        for (float& weight : x) weight = input.weight(random);
+        for (float& weight : importance) weight = rule.weight(random);
+        float sum = 0;
+        for (const float weight : x) sum += weight * weight;
+        const float mean_square = sum / static_cast<float>(columns);
+        Bytes bytes(format.row_bytes(columns));
+        format.encode_weighted(x.data(), importance.data(), mean_square, columns / n, bytes.data());
+        for (size_t b = 0; b < columns / n; ++b) {
+          const Bytes block(bytes.begin() + b * format.block_bytes,
+                            bytes.begin() + (b + 1) * format.block_bytes);
+          ASSERT_EQ(block, transcription({&x[b * n], &importance[b * n], mean_square})) << "block " << b;
+        }
+      }
+    }
+  }
+}
+
+TEST(Encode, GivesTheReferencesBytesWithImportance) {
+  size_t n = 0;
+  for (const WeightedBlocks& golden : read_weighted_blocks()) {
+    SCOPED_TRACE(std::string(golden.format->name) + " " + golden.input_name);
+    const BlockFormat& format = *golden.format;
+    const size_t n_blocks = golden.input.size() / format.block_weights;
+    float sum = 0;
+    for (const float weight : golden.input) sum += weight * weight;
+    Bytes bytes(golden.bytes.size());
+    if (golden.weighted)
+      format.encode_weighted(golden.input.data(), golden.importance.data(),
+                             sum / static_cast<float>(golden.input.size()), n_blocks, bytes.data());
+    else
+      format.encode(golden.input.data(), n_blocks, bytes.data());
+    EXPECT_EQ(bytes, golden.bytes);
+    ++n;
+  }
+  EXPECT_EQ(n, 120u);
+}
+
+// What a CPU without AVX2 runs.
+TEST(Searches, OfEveryInstructionSetGiveTheSameBits) {
+  if (&formats::searches() == &formats::kBaselineSearches) GTEST_SKIP() << "this CPU has no AVX2";
+  Random random(18);
+  const formats::Searches &a = formats::kBaselineSearches, &b = *formats::kAvx2Searches;
+  const std::vector<float> numerators = {2.5f, 3.0f, 3.7f};
+  for (const Input& input : kInputs) {
+    SCOPED_TRACE(input.name);
+    for (const size_t n : {16u, 32u}) {
+      std::vector<float> x(8 * n), w(8 * n);
+      for (float& weight : x) weight = input.weight(random);
+      for (float& weight : w) weight = kImportances[n / 32].weight(random);
+      for (const bool absolute : {false, true}) {
+        const formats::MinimumRule rule = {n, 3, numerators.data(), numerators.size(), absolute && n == 16};
+        formats::MinimumFit left, right;
+        a.minimum(rule, x.data(), w.data(), &left);
+        b.minimum(rule, x.data(), w.data(), &right);
+        EXPECT_EQ(std::memcmp(&left, &right, sizeof left), 0);
+      }
+      formats::SymmetricFit left{}, right{};
+      a.symmetric(n, 8, x.data(), w.data(), &left);
+      b.symmetric(n, 8, x.data(), w.data(), &right);
+      EXPECT_EQ(std::memcmp(&left, &right, sizeof left), 0);
+      std::vector<float> scales(16);
+      std::vector<uint8_t> codes(16 * n);
+      const auto both = [&](const auto& call) {
+        for (size_t i = 0; i < 2; ++i) call(i == 0 ? a : b, &scales[8 * i], &codes[8 * n * i]);
+        EXPECT_EQ(std::memcmp(&scales[0], &scales[8], 8 * sizeof(float)), 0);
+        EXPECT_TRUE(std::equal(codes.begin(), codes.begin() + 8 * n, codes.begin() + 8 * n));
+      };
+      if (n == 16) both([&](const auto& set, float* s, uint8_t* c) { set.refined(x.data(), s, c); });
+      if (n == 32) both([&](const auto& set, float* s, uint8_t*) { set.iq4(x.data(), w.data(), s); });
+      both([&](const auto& set, float*, uint8_t* c) {
+        set.code_by_step(x.data(), 8 * n, 0.01f, 0.3f, 0, 31, c);
+      });
+      both([&](const auto& set, float*, uint8_t* c) {
+        set.code_by_inverse(x.data(), 8 * n, 50.0f, -0.3f, -4, 3, c);
+      });
+      both([&](const auto& set, float*, uint8_t* c) { set.code_iq4(x.data(), 8 * n, 100.0f, c); });
     }
   }
 }
@@ -243,6 +303,7 @@ TEST(Encode, ReportsWeightsThatDoNotFitThroughTheScale) {
   Random random(8);
   for (const BlockFormat& format : block_formats()) {
     if (format.encode == nullptr || format.dtype == DType::F32 || format.dtype == DType::BF16) continue;
+    if (format.dtype == DType::MXFP4) continue;  // has the exponents of f32
     SCOPED_TRACE(format.name);
     for (const float magnitude : {3e9f, 1e13f, 1e20f, 1e30f, FLT_MAX}) {
       SCOPED_TRACE(magnitude);
@@ -270,8 +331,9 @@ TEST(Encode, ReportsWeightsThatDoNotFitThroughTheScale) {
 // step itself is rounded to f16; in Q6_K the search may leave the largest weight a whole step away).
 TEST(Encode, ErrorIsBoundedByTheStep) {
   const std::map<std::string_view, double> kRelativeRms = {
-      {"Q4_0", 0.10}, {"Q4_1", 0.09}, {"Q5_0", 0.05}, {"Q5_1", 0.045}, {"Q8_0", 0.006},
-      {"Q6_K", 0.02}, {"F32", 0},     {"F16", 3e-4},  {"BF16", 2.5e-3}};
+      {"Q4_0", 0.10},  {"Q4_1", 0.09}, {"Q5_0", 0.05}, {"Q5_1", 0.045}, {"Q8_0", 0.006},  {"Q6_K", 0.02},
+      {"Q2_K", 0.35},  {"Q3_K", 0.19}, {"Q4_K", 0.08}, {"Q5_K", 0.04},  {"IQ4_NL", 0.09}, {"IQ4_XS", 0.09},
+      {"MXFP4", 0.13}, {"F32", 0},     {"F16", 3e-4},  {"BF16", 2.5e-3}};
   Random random(9);
   std::vector<float> x(256 * 256), y(x.size());
   for (float& weight : x) weight = gauss(random, 0.02f);

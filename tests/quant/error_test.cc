@@ -75,6 +75,7 @@ TEST(Utf8, AcceptsExactlyWellFormedCharacters) {
 TEST(Error, CarriesItsCode) {
   try {
     fail(ErrorCode::kResource, "{} of {}", 3, 2);
+    FAIL() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kResource);
     EXPECT_STREQ(error.what(), "3 of 2");
@@ -84,6 +85,7 @@ TEST(Error, CarriesItsCode) {
 TEST(Error, NamesTheSystemsReason) {
   try {
     fail_errno(ENOENT, "cannot open 'x'");
+    FAIL() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kIo);
     EXPECT_STREQ(error.what(), "cannot open 'x': No such file or directory");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -148,6 +149,16 @@ TEST(GgufWriter, TakesATensorInPiecesOfAnyOrder) {
   }
 }
 
+// What this process has open in the folder, with a name or without one.
+std::string open_file_in(const TempFolder& folder) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code ignored;
+    const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
+    if (target.starts_with(folder.path().string() + "/")) return read_file(entry.path());
+  }
+  return "";
+}
+
 TEST(GgufWriter, LeavesNothingThatLooksLikeAModelBeforeItIsFinished) {
   const TempFolder folder;
   GgufMetadata metadata;
@@ -156,10 +167,9 @@ TEST(GgufWriter, LeavesNothingThatLooksLikeAModelBeforeItIsFinished) {
   {
     GgufWriter writer(folder.file("a"), plan, metadata, false);
     writer.write_tensor(0, 0, counting_bytes(4000));
-    ASSERT_EQ(folder.names().size(), 1u);
-    const std::string temporary = read_file(folder.path() / folder.names()[0]);
-    EXPECT_EQ(temporary.size(), plan.file_size);
-    EXPECT_EQ(temporary.substr(0, 24), std::string(24, '\0'));
+    const std::string unfinished = open_file_in(folder);
+    EXPECT_EQ(unfinished.size(), plan.file_size);
+    EXPECT_EQ(unfinished.substr(0, 24), std::string(24, '\0'));
   }
   EXPECT_TRUE(folder.names().empty());
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "quant/block_format.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 
@@ -45,7 +46,7 @@ inline const BlockFormat* format_named(const std::string& name) {
 }
 
 inline std::vector<GoldenBlocks> read_golden_blocks() {
-  std::ifstream file(QUERN_TEST_DATA "/golden/quantized_blocks.jsonl");
+  std::ifstream file(test::test_data("golden/quantized_blocks.jsonl"));
   std::vector<GoldenBlocks> golden;
   std::map<std::string, std::vector<float>> inputs;
   for (std::string text; std::getline(file, text);) {
@@ -56,6 +57,54 @@ inline std::vector<GoldenBlocks> read_golden_blocks() {
       const std::string input = line["input"];
       golden.push_back({format_named(line["type"]), input, inputs.at(input),
                         bytes_from_hex(line["bytes_hex"]), floats_from_hex(line["dequant_f32_hex"])});
+    }
+  }
+  return golden;
+}
+
+// tests/data/golden/codebook_blocks.jsonl: random blocks of formats that are read only, and the floats that
+// the reference reads from them.
+struct CodebookBlocks {
+  const BlockFormat* format;
+  std::vector<uint8_t> bytes;
+  std::vector<float> decoded;
+};
+
+inline std::vector<CodebookBlocks> read_codebook_blocks() {
+  std::ifstream file(test::test_data("golden/codebook_blocks.jsonl"));
+  std::vector<CodebookBlocks> golden;
+  for (std::string text; std::getline(file, text);) {
+    const nlohmann::json line = nlohmann::json::parse(text);
+    if (line["kind"] == "blocks")
+      golden.push_back({format_named(line["type"]), bytes_from_hex(line["bytes_hex"]),
+                        floats_from_hex(line["dequant_f32_hex"])});
+  }
+  return golden;
+}
+
+// tests/data/golden/weighted_blocks.jsonl: inputs of 256 weights, each one row, with the importance of its
+// columns, and the bytes that the reference quantizers make of them with it (MXFP4's without).
+struct WeightedBlocks {
+  const BlockFormat* format;
+  std::string input_name;
+  std::vector<float> input, importance;
+  std::vector<uint8_t> bytes;
+  bool weighted;
+};
+
+inline std::vector<WeightedBlocks> read_weighted_blocks() {
+  std::ifstream file(test::test_data("golden/weighted_blocks.jsonl"));
+  std::vector<WeightedBlocks> golden;
+  std::map<std::string, std::pair<std::vector<float>, std::vector<float>>> inputs;
+  for (std::string text; std::getline(file, text);) {
+    const nlohmann::json line = nlohmann::json::parse(text);
+    const std::string kind = line["kind"];
+    if (kind == "input") {
+      inputs[line["id"]] = {floats_from_hex(line["f32_hex"]), floats_from_hex(line["importance_f32_hex"])};
+    } else if (kind != "meta") {
+      const std::string input = line["input"];
+      golden.push_back({format_named(line["type"]), input, inputs.at(input).first, inputs.at(input).second,
+                        bytes_from_hex(line["bytes_hex"]), kind == "weighted"});
     }
   }
   return golden;

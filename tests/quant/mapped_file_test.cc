@@ -123,6 +123,14 @@ TEST(MappedFile, FollowsSymbolicLinks) {
   EXPECT_EQ(content(MappedFile(folder.file("link"))), "alpha");
 }
 
+TEST(MappedFile, SaysWhereALinkThatLeadsNowherePoints) {
+  const TempFolder folder;
+  const std::string link = folder.file("model.gguf");
+  std::filesystem::create_symlink("../blobs/abc", link);
+  expect_error(ErrorCode::kIo, link + ": is a link to ../blobs/abc, which is not there: download it again",
+               [&] { MappedFile file(link); });
+}
+
 TEST(MappedFile, KnowsItselfUnderOtherNames) {
   const TempFolder folder;
   const std::string path = folder.write("a", "alpha");

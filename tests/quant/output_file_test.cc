@@ -1,5 +1,6 @@
 #include "quant/output_file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -28,21 +29,30 @@ void write(OutputFile& file, uint64_t offset, std::string_view text) {
   file.write_at(offset, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
 }
 
-void replace(const std::string& target, std::string_view text) {
-  OutputFile file(target, text.size(), true);
+void replace(const std::string& target, std::string_view text,
+             OutputFile::Temporary temporary = OutputFile::Temporary::kNameless) {
+  OutputFile file(target, text.size(), true, temporary);
   write(file, 0, text);
   file.commit();
 }
 
-TEST(OutputFile, AppearsWholeAtCommitAndNotBefore) {
+// With and without a name until it is whole. Where the file system of the test's folder has no files without
+// a name, both are the same.
+class OutputFileBothWays : public testing::TestWithParam<OutputFile::Temporary> {};
+INSTANTIATE_TEST_SUITE_P(Ways, OutputFileBothWays,
+                         testing::Values(OutputFile::Temporary::kNameless, OutputFile::Temporary::kNamed),
+                         [](const auto& way) {
+                           return way.param == OutputFile::Temporary::kNamed ? "named" : "nameless";
+                         });
+
+TEST_P(OutputFileBothWays, AppearsWholeAtCommitAndNotBefore) {
   const TempFolder folder;
   const std::string target = folder.file("model.gguf");
-  OutputFile file(target, 10, false);
+  OutputFile file(target, 10, false, GetParam());
   write(file, 5, "world");
   write(file, 0, "hello");
-  ASSERT_EQ(folder.names().size(), 1u);
-  const std::string temporary = folder.names()[0];
-  EXPECT_TRUE(temporary.starts_with("model.gguf.") && temporary.ends_with(".tmp")) << temporary;
+  for (const std::string& temporary : folder.names())
+    EXPECT_TRUE(temporary.starts_with("model.gguf.") && temporary.ends_with(".tmp")) << temporary;
   double seconds = -1;
   file.commit(&seconds);
   EXPECT_GE(seconds, 0);
@@ -64,17 +74,26 @@ TEST(OutputFile, MayBeEmpty) {
   EXPECT_EQ(read_file(folder.file("a")), "");
 }
 
+TEST(OutputFile, HasNoNameUntilItIsWhole) {
+  const TempFolder folder;
+  const int fd = ::open(folder.path().c_str(), O_RDWR | O_TMPFILE, 0600);
+  if (fd < 0) GTEST_SKIP() << "this file system has no files without a name";
+  ::close(fd);
+  const OutputFile file(folder.file("a"), 1 << 20, false);
+  EXPECT_EQ(folder.names(), Names{});
+}
+
 TEST(OutputFile, ReservesItsSpaceFirst) {
   const TempFolder folder;
-  const OutputFile file(folder.file("a"), 1 << 20, false);
+  const OutputFile file(folder.file("a"), 1 << 20, false, OutputFile::Temporary::kNamed);
   EXPECT_EQ(std::filesystem::file_size(folder.path() / folder.names().at(0)), 1u << 20);
 }
 
-TEST(OutputFile, VanishesWhenItIsNotCommitted) {
+TEST_P(OutputFileBothWays, VanishesWhenItIsNotCommitted) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
   {
-    OutputFile file(target, 3, true);
+    OutputFile file(target, 3, true, GetParam());
     write(file, 0, "new");
     EXPECT_EQ(read_file(target), "old");
   }
@@ -82,20 +101,21 @@ TEST(OutputFile, VanishesWhenItIsNotCommitted) {
   EXPECT_EQ(read_file(target), "old");
 }
 
-TEST(OutputFile, ReplacesATargetOnlyWhenAsked) {
+TEST_P(OutputFileBothWays, ReplacesATargetOnlyWhenAsked) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
-  expect_error(ErrorCode::kUsage, target + ": exists already", [&] { OutputFile file(target, 3, false); });
+  expect_error(ErrorCode::kUsage, target + ": exists already",
+               [&] { OutputFile file(target, 3, false, GetParam()); });
   EXPECT_EQ(read_file(target), "old");
-  replace(target, "newer");
+  replace(target, "newer", GetParam());
   EXPECT_EQ(read_file(target), "newer");
   EXPECT_EQ(folder.names(), Names{"a"});
 }
 
-TEST(OutputFile, DoesNotReplaceATargetThatAppearedMeanwhile) {
+TEST_P(OutputFileBothWays, DoesNotReplaceATargetThatAppearedMeanwhile) {
   const TempFolder folder;
   const std::string target = folder.file("a");
-  OutputFile file(target, 3, false);
+  OutputFile file(target, 3, false, GetParam());
   write(file, 0, "new");
   folder.write("a", "somebody else's");
   expect_error(ErrorCode::kIo, target + ": somebody else has created it meanwhile", [&] { file.commit(); });
@@ -103,12 +123,12 @@ TEST(OutputFile, DoesNotReplaceATargetThatAppearedMeanwhile) {
   EXPECT_EQ(folder.names(), Names{"a"});
 }
 
-TEST(OutputFile, ReplacingLeavesReadersOfTheOldFileAlone) {
+TEST_P(OutputFileBothWays, ReplacingLeavesReadersOfTheOldFileAlone) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
   const std::string other_name = folder.file("b");
   std::filesystem::create_hard_link(target, other_name);  // stands for an open mapping: the same inode
-  replace(target, "new");
+  replace(target, "new", GetParam());
   EXPECT_EQ(read_file(target), "new");
   EXPECT_EQ(read_file(other_name), "old");
 }
@@ -143,10 +163,10 @@ TEST(OutputFile, NamesATargetWhoseFolderIsMissing) {
                [&] { OutputFile file(target, 3, false); });
 }
 
-TEST(OutputFile, TakesNamesAsLongAsTheFileSystemDoes) {
+TEST_P(OutputFileBothWays, TakesNamesAsLongAsTheFileSystemDoes) {
   const TempFolder folder;
   const std::string name(255, 'n');
-  replace(folder.file(name), "text");
+  replace(folder.file(name), "text", GetParam());
   EXPECT_EQ(folder.names(), Names{name});
 }
 
@@ -202,11 +222,11 @@ TEST(OutputFile, ReportsTheFileSizeLimitBeforeAnyWork) {
   EXPECT_EQ(read_file(target), "old");
 }
 
-TEST(OutputFile, AFailedWriteKeepsTheOldTarget) {
+TEST_P(OutputFileBothWays, AFailedWriteKeepsTheOldTarget) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
   {
-    OutputFile file(target, 2 << 20, true);
+    OutputFile file(target, 2 << 20, true, GetParam());
     const FileSizeLimit limit(1 << 20);
     // Begins below the limit: the system takes a part, then refuses the rest.
     const std::vector<uint8_t> bytes(1 << 20, 7);
@@ -216,19 +236,19 @@ TEST(OutputFile, AFailedWriteKeepsTheOldTarget) {
   EXPECT_EQ(read_file(target), "old");
 }
 
-TEST(OutputFile, AFailedRenameLeavesNoTemporaryFile) {
+TEST_P(OutputFileBothWays, AFailedRenameLeavesNoTemporaryFile) {
   const TempFolder folder;
   const std::string target = folder.file("a");
-  OutputFile file(target, 3, true);
+  OutputFile file(target, 3, true, GetParam());
   std::filesystem::create_directories(target + "/full");  // a folder came in between
   expect_error(ErrorCode::kIo, target + ": cannot rename to it", [&] { file.commit(); });
   EXPECT_EQ(folder.names(), Names{"a"});
 }
 
-TEST(OutputFile, HonoursTheUmask) {
+TEST_P(OutputFileBothWays, HonoursTheUmask) {
   const TempFolder folder;
   const mode_t before = ::umask(027);
-  replace(folder.file("a"), "text");
+  replace(folder.file("a"), "text", GetParam());
   ::umask(before);
   struct stat status {};
   ASSERT_EQ(::stat(folder.file("a").c_str(), &status), 0);
@@ -239,8 +259,8 @@ TEST(OutputFile, ASignalHandlerCanRemoveWhatIsUnfinished) {
   const TempFolder folder;
   remove_unfinished_outputs();  // with nothing to do
   {
-    const OutputFile first(folder.file("a"), 8, false);
-    const OutputFile second(folder.file("b"), 8, false);
+    const OutputFile first(folder.file("a"), 8, false, OutputFile::Temporary::kNamed);
+    const OutputFile second(folder.file("b"), 8, false, OutputFile::Temporary::kNamed);
     OutputFile(folder.file("c"), 8, false).commit();
     EXPECT_EQ(folder.names().size(), 3u);
     remove_unfinished_outputs();
@@ -250,13 +270,13 @@ TEST(OutputFile, ASignalHandlerCanRemoveWhatIsUnfinished) {
   EXPECT_EQ(folder.names(), Names{"c"});
 }
 
-TEST(OutputFile, AKilledProcessLeavesTheOldTarget) {
+TEST_P(OutputFileBothWays, AKilledProcessLeavesTheOldTarget) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    OutputFile file(target, 3, true);
+    OutputFile file(target, 3, true, GetParam());
     write(file, 0, "new");
     ::raise(SIGKILL);
   }
@@ -264,7 +284,7 @@ TEST(OutputFile, AKilledProcessLeavesTheOldTarget) {
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status));
   EXPECT_EQ(read_file(target), "old");
-  replace(target, "again");  // what the dead process left is not in the way
+  replace(target, "again", GetParam());  // what the dead process left is not in the way
   EXPECT_EQ(read_file(target), "again");
 }
 

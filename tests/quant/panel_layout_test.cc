@@ -131,8 +131,8 @@ TEST_P(PanelLayout, TakesTheBytesOfWholePanels) {
 INSTANTIATE_TEST_SUITE_P(Formats, PanelLayout, testing::ValuesIn(panel_formats()),
                          [](const auto& tested) { return std::string(block_format(tested.param).name); });
 
-// Where byte i of row r's block stands in the panel block, as drawn in panel_layout.cc. The bytes of qh,
-// whose bits move, are left out.
+// Where byte i of row r's block stands in the panel block, drawn by hand from formats.md 2.7. The bytes of
+// qh, whose bits move, are left out.
 using ByteMap = std::function<size_t(size_t r, size_t i)>;
 
 size_t step_byte(size_t base, size_t r, size_t i) { return base + 64 * (i / 4) + 4 * r + i % 4; }
@@ -145,6 +145,29 @@ size_t q6_k_byte(size_t r, size_t i) {
   const size_t l = i % 32;
   const size_t plane = is_qh ? 2 : i % 64 / 32;
   return 288 + 1536 * half + 192 * (l / 4) + 64 * plane + 4 * r + l % 4;
+}
+
+// Blocks of 256 weights: f16 d and perhaps a second u16, planes of bytes, then steps.
+struct Planes {
+  size_t d, second, planes, n_planes, steps;  // first bytes of a row's block; `second` without one: d
+};
+
+size_t planes_byte(const Planes& p, size_t r, size_t i) {
+  const size_t head = p.second == p.d ? 32 : 64;
+  if (i - p.d < 2) return 2 * r + (i - p.d);
+  if (i - p.second < 2) return 32 + 2 * r + (i - p.second);
+  if (i - p.planes < p.n_planes) return head + 16 * (i - p.planes) + r;
+  return step_byte(head + 16 * p.n_planes, r, i - p.steps);
+}
+
+size_t q5_k_byte(size_t r, size_t i) {
+  if (i < 16) return planes_byte({.d = 0, .second = 2, .planes = 4, .n_planes = 12, .steps = 16}, r, i);
+  const size_t plane = (i - 16) / 32, l = (i - 16) % 32;
+  return 256 + 320 * (l / 4) + 64 * plane + 4 * r + l % 4;
+}
+
+ByteMap planes_map(const Planes& p) {
+  return [p](size_t r, size_t i) { return planes_byte(p, r, i); };
 }
 
 const std::map<DType, ByteMap>& drawn_maps() {
@@ -165,7 +188,14 @@ const std::map<DType, ByteMap>& drawn_maps() {
          return step_byte(128, r, i - 8);
        }},
       {DType::Q8_0, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(32, r, i - 2); }},
+      {DType::Q2_K, planes_map({.d = 80, .second = 82, .planes = 0, .n_planes = 16, .steps = 16})},
+      {DType::Q3_K, planes_map({.d = 108, .second = 108, .planes = 96, .n_planes = 12, .steps = 0})},
+      {DType::Q4_K, planes_map({.d = 0, .second = 2, .planes = 4, .n_planes = 12, .steps = 16})},
+      {DType::Q5_K, q5_k_byte},
       {DType::Q6_K, q6_k_byte},
+      {DType::IQ4_NL, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(32, r, i - 2); }},
+      {DType::IQ4_XS, planes_map({.d = 0, .second = 2, .planes = 4, .n_planes = 4, .steps = 8})},
+      {DType::MXFP4, [](size_t r, size_t i) { return i == 0 ? r : step_byte(16, r, i - 1); }},
   };
   return maps;
 }

@@ -1,9 +1,7 @@
 #include "quant/parallel.h"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -17,43 +15,43 @@
 namespace quern {
 namespace {
 
-// How often each item of a job was done, counted by a team.
-std::vector<int> count_items(ThreadTeam& team, size_t n, size_t grain) {
+// How often each item of a job was done, counted by a pool.
+std::vector<int> count_items(ThreadPool& pool, size_t n, size_t grain) {
   std::vector<std::atomic<int>> counts(n);
-  team.share(n, grain, [&](int thread, size_t begin, size_t end) noexcept {
-    const bool good = thread >= 0 && thread < team.size() && begin % grain == 0 && end - begin <= grain;
+  pool.parallel_for(n, grain, [&](int thread, size_t begin, size_t end) noexcept {
+    const bool good = thread >= 0 && thread < pool.size() && begin % grain == 0 && end - begin <= grain;
     for (size_t i = begin; i < end; ++i) counts[i] += good ? 1 : 1000;
   });
   return {counts.begin(), counts.end()};
 }
 
-class ThreadTeamOf : public testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(Sizes, ThreadTeamOf, testing::Values(1, 2, 3, 4, 9));
+class ThreadPoolOf : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Sizes, ThreadPoolOf, testing::Values(1, 2, 3, 4, 9));
 
-TEST_P(ThreadTeamOf, DoesEveryItemOnceForAnyNumberAndGrain) {
-  ThreadTeam team(GetParam());
-  team.assemble([&] {
+TEST_P(ThreadPoolOf, DoesEveryItemOnceForAnyNumberAndGrain) {
+  ThreadPool pool(GetParam());
+  pool.parallel_region([&] {
     for (const size_t n : {0, 1, 2, 3, 7, 8, 9, 100, 1000})
       for (const size_t grain : {1, 2, 5, 8, 1000})
-        EXPECT_EQ(count_items(team, n, grain), std::vector<int>(n, 1)) << n << " by " << grain;
+        EXPECT_EQ(count_items(pool, n, grain), std::vector<int>(n, 1)) << n << " by " << grain;
   });
 }
 
-TEST_P(ThreadTeamOf, WorksWithoutBeingAssembled) {
-  ThreadTeam team(GetParam());
-  EXPECT_EQ(count_items(team, 77, 3), std::vector<int>(77, 1));
-  EXPECT_EQ(count_items(team, 5, 1), std::vector<int>(5, 1));
+TEST_P(ThreadPoolOf, OpensARegionForALoopOfItsOwn) {
+  ThreadPool pool(GetParam());
+  EXPECT_EQ(count_items(pool, 77, 3), std::vector<int>(77, 1));
+  EXPECT_EQ(count_items(pool, 5, 1), std::vector<int>(5, 1));
 }
 
-TEST_P(ThreadTeamOf, FinishesEachJobBeforeTheNextBegins) {
-  ThreadTeam team(GetParam());
+TEST_P(ThreadPoolOf, FinishesEachLoopBeforeTheNextBegins) {
+  ThreadPool pool(GetParam());
   constexpr size_t kItems = 64;
   std::vector<int> values(kItems, 0);
-  team.assemble([&] {
+  pool.parallel_region([&] {
     for (int job = 0; job < 2000; ++job) {
       const size_t shift = static_cast<size_t>(job) % kItems;
       std::vector<int> next(kItems);
-      team.share(kItems, 1 + shift % 4, [&](int, size_t begin, size_t end) noexcept {
+      pool.parallel_for(kItems, 1 + shift % 4, [&](int, size_t begin, size_t end) noexcept {
         for (size_t i = begin; i < end; ++i) next[i] = values[(i + shift) % kItems] + 1;
       });
       values.swap(next);
@@ -62,38 +60,60 @@ TEST_P(ThreadTeamOf, FinishesEachJobBeforeTheNextBegins) {
   EXPECT_EQ(values, std::vector<int>(kItems, 2000));
 }
 
-TEST_P(ThreadTeamOf, PassesOnWhatTheBodyThrowsAndWorksAgain) {
-  ThreadTeam team(GetParam());
-  EXPECT_THROW(team.assemble([&] {
-    count_items(team, 10, 1);
+TEST_P(ThreadPoolOf, PassesOnWhatTheBodyThrowsAndWorksAgain) {
+  ThreadPool pool(GetParam());
+  EXPECT_THROW(pool.parallel_region([&] {
+    count_items(pool, 10, 1);
     throw std::runtime_error("stop");
   }),
                std::runtime_error);
-  team.assemble([&] { EXPECT_EQ(count_items(team, 10, 1), std::vector<int>(10, 1)); });
+  pool.parallel_region([&] { EXPECT_EQ(count_items(pool, 10, 1), std::vector<int>(10, 1)); });
 }
 
-TEST_P(ThreadTeamOf, MayBeAssembledWithinItself) {
-  ThreadTeam team(GetParam());
+TEST_P(ThreadPoolOf, RegionsMayBeNested) {
+  ThreadPool pool(GetParam());
   bool called = false;
-  team.assemble([&] {
-    team.assemble([&] {
+  pool.parallel_region([&] {
+    pool.parallel_region([&] {
       called = true;
-      EXPECT_EQ(count_items(team, 10, 1), std::vector<int>(10, 1));
+      EXPECT_EQ(count_items(pool, 10, 1), std::vector<int>(10, 1));
     });
-    EXPECT_EQ(count_items(team, 20, 3), std::vector<int>(20, 1));
+    EXPECT_EQ(count_items(pool, 20, 3), std::vector<int>(20, 1));
   });
   EXPECT_TRUE(called);
 }
 
+TEST_P(ThreadPoolOf, BroadcastsToEveryThreadOnceAndReturnsWhenAllAreDone) {
+  ThreadPool pool(GetParam());
+  std::vector<std::atomic<int>> calls(static_cast<size_t>(pool.size()));
+  for (int round = 1; round <= 3; ++round) {
+    pool.broadcast([&](int thread) noexcept {
+      std::this_thread::sleep_for(std::chrono::milliseconds(thread));
+      ++calls[static_cast<size_t>(thread)];
+    });
+    for (const auto& n : calls) EXPECT_EQ(n, round);
+  }
+}
+
+// Each waits for the other.
+TEST(ThreadPool, BroadcastRunsAllThreadsAtTheSameTime) {
+  std::atomic<int> n_here{0};
+  ThreadPool(2).broadcast([&](int) noexcept {
+    ++n_here;
+    for (int i = 0; i < 10000 && n_here < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  EXPECT_EQ(n_here, 2);
+}
+
 // The chunk that begins first takes until all others are done: so whoever has it does none of them.
-TEST(ThreadTeam, TakesOverTheChunksOfAThreadThatIsHeldUp) {
-  ThreadTeam team(2);
+TEST(ThreadPool, TakesOverTheChunksOfAThreadThatIsHeldUp) {
+  ThreadPool pool(2);
   std::vector<std::atomic<int>> done_by(16);
   for (auto& thread : done_by) thread = -1;
   std::atomic<bool> held{false}, others_done{false};
   std::atomic<int> holder{-1};
-  team.assemble([&] {
-    team.share(16, 1, [&](int thread, size_t begin, size_t) noexcept {
+  pool.parallel_region([&] {
+    pool.parallel_for(16, 1, [&](int thread, size_t begin, size_t) noexcept {
       const bool holds = !held.exchange(true);
       if (holds) {
         holder = thread;
@@ -135,12 +155,12 @@ struct Effort {
 // A pass in small: jobs of 16 items, each made of the job before. Checks every number.
 Effort do_jobs(int n_threads, int n_jobs) {
   constexpr size_t kItems = 16;
-  ThreadTeam team(n_threads);
+  ThreadPool pool(n_threads);
   std::vector<uint64_t> values(kItems, 1), next(kItems), expected(kItems, 1);
   const double cpu = cpu_seconds(), wall = wall_seconds();
-  team.assemble([&] {
+  pool.parallel_region([&] {
     for (int job = 0; job < n_jobs; ++job) {
-      team.share(kItems, 1, [&](int, size_t begin, size_t end) noexcept {
+      pool.parallel_for(kItems, 1, [&](int, size_t begin, size_t end) noexcept {
         for (size_t i = begin; i < end; ++i) next[i] = churn(values[i] + values[(i + 1) % kItems] + i);
       });
       values.swap(next);
@@ -157,21 +177,21 @@ Effort do_jobs(int n_threads, int n_jobs) {
 
 // A thread that spun until its turn comes would keep the one that works from working: four threads would take
 // four times the processor time of one.
-TEST(ThreadTeam, ManyThreadsOnOneCpuDoAllWorkWithoutStandingInEachOthersWay) {
+TEST(ThreadPool, ManyThreadsOnOneCpuDoAllWorkWithoutStandingInEachOthersWay) {
   constexpr int kJobs = 1000;
   std::thread([] {
-    bind_to({usable_cpus().front()});
+    bind_to({affinity_cpus().front()});
     const Effort one = do_jobs(1, kJobs), four = do_jobs(4, kJobs);
     EXPECT_LT(four.cpu, 2.5 * one.cpu + 0.1) << "one thread: " << one.cpu;
     EXPECT_LT(four.wall, 30) << "one thread: " << one.wall;
   }).join();
 }
 
-TEST(ThreadTeam, GetsOnBesideABusyThread) {
+TEST(ThreadPool, GetsOnBesideABusyThread) {
   constexpr int kJobs = 300;
   for (const bool all_cpus : {false, true}) {
     std::thread([all_cpus] {
-      const int cpu = usable_cpus().front();  // the team's only one or one of several
+      const int cpu = affinity_cpus().front();  // the pool's only one or one of several
       const BusyCpu busy(cpu);
       if (!all_cpus) bind_to({cpu});
       for (const int n_threads : {2, 3}) EXPECT_LT(do_jobs(n_threads, kJobs).wall, 10);
@@ -181,44 +201,44 @@ TEST(ThreadTeam, GetsOnBesideABusyThread) {
 
 // To the system two threads on one CPU and a busy one on the other look as good as any. Other processes only
 // make the busy thread's part of its CPU smaller.
-TEST(ThreadTeam, SharesTheCpuOfABusyThreadInsteadOfCrowdingOnAnother) {
-  if (usable_cpus().size() < 2) GTEST_SKIP() << "needs two CPUs";
-  const int first = usable_cpus()[0], second = usable_cpus()[1];
+TEST(ThreadPool, SharesTheCpuOfABusyThreadInsteadOfCrowdingOnAnother) {
+  if (affinity_cpus().size() < 2) GTEST_SKIP() << "needs two CPUs";
+  const int first = affinity_cpus()[0], second = affinity_cpus()[1];
   std::thread([=] {
     bind_to({first, second});
     BusyCpu busy(first);
-    ThreadTeam team(2);
+    ThreadPool pool(2);
     bind_to({second});
-    pid_t threads[2];
-    team.assemble([&] {
+    int threads[2];
+    pool.parallel_region([&] {
       // Both threads begin on one CPU.
       std::atomic<int> n_here{0};
-      team.share(2, 1, [&](int thread, size_t, size_t) noexcept {
+      pool.parallel_for(2, 1, [&](int thread, size_t, size_t) noexcept {
         bind_to({second});
         bind_to({first, second});
-        threads[thread] = gettid();
+        threads[thread] = this_thread_id();
         ++n_here;
         while (n_here < 2) std::this_thread::yield();
       });
       const double wall = wall_seconds(), cpu = busy.cpu_seconds();
       std::vector<uint64_t> values(16, 1);
       while (wall_seconds() - wall < 1)
-        team.share(values.size(), 1, [&](int, size_t begin, size_t) noexcept {
+        pool.parallel_for(values.size(), 1, [&](int, size_t begin, size_t) noexcept {
           for (int i = 0; i < 10; ++i) values[begin] = churn(values[begin]);
         });
       EXPECT_LT((busy.cpu_seconds() - cpu) / (wall_seconds() - wall), 0.8);
     });
-    for (const pid_t thread : threads) {
-      cpu_set_t mask;
-      ASSERT_EQ(sched_getaffinity(thread, sizeof mask, &mask), 0);
-      EXPECT_TRUE(CPU_ISSET(first, &mask) && CPU_ISSET(second, &mask)) << "not as it was";
+    for (const int thread : threads) {
+      const std::optional<CpuSet> mask = thread_affinity(thread);
+      ASSERT_TRUE(mask);
+      EXPECT_TRUE(mask->test(first) && mask->test(second)) << "not as it was";
     }
   }).join();
 }
 
-// Within assemble() the others wait for the next job; outside of it they are OpenMP's, some of whose runtimes
+// Within a region the others wait for the next loop; outside of it they are OpenMP's, some of whose runtimes
 // spin for a fifth of a second before they sleep.
-TEST(ThreadTeam, TakesNoProcessorTimeWhileItIsIdle) {
+TEST(ThreadPool, TakesNoProcessorTimeWhileItIsIdle) {
   const char* policy = std::getenv("OMP_WAIT_POLICY");
   if (policy != nullptr && std::string_view(policy) != "passive") GTEST_SKIP() << "OpenMP is told to spin";
   const auto cpu_while_idle = [] {
@@ -228,10 +248,10 @@ TEST(ThreadTeam, TakesNoProcessorTimeWhileItIsIdle) {
     return cpu_seconds() - before;
   };
   for (const int n_threads : {2, 4}) {
-    ThreadTeam team(n_threads, n_threads);  // even where there are fewer CPUs it may spin for its moment
-    team.assemble([&] {
-      count_items(team, 100, 1);
-      EXPECT_LT(cpu_while_idle(), 0.1) << "assembled, threads " << n_threads;
+    ThreadPool pool(n_threads, n_threads);  // even where there are fewer CPUs it may spin for its moment
+    pool.parallel_region([&] {
+      count_items(pool, 100, 1);
+      EXPECT_LT(cpu_while_idle(), 0.1) << "in a region, threads " << n_threads;
     });
     EXPECT_LT(cpu_while_idle(), 0.1) << "threads " << n_threads;
   }

@@ -16,6 +16,8 @@
 namespace quern {
 namespace {
 
+using Parts = std::vector<ReadAhead::Part>;
+
 using test::TempFolder;
 
 constexpr uint64_t kMegabyte = uint64_t{1} << 20;
@@ -53,7 +55,7 @@ TEST(ReadAhead, BringsThePartIntoMemory) {
   const uint64_t begin = 8 * kMegabyte + 33, size = 12 * kMegabyte;
   EXPECT_FALSE(file.seems_in_memory(begin, size));
   {
-    const ReadAhead read_ahead(file, file.bytes().subspan(begin, size));
+    const ReadAhead read_ahead(Parts{{&file, file.bytes().subspan(begin, size)}});
     const auto start = std::chrono::steady_clock::now();
     while (count_resident(file, begin, size) != size / 4096 + 1) ASSERT_LT(seconds_since(start), 60);
   }
@@ -67,7 +69,7 @@ TEST(ReadAhead, StopsWithoutReadingTheRest) {
   const MappedFile file(write_to_disk(folder, 256));
   const uint64_t size = file.bytes().size();
   if (count_resident(file, 0, size) != 0) GTEST_SKIP() << "this file system keeps files in memory";
-  { const ReadAhead read_ahead(file, file.bytes()); }
+  { const ReadAhead read_ahead(Parts{{&file, file.bytes()}}); }
   EXPECT_LT(count_resident(file, 0, size), size / 4096);
 }
 
@@ -84,7 +86,8 @@ TEST(MappedFile, SeemsNotInMemoryWhereOnlyTheFirstPageIs) {
 TEST(ReadAhead, DoesNothingForNoPartAndForACopy) {
   const TempFolder folder;
   const MappedFile mapped(folder.write("a", "alpha")), copied(folder.file("a"), false);
-  const ReadAhead of_nothing(mapped, {}), of_copy(copied, copied.bytes());
+  const ReadAhead of_nothing(Parts{}), of_no_part(Parts{{&mapped, {}}}),
+      of_copy(Parts{{&copied, copied.bytes()}});
 }
 
 }  // namespace

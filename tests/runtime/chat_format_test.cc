@@ -30,8 +30,8 @@ std::vector<ChatMessage> parse_messages(const nlohmann::json& list) {
 }
 
 const Tokenizer& tokenizer(Route route) {
-  static const Tokenizer from_model(load_vocabulary("mistral-v1", Route::kModelFile));
-  static const Tokenizer from_gguf(load_vocabulary("mistral-v1", Route::kGguf));
+  static const OwnedTokenizer from_model(load_vocabulary("mistral-v1", Route::kModelFile));
+  static const OwnedTokenizer from_gguf(load_vocabulary("mistral-v1", Route::kGguf));
   return route == Route::kModelFile ? from_model : from_gguf;
 }
 
@@ -62,7 +62,7 @@ TEST_P(MistralV1, BuildsEveryGoldenConversation) {
 TEST_P(MistralV1, DoesNotDependOnTheSpacePrefixOfRawText) {
   Vocabulary vocabulary = load_vocabulary("mistral-v1", GetParam());
   vocabulary.add_space_prefix = false;
-  const Tokenizer bare(std::move(vocabulary));
+  const OwnedTokenizer bare(std::move(vocabulary));
   for (const auto& line : golden_lines("chat")) {
     const auto messages = parse_messages(line["messages"]);
     EXPECT_EQ(find_chat_format("mistral-v1")->encode(bare, messages), line["ids"].get<Ids>()) << line["name"];
@@ -237,6 +237,26 @@ TEST(ChatFormats, AreFoundByName) {
   }
   EXPECT_EQ(find_chat_format("chatml"), nullptr);
   EXPECT_EQ(find_chat_format(""), nullptr);
+}
+
+TEST(ChatFormat, FitsVocabulariesThatHaveItsMarks) {
+  const auto fitting = [](const Vocabulary& vocabulary) {
+    std::vector<std::string> names;
+    for (const ChatFormat& format : chat_formats())
+      if (format.fits(vocabulary)) names.emplace_back(format.name);
+    return names;
+  };
+  Vocabulary vocabulary;
+  vocabulary.pieces.assign(32000, "x");
+  EXPECT_EQ(fitting(vocabulary), std::vector<std::string>{});
+  vocabulary.pieces[16289] = "INST";
+  vocabulary.pieces[28793] = "]";
+  EXPECT_EQ(fitting(vocabulary), std::vector<std::string>{"mistral-v1"});
+  vocabulary.pieces[3] = "[INST]";
+  vocabulary.pieces[4] = "[/INST]";
+  EXPECT_EQ(fitting(vocabulary), (std::vector<std::string>{"mistral-v2", "mistral-v3", "mistral-v3-tekken"}));
+  vocabulary.pieces[5] = "[SYSTEM_PROMPT]";
+  EXPECT_EQ(fitting(vocabulary).back(), "mistral-v7");
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ TEST_P(Exactness, HoldsForInstructionSetsThreadsAndBatches) {
       if (!row.supported(cpu_features())) continue;
       options.isa = row.set->name;
       for (const int threads : {1, 3}) {
-        if (threads == 1 && options.isa == "scalar") continue;
+        if (threads == 1 && (QUERN_SANITIZED || options.isa == "scalar")) continue;
         options.n_threads = threads;
         const auto model = test::open_model(path, options);
         const std::string name = options.isa + ", threads " + std::to_string(threads);
@@ -92,7 +92,7 @@ TEST_P(Exactness, HoldsForFilesOfPanels) {
       const uint8_t *const first = weights.data(), *const last = first + weights.size();
       for (const TensorView& tensor : model->gguf().tensors()) {
         const bool is_inside = tensor.data >= first && tensor.data + tensor.n_bytes <= last;
-        if (tensor.name == "token_embd.weight" && model->output) {
+        if (tensor.name == "token_embd.weight" && model->gguf().find_tensor("output.weight") != nullptr) {
           EXPECT_FALSE(is_inside);
         } else if (tensor.name == "blk.0.ffn_down.weight") {
           EXPECT_EQ(is_inside, !weights.empty());
@@ -109,7 +109,11 @@ TEST_P(Exactness, HoldsForFilesOfPanels) {
 std::vector<ExactCase> exact_cases() {
   std::vector<ExactCase> cases;
   for (const std::string& model : test::bundled_models())
-    for (const Recipe& recipe : recipes()) cases.push_back({model, std::string(recipe.name)});
+    for (const Recipe& recipe :
+         recipes())  // the smaller and larger mixes hold the formats of the middle ones
+      if (!recipe.name.ends_with("_k_s") && !recipe.name.ends_with("_k_l") &&
+          (!QUERN_SANITIZED || model == "stories260k" || recipe.name == "q4_0" || recipe.name == "q8_0"))
+        cases.push_back({model, std::string(recipe.name)});
   return cases;
 }
 

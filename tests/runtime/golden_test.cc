@@ -9,6 +9,7 @@
 #include "runtime/generate.h"
 #include "runtime/perplexity.h"
 #include "tests/support/models.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -17,7 +18,7 @@ using nlohmann::json;
 using test::converted;
 
 json golden(const std::string& model) {
-  std::ifstream file(std::string(QUERN_TEST_DATA) + "/golden/logits.json");
+  std::ifstream file(test::test_data("golden/logits.json"));
   for (const json& entry : json::parse(file))
     if (entry.at("model") == model) return entry;
   throw std::runtime_error("no golden entry for " + model);
@@ -89,7 +90,7 @@ TEST_P(GoldenText, GreedyIdsAndTextAreTheReferences) {
         model->tokenizer().encode_prompt(expected.at("text").get<std::string>());
     ASSERT_EQ(prompt, expected.at("ids").get<std::vector<int32_t>>());
     Session session(*model);
-    GenerateOptions options;
+    CompletionOptions options;
     options.sampler.temperature = 0;
     options.max_tokens = 32;
     std::string text;
@@ -110,7 +111,7 @@ TEST(GoldenPerplexity, RunningValuesOfTinyMistral) {
   ModelOptions options;
   options.context = expected.at("n_ctx").get<uint64_t>();
   const auto model = test::open_model(converted("tiny-mistral", "bf16"), options);
-  std::ifstream file(std::string(QUERN_TEST_DATA) + "/tiny-mistral/test.txt", std::ios::binary);
+  std::ifstream file(test::test_data("tiny-mistral/test.txt"), std::ios::binary);
   std::string text((std::istreambuf_iterator<char>(file)), {});
   if (!text.empty() && text.back() == '\n') text.pop_back();
   const std::vector<TokenId> ids = model->tokenizer().encode_prompt(text);
@@ -120,11 +121,10 @@ TEST(GoldenPerplexity, RunningValuesOfTinyMistral) {
   perplexity.n_ctx = options.context;
   perplexity.max_chunks = expected.at("chunks").get<uint64_t>();
   const auto reference = expected.at("running").get<std::vector<double>>();
-  Session session(*model);
   std::vector<double> running;
   uint64_t scored = 0;
   measure_perplexity(
-      session, ids, perplexity, [&](const PerplexityChunk& chunk) { running.push_back(chunk.perplexity); },
+      *model, ids, perplexity, [&](const PerplexityChunk& chunk) { running.push_back(chunk.perplexity); },
       [&](uint64_t, uint64_t position, int32_t, double) {
         EXPECT_GT(position, perplexity.n_ctx / 2);
         ++scored;

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "runtime/generate.h"
 #include "runtime/memory_plan.h"
 #include "tests/support/models.h"
@@ -9,9 +13,10 @@
 namespace quern {
 namespace {
 
-std::unique_ptr<Model> tiny(uint64_t context = 64) {
+std::unique_ptr<Model> tiny(uint64_t context = 64, int n_threads = 2) {
   ModelOptions options;
   options.context = context;
+  options.n_threads = n_threads;
   return test::open_model(test::converted("tiny-mistral", "q4_0"), options);
 }
 
@@ -27,7 +32,8 @@ Error error_of(F&& f) {
   } catch (const Error& e) {
     return e;
   }
-  return Error(ErrorCode::kUsage, "nothing was thrown");
+  ADD_FAILURE() << "nothing was thrown";
+  return Error(ErrorCode::kIo, "nothing was thrown");
 }
 
 TEST(Session, ForgetsWhatIsTruncated) {
@@ -37,6 +43,61 @@ TEST(Session, ForgetsWhatIsTruncated) {
   logits_after(used, {1, 20, 99, 98, 97});
   used.truncate(2);
   EXPECT_EQ(logits_after(used, {30, 40}), expected);
+}
+
+// With one thread a model, as TSan can follow, and with two.
+TEST(Session, MayBeUsedWhileAnotherThreadUsesOneOfTheSameModel) {
+  for (const int n_threads : {1, 2}) {
+    ModelOptions options;
+    options.context = 64;
+    options.n_threads = n_threads;
+    const auto model = test::open_model(test::converted("tiny-mistral", "q4_0"), options);
+    const auto logits_of = [&](int32_t first) {
+      Session session(*model, 8);
+      std::vector<float> all;
+      const auto keep = [&](size_t, std::span<const float> z) { all.insert(all.end(), z.begin(), z.end()); };
+      for (int32_t round = 0; round < 4; ++round) {
+        std::vector<int32_t> ids(12);
+        for (size_t i = 0; i < ids.size(); ++i)
+          ids[i] = (first + round * 31 + static_cast<int32_t>(i) * 7) % 1000;
+        session.eval(ids, ids.size(), keep);
+      }
+      return all;
+    };
+    constexpr int32_t kFirst[] = {3, 500};
+    std::vector<float> expected[2], found[2];
+    for (size_t i = 0; i < 2; ++i) expected[i] = logits_of(kFirst[i]);
+    EXPECT_NE(expected[0], expected[1]);
+    for (int round = 0; round < 5; ++round) {
+      std::thread other([&] { found[1] = logits_of(kFirst[1]); });
+      found[0] = logits_of(kFirst[0]);
+      other.join();
+      EXPECT_TRUE(found[0] == expected[0] && found[1] == expected[1]) << n_threads << " threads";
+    }
+  }
+}
+
+// Each pass gives the other thread time to begin one beside it.
+TEST(Session, PassesOfTwoThreadsFollowOneAnother) {
+  const auto model = tiny(64, 1);
+  std::atomic<bool> inside{false}, met{false};
+  const auto evaluate = [&] {
+    Session session(*model);
+    for (int32_t token = 1; token <= 20; ++token) {
+      const auto in_the_pass = [&] {  // asked several times a pass: never by two passes at once
+        if (inside.exchange(true)) met = true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        inside = false;
+        return false;
+      };
+      session.eval(
+          {&token, 1}, 1, [](size_t, std::span<const float>) {}, in_the_pass);
+    }
+  };
+  std::thread other(evaluate);
+  evaluate();
+  other.join();
+  EXPECT_FALSE(met);
 }
 
 TEST(Session, ReusesTheLongestCommonPrefixButLeavesOneToken) {
@@ -91,7 +152,7 @@ TEST(Generate, RefusesAPromptThatLeavesNoRoomNamingBothNumbers) {
 TEST(Generate, StopsWhenTheContextIsFull) {
   const auto model = tiny(8);
   Session session(*model);
-  GenerateOptions options;
+  CompletionOptions options;
   options.sampler.temperature = 0;
   options.ignore_eos = true;
   options.max_tokens = -1;
@@ -104,7 +165,7 @@ TEST(Generate, StopsWhenTheContextIsFull) {
 TEST(Generate, StopTextIsNotEmittedNorWhatFollows) {
   const auto model = tiny(256);
   const std::vector<int32_t> prompt = model->tokenizer().encode_prompt("ROMEO:\nBut, soft! what light");
-  GenerateOptions options;
+  CompletionOptions options;
   options.sampler.temperature = 0;
   options.max_tokens = 60;
   const auto run = [&] {
@@ -126,7 +187,7 @@ TEST(Generate, StopTextIsNotEmittedNorWhatFollows) {
 
 TEST(Generate, SameSeedGivesTheSameTokens) {
   const auto model = tiny(256);
-  GenerateOptions options;
+  CompletionOptions options;
   options.sampler.seed = 5;
   const std::vector<int32_t> prompt{1, 30, 40};
   const auto run = [&] {
@@ -153,12 +214,35 @@ TEST(MemoryPlan, NamesTheContextThatWouldFit) {
 TEST(MemoryPlan, SessionMemoryGrowsWithTheCache) {
   const auto model = tiny();
   const HParams& h = model->hparams();
-  const auto bytes = [&h](uint64_t context, KvType kv) { return Session::kv_shape(h, context, kv).bytes(); };
+  const auto bytes = [&](uint64_t context, KvType kv) {
+    KvShape shape = model->kv_shape();
+    shape.capacity = context;
+    shape.type = kv;
+    return model->device().kv_bytes(shape);
+  };
   const uint64_t values = uint64_t{512} * h.n_layers * 2 * h.n_kv_heads * h.head_dim;
   EXPECT_EQ(bytes(1024, KvType::kF16) - bytes(512, KvType::kF16), values * 2);
   EXPECT_EQ(bytes(1024, KvType::kF32) - bytes(512, KvType::kF32), values * 4);
   EXPECT_EQ(bytes(1024, KvType::kQ8_0) - bytes(512, KvType::kQ8_0), values * 34 / 32);
-  EXPECT_GE(Session::scratch_memory(h, 1024, 512, 2), Session::scratch_memory(h, 512, 512, 2));
+}
+
+TEST(MemoryPlan, ScratchHoldsTheActivationsOfAMicroBatch) {
+  const auto model = tiny();
+  const HParams& h = model->hparams();
+  const auto more_threads = tiny(64, 3);
+  const auto scratch = [&](uint64_t context, size_t micro_batch, int n_threads) {
+    const Device& device = n_threads == 3 ? more_threads->device() : model->device();
+    return Engine::scratch_bytes(device, model->network(), model->parts(), context, micro_batch);
+  };
+  // x, its norm, q, k, v, the attention's output, gate and up; 32 rows of logits.
+  const uint64_t token = 2 * h.dim + 2 * 4 * 64 + 2 * 2 * 64 + 2 * h.hidden_dim;
+  const uint64_t least = (512 * token + 32 * h.vocab_size) * sizeof(float);
+  EXPECT_GT(scratch(512, 512, 2), least);
+  EXPECT_LT(scratch(512, 512, 2), 2 * least);
+  EXPECT_GE(scratch(512, 512, 2) - scratch(512, 256, 2), 256 * token * sizeof(float));
+  EXPECT_GT(scratch(1024, 512, 2), scratch(512, 512, 2));  // parts of two segments, until they are merged
+  EXPECT_GT(scratch(512, 512, 3), scratch(512, 512, 2));
+  EXPECT_EQ(scratch(64, 512, 2), scratch(64, 64, 2));  // no more tokens than positions
 }
 
 TEST(KvTypes, Q8_0IsRefusedWhereHeadsAreNotMultiplesOf32) {
@@ -176,7 +260,8 @@ TEST(Model, CountsTheWorkOfATokenOnce) {
   const auto model = tiny();
   const uint64_t layer = 2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256;
   EXPECT_EQ(model->macs_per_token(), 3 * layer);
-  EXPECT_EQ(model->bytes_per_token(), 3 * layer / 32 * 18 + model->output_matrix().bytes());
+  EXPECT_EQ(model->macs_per_dropped_row(), 3u * 512 * 256);
+  EXPECT_EQ(model->bytes_per_token(), 3 * layer / 32 * 18 + model->network().output_matrix().bytes());
 }
 
 TEST(Device, CountsAttentionOfEveryLayer) {

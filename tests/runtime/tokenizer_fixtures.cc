@@ -1,18 +1,20 @@
 #include "tests/runtime/tokenizer_fixtures.h"
 
+#include <filesystem>
 #include <fstream>
 
 #include "convert/sentencepiece_model.h"
 #include "quant/gguf_writer.h"
 #include "quant/mapped_file.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace quern::test {
 
 std::string tokenizer_model_path(const std::string& name) {
-  const std::string data = QUERN_TEST_DATA;
-  return name == "mistral-v1" ? data + "/tokenizers/mistral-v1.model"
-                              : data + "/" + name + "/tokenizer.model";
+  const std::string data = test_data("");
+  const std::string bare = data + "/tokenizers/" + name + ".model";
+  return std::filesystem::exists(bare) ? bare : data + "/" + name + "/tokenizer.model";
 }
 
 std::string route_name(Route route) { return route == Route::kModelFile ? "ModelFile" : "Gguf"; }
@@ -38,7 +40,7 @@ Vocabulary load_vocabulary(const std::string& name, Route route) {
 
 std::vector<nlohmann::json> golden_lines(const std::string& kind) {
   std::vector<nlohmann::json> lines;
-  std::ifstream file(QUERN_TEST_DATA "/golden/mistral_v1_tokens.jsonl");
+  std::ifstream file(test_data("golden/mistral_v1_tokens.jsonl"));
   for (std::string line; std::getline(file, line);) {
     nlohmann::json parsed = nlohmann::json::parse(line);
     if (parsed["kind"] == kind) lines.push_back(std::move(parsed));

@@ -1,32 +1,22 @@
-// The CPUs that a test may use, binding threads to them, and threads that keep one busy. Linux.
+// Binding threads to CPUs, and threads that keep one busy. Linux.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <time.h>
 
 #include <atomic>
 #include <thread>
 #include <vector>
 
-namespace quern {
+#include "quant/machine/affinity.h"
 
-inline std::vector<int> usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  sched_getaffinity(0, sizeof set, &set);
-  std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  return cpus;
-}
+namespace quern {
 
 // Binds the calling thread, and the threads that it starts from now on.
 inline void bind_to(const std::vector<int>& cpus) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int cpu : cpus) CPU_SET(cpu, &set);
-  ASSERT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
+  CpuSet set;
+  for (const int cpu : cpus) set.set(static_cast<size_t>(cpu));
+  ASSERT_TRUE(set_thread_affinity(this_thread_id(), set));
 }
 
 // A thread that does nothing else than keep a CPU busy, from the constructor's return to the destructor.

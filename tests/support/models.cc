@@ -2,8 +2,10 @@
 
 #include <filesystem>
 #include <map>
+#include <random>
 
 #include "convert/convert.h"
+#include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
 namespace quern::test {
@@ -14,13 +16,18 @@ const std::vector<std::string>& bundled_models() {
 }
 
 std::string converted(const std::string& model, const std::string& type, TensorLayout layout) {
+  return converted_folder(test_data(model), type, layout);
+}
+
+std::string converted_folder(const std::string& source, const std::string& type, TensorLayout layout) {
   static const TempFolder folder;
   static std::map<std::string, std::string> done;
+  const std::string model = std::filesystem::path(source).filename().string();
   const std::string name = fmt::format("{}-{}-{}", model, type, to_string(layout));
   std::string& path = done[name];
   if (path.empty()) {
     ConvertOptions options;
-    options.source = std::string(QUERN_TEST_DATA) + "/" + model;
+    options.source = source;
     options.output = folder.file(name + ".gguf");
     options.type = type;
     options.layout = layout;
@@ -47,6 +54,13 @@ std::vector<float> all_logits(const Model& model, const std::vector<int32_t>& id
     });
   }
   return all;
+}
+
+std::vector<int32_t> random_ids(const Model& model, size_t n, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<int32_t> ids(n);
+  for (int32_t& id : ids) id = static_cast<int32_t>(random() % model.hparams().vocab_size);
+  return ids;
 }
 
 }  // namespace quern::test

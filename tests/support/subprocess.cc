@@ -227,6 +227,10 @@ void Process::reap(bool block) {
   if (pid != pid_) return;
   ended_ = true;
   result_.seconds = seconds_since(start_);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  result_.cpu_seconds = seconds(usage.ru_utime) + seconds(usage.ru_stime);
   result_.peak_rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
   if (WIFEXITED(status)) result_.exit_code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result_.signal = WTERMSIG(status);

@@ -25,7 +25,8 @@ struct ProcessResult {
   int signal = 0;      // 0: ended by exit
   bool timed_out = false;
   std::string out, err;
-  double seconds = 0;  // wall time from start to end
+  double seconds = 0;      // wall time from start to end
+  double cpu_seconds = 0;  // processor time of all its threads: what other programs take is not in it
   uint64_t peak_rss_bytes = 0;
 };
 
@@ -41,6 +42,8 @@ class Process {
   // Runs the pipes until `text` was seen; false when the child ended or the time was up before.
   bool wait_for_stdout(std::string_view text);
   bool wait_for_stderr(std::string_view text);
+  // What was read of stderr so far.
+  const std::string& stderr_text() const { return result_.err; }
   // Gives the child time, running the pipes; returns early when it ends.
   void run_for(double seconds);
 
@@ -48,6 +51,7 @@ class Process {
   void close_stdin();
   void send_signal(int signal);
   bool running();
+  pid_t pid() const { return pid_; }
   // Processor time that the child has taken so far, all its threads together; NaN when it has ended.
   double cpu_seconds();
 

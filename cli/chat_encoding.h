@@ -1,0 +1,61 @@
+// How a command turns conversations into ids: by a named format, or by running a chat template.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/arguments.h"
+#include "cli/chat_messages.h"
+#include "runtime/chat_format.h"
+#include "runtime/template/chat_template.h"
+
+namespace quern {
+
+// --chat-format --template --bos-text --eos-text --now
+struct ChatArguments {
+  std::string format;
+  std::optional<std::string> template_file, bos_text, eos_text, now;
+
+  void declare(Arguments& arguments);
+  // Throws kUsage where options exclude each other.
+  void check() const;
+  // --now, QUERN_NOW, or the time that it is. Throws kUsage for what is no date.
+  Clock clock() const;
+};
+
+class ChatEncoding {
+ public:
+  // `fallback`: the format's name where the vocabulary says nothing; empty: that is an error. Throws kUsage
+  // with the ways out, kMalformed for a template that does not parse.
+  ChatEncoding(const ChatArguments& arguments, const Tokenizer& tokenizer, std::string_view fallback);
+
+  // The line about what was chosen without being asked for; empty when the user chose.
+  const std::string& choice() const { return choice_; }
+  // The template knows of blocks of thought (cli/thinking.h).
+  bool thinks() const { return thinks_; }
+  // A last message of the assistant with "prefix" is gone on with; a template has no common word for that.
+  bool continues_answers() const { return format_ != nullptr; }
+  // variables: what a template sees (parse_chat_document). A named format reads "messages" and refuses
+  // "tools" by name. Special tokens come from the template's own text only; BOS goes in front when the
+  // vocabulary adds one and the template did not. Throws what the format or the template refuses.
+  std::vector<TokenId> encode(const Json::Object& variables) const;
+  std::vector<TokenId> encode(std::span<const ChatMessage> messages) const;
+  // What the template prints. Throws kUsage when a named format was chosen, which prints nothing.
+  std::string render(const Json::Object& variables) const;
+
+ private:
+  std::vector<RenderedSpan> run(const Json::Object& variables) const;
+
+  const Tokenizer& tokenizer_;
+  const ChatFormat* format_ = nullptr;    // null: the template
+  std::optional<ChatTemplate> template_;  // absent: the format
+  std::optional<std::string> bos_text_, eos_text_;
+  bool thinks_ = false;
+  Clock clock_;
+  std::string choice_;
+};
+
+}  // namespace quern

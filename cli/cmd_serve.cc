@@ -1,0 +1,167 @@
+// quern serve: answers of a model over HTTP.
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+
+#include "cli/chat_encoding.h"
+#include "cli/command.h"
+#include "cli/model_progress.h"
+#include "cli/report.h"
+#include "cli/serve/service.h"
+#include "cli/session_options.h"
+#include "quant/machine/host_memory.h"
+#include "quant/machine/stop_signal.h"
+
+namespace quern {
+namespace {
+
+constexpr size_t kUsualSlots = 8;
+
+struct Options {
+  std::string model;
+  ChatArguments chat;
+  SessionArguments session;
+  GenerationArguments generation;
+  SchedulerOptions scheduler{.slots = 0};
+  HttpServerOptions http{.port = 8080};
+  std::optional<std::string> key_file;
+  std::vector<std::string> aliases, host_names, allow_origins;
+  bool no_api_key = false;
+};
+
+bool parse(std::span<const std::string> arguments, Options* options) {
+  Arguments parser("serve",
+                   "Answers requests of OpenAI's and Anthropic's protocols over HTTP, many at a time; an "
+                   "answer depends on its request and seed alone, not on who else is being served. Ends when "
+                   "a signal (Ctrl-C, SIGTERM) comes and the running answers are given; a second signal ends "
+                   "it at once.",
+                   "  quern serve model.gguf\n"
+                   "  quern serve model.gguf --port 9000 --slots 4 --ctx 8k\n"
+                   "  quern serve model.gguf --host 0.0.0.0 --api-key-file keys.txt");
+  parser.positional("MODEL", "A GGUF file", &options->model);
+  HttpServerOptions& http = options->http;
+  parser.text("--host", "ADDRESS", "The IP address to listen on (default 127.0.0.1)", &http.address);
+  parser.integer<uint16_t>("--port", "The port; 0 lets the system choose (default 8080)", 0, UINT16_MAX,
+                           &http.port);
+  parser.text("--unix", "PATH", "Listen on a Unix socket there instead, for this user alone",
+              &http.unix_path);
+  parser.text("--api-key-file", "FILE", "Ask for one of the keys in this file, a line each",
+              &options->key_file);
+  parser.flag("--no-api-key", "Listen on an address that others reach without keys", &options->no_api_key);
+  parser.texts("--host-name", "NAME",
+               "A name that requests may call the server by, beside its address and localhost",
+               &options->host_names);
+  parser.texts("--allow-origin", "ORIGIN", "Pages of this origin may ask (https://example.org)",
+               &options->allow_origins);
+  parser.texts("--alias", "NAME",
+               "A name of the model; the first is the one in answers (default: the file's)",
+               &options->aliases);
+  SchedulerOptions& scheduler = options->scheduler;
+  parser.integer<size_t>("--slots", "Answers at a time (default: 8, fewer where memory has no room)", 1,
+                         Scheduler::kMaxSlots, &scheduler.slots);
+  parser.integer<size_t>(
+      "--prompt-budget",
+      fmt::format("Tokens of new prompts in a step while answers run (default {})", scheduler.prompt_budget),
+      1, Engine::kMicroBatch, &scheduler.prompt_budget);
+  parser.integer<size_t>("--queue",
+                         fmt::format("Requests that may wait for a slot (default {})", scheduler.queue), 0,
+                         1 << 16, &scheduler.queue);
+  parser.integer<size_t>("--connections",
+                         fmt::format("Open connections at most (default {})", http.connections), 1, 1 << 16,
+                         &http.connections);
+  parser.integer<uint64_t>("--max-body", "Bytes of a request's body at most (default 8388608)", 1, 1u << 30,
+                           &http.limits.body_bytes);
+  options->chat.declare(parser);
+  options->generation.generate.max_tokens = -1;
+  options->generation.declare(parser,
+                              "Tokens of an answer at most, of a conversation that does not say "
+                              "(default -1: until it ends)");
+  options->session.declare(parser);
+  if (!parser.parse(arguments)) return false;
+  options->chat.check();
+  return true;
+}
+
+bool is_loopback(const std::string& address) {
+  return address == "localhost" || address == "::1" || address.starts_with("127.");
+}
+
+// As many as were asked for, or as memory has room for.
+size_t plan_slots(const Options& options, ModelOptions* model) {
+  const ModelSurvey survey = Model::survey(options.model, *model, [](std::string_view) {});
+  const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1);
+  size_t slots = options.scheduler.slots;
+  if (slots == 0) {
+    const uint64_t total = survey.memory.total();
+    const uint64_t left = survey.available_bytes > total ? survey.available_bytes - total : 0;
+    slots = static_cast<size_t>(std::min<uint64_t>(kUsualSlots, 1 + left / 2 / each));  // half stays free
+    print_notice("slots: {} of {} positions, {:.0f} MiB each (override: --slots)", slots, survey.context,
+                 static_cast<double>(each) / (1 << 20));
+  }
+  if (!checked_mul(slots - 1, each, &model->promised_bytes)) model->promised_bytes = UINT64_MAX;
+  return slots;
+}
+
+// Null where the model has no template: completions of texts are answered all the same.
+std::unique_ptr<ChatEncoding> make_chat(const Options& options, const Model& model) {
+  try {
+    auto chat = std::make_unique<ChatEncoding>(options.chat, model.tokenizer(), "");
+    if (!chat->choice().empty()) notice(chat->choice());
+    return chat;
+  } catch (const Error& error) {
+    if (!options.chat.format.empty() || options.chat.template_file) throw;
+    print_notice("warning: no conversations (/v1/chat/completions): {}", error.what());
+    return nullptr;
+  }
+}
+
+void wait_until_idle(const Scheduler& scheduler) {
+  while (!scheduler.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+}
+
+}  // namespace
+
+int run_serve(std::span<const std::string> arguments) {
+  Options options;
+  if (!parse(arguments, &options)) return 0;
+  ServiceOptions service_options;
+  AccessOptions& access = service_options.access;
+  if (options.http.unix_path.empty()) access.address = options.http.address;
+  access.host_names = options.host_names;
+  access.allow_origins = options.allow_origins;
+  if (options.key_file) access.keys = read_key_file(*options.key_file);
+  if (options.http.unix_path.empty() && !is_loopback(options.http.address) && access.keys.empty() &&
+      !options.no_api_key)
+    fail(ErrorCode::kUsage, "--host {}: others could ask; give --api-key-file FILE, or --no-api-key",
+         printable(options.http.address));
+
+  ModelOptions model_options = options.session.options();
+  options.scheduler.slots = plan_slots(options, &model_options);
+  const auto model = load_model(options.model, model_options);
+  (void)model->tokenizer();  // throws where there is none
+  const std::unique_ptr<ChatEncoding> chat = make_chat(options, *model);
+  service_options.names = options.aliases;
+  if (service_options.names.empty())
+    service_options.names.push_back(std::filesystem::path(options.model).stem().string());
+  service_options.defaults = options.generation.unseeded();
+  service_options.seed = options.generation.seed;
+
+  Scheduler scheduler(*model, options.scheduler);
+  Service service(*model, chat.get(), scheduler, service_options);
+  HttpServer server(
+      options.http,
+      [&](const HttpRequest& request, HttpClient& client) { return service.handle(request, client); },
+      Service::refusal);
+  const StopScope stop;
+  if (options.http.unix_path.empty())
+    print_notice("listening on http://{}:{}", options.http.address, server.port());
+  else
+    print_notice("listening on unix:{}", printable(options.http.unix_path, kPathBytes));
+  server.run([&] { return stop.requested(); });
+  server.drain();
+  if (!scheduler.idle()) notice("waiting for the running answers; a second signal ends them");
+  wait_until_idle(scheduler);
+  return 0;
+}
+
+}  // namespace quern

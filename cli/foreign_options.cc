@@ -1,0 +1,263 @@
+#include "cli/foreign_options.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "quant/error.h"
+
+namespace quern {
+namespace {
+
+enum class Value { kNone, kOne, kMaybe };  // kMaybe: "-fa", "-fa on"
+
+struct ForeignOption {
+  std::string_view names;     // "-c|--ctx-size"
+  std::string_view commands;  // "run|chat"; empty: all
+  Value value;
+  // What it becomes: an option of ours, "MODEL" for the positional, or nothing (it asks for what happens
+  // anyway). Only when the value is among `harmless`, if there are any.
+  std::string_view ours;
+  std::string_view harmless;  // "0|off"
+  std::string_view advice;    // the line where it is refused: "quern keeps K and V in one format: --kv"
+};
+
+constexpr std::string_view kAnyway = "";  // nothing has to be done
+
+constexpr std::string_view kSamplers =
+    "not a sampler of quern's; there are --temp, --top-k, --top-p, --min-p and --repeat-penalty";
+constexpr std::string_view kNoGpu = "this build computes on the CPU alone; leave it out";
+constexpr std::string_view kNoDownload =
+    "quern downloads nothing: get the file or folder first and give its path";
+constexpr std::string_view kNoGrammar = "output that a grammar or a schema constrains is not supported";
+constexpr std::string_view kOneThreadCount = "--threads is for prompts and generation alike";
+constexpr std::string_view kOneKvFormat = "keys and values have one format: --kv f16, f32 or q8_0 sets both";
+constexpr std::string_view kOwnBatches =
+    "quern chooses its batches itself, and no result depends on them; leave it out";
+constexpr std::string_view kChatCommand = "a conversation is a command of its own: quern chat MODEL";
+constexpr std::string_view kPlacement =
+    "threads find their places by themselves; choose CPUs with taskset or numactl";
+constexpr std::string_view kText = "chat formats say what stands around a message: --chat-format";
+
+constexpr ForeignOption kForeign[] = {
+    // The same under another name.
+    {"-m|--model", "", Value::kOne, "MODEL", "", ""},
+    {"--ctx-size|-ctx|--n-ctx|--num-ctx", "", Value::kOne, "--ctx", "", ""},
+    {"--predict|--n-predict|--num-predict", "run|chat|serve", Value::kOne, "-n", "", ""},
+    {"--temperature", "run|chat|serve", Value::kOne, "--temp", "", ""},
+    {"-s", "run|chat", Value::kOne, "--seed", "", ""},
+    {"-sys|--system-prompt", "chat", Value::kOne, "--system", "", ""},
+    {"--escape", "run|chat", Value::kNone, "-e", "", ""},
+    {"--silent|--log-disable", "", Value::kNone, "-q", "", ""},
+    {"-pg", "bench", Value::kOne, "--pg", "", ""},
+    {"--outfile|--out", "convert", Value::kOne, "-o", "", ""},
+    {"--output-tensor-type", "convert", Value::kOne, "--output-type", "", ""},
+    {"--token-embedding-type", "convert", Value::kOne, "--embedding-type", "", ""},
+    {"--split-max-size", "convert", Value::kOne, "--split-size", "", ""},
+    {"--chat-template-file", "chat|tokenize", Value::kOne, "--template", "", ""},
+    {"-st|--single-turn", "chat", Value::kNone, "--once", "", ""},
+    {"--ids-only", "tokenize", Value::kNone, "--json", "", ""},
+    // What happens anyway.
+    {"-no-cnv|--no-conversation|--no-display-prompt|--no-warmup|--simple-io|--no-escape|--no-context-shift|--"
+     "log-prefix|--warmup|--perf|--no-perf|--show-timings|--repack|--no-repack|--offline|-kvo|--kv-offload|-"
+     "cb|--cont-"
+     "batching",
+     "", Value::kNone, kAnyway, "", ""},
+    {"--verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone, kAnyway, "", ""},
+    {"-cnv|--conversation|--interactive|-i|--interactive-first|-if|--jinja|--color|-co|-mli|--multiline-"
+     "input",
+     "chat", Value::kNone, kAnyway, "", ""},
+    {"--mmap", "", Value::kNone, kAnyway, "", ""},
+    {"--allow-requantize", "convert", Value::kNone, kAnyway, "", ""},
+    {"-fa|--flash-attn", "", Value::kMaybe, kAnyway, "|on|1|auto",
+     "attention is always fused, and gives the same bits; leave it out"},
+    {"-mmp", "bench", Value::kOne, kAnyway, "1", "--no-mmap reads the file into memory"},
+    {"--outtype", "convert", Value::kOne, "--type", "f32|f16|bf16|q8_0", "name the format: --type"},
+    {"-ngl|--gpu-layers|--n-gpu-layers|--num-gpu", "", Value::kOne, kAnyway, "0", kNoGpu},
+    {"--presence-penalty|--frequency-penalty|--mirostat|--dry-multiplier|--xtc-probability|--dynatemp-range",
+     "run|chat", Value::kOne, kAnyway, "0|0.0", kSamplers},
+    {"--typical|--typical-p", "run|chat", Value::kOne, kAnyway, "1|1.0", kSamplers},
+    {"--numa", "", Value::kOne, kAnyway, "disabled", kPlacement},
+    // What quern does otherwise, or does not.
+    {"-ctk|--cache-type-k|-ctv|--cache-type-v", "", Value::kOne, kAnyway, "none of them", kOneKvFormat},
+    {"-tb|--threads-batch", "", Value::kOne, kAnyway, "none of them", kOneThreadCount},
+    {"-b|--batch-size|-ub|--ubatch-size", "", Value::kOne, kAnyway, "none of them", kOwnBatches},
+    {"-sm|--split-mode|-ts|--tensor-split|-mg|--main-gpu|-dev|--device|-ot|--override-tensor|-ncmoe|--n-"
+     "cpu-moe",
+     "", Value::kOne, kAnyway, "none of them", kNoGpu},
+    {"-nkvo|--no-kv-offload|-cmoe|--cpu-moe|--list-devices", "", Value::kNone, kAnyway, "none of them",
+     kNoGpu},
+    {"--mirostat-lr|--mirostat-ent|--dry-base|--dry-allowed-length|--dry-penalty-last-n|--xtc-threshold|--"
+     "dynatemp-exp|"
+     "--top-nsigma|--top-n-sigma|--samplers|--sampling-seq|--logit-bias|-l",
+     "run|chat", Value::kOne, kAnyway, "none of them", kSamplers},
+    {"--grammar|--grammar-file|-j|--json-schema|-jf|--json-schema-file", "", Value::kOne, kAnyway,
+     "none of them", kNoGrammar},
+    {"-hf|-hfr|--hf-repo|-hff|--hf-file|-mu|--model-url|-dr|--docker-repo", "", Value::kOne, kAnyway,
+     "none of them", kNoDownload},
+    {"--lora|--lora-scaled|--control-vector", "", Value::kOne, kAnyway, "none of them",
+     "adapters are not supported: merge one into its model before converting that"},
+    {"-mm|--mmproj|--image|--audio", "", Value::kOne, kAnyway, "none of them", "only text goes in"},
+    {"-md|--model-draft|--draft|--draft-max|--draft-n|--draft-min|--draft-p-min|--spec-type", "", Value::kOne,
+     kAnyway, "none of them", "drafting with a second model is not supported"},
+    {"-cnv|--conversation|--interactive|-i|--interactive-first|-if|--instruct|-ins|-st|--single-turn|--jinja",
+     "run", Value::kNone, kAnyway, "none of them", kChatCommand},
+    {"-sys|--system-prompt|--system|-sysf|--system-prompt-file|--chat-template-file", "run", Value::kOne,
+     kAnyway, "none of them", kChatCommand},
+    {"-sysf|--system-prompt-file", "chat", Value::kOne, kAnyway, "none of them",
+     "--system TEXT takes the text itself: --system \"$(cat FILE)\""},
+    {"--no-jinja", "", Value::kNone, kAnyway, "none of them",
+     "a file's own chat template is executed; --chat-format NAME takes a format that quern knows"},
+    {"--rope-scaling|--rope-scale|--rope-freq-base|--rope-freq-scale|--yarn-orig-ctx|--yarn-ext-factor|--"
+     "yarn-"
+     "attn-factor|--yarn-beta-slow|--yarn-beta-fast",
+     "", Value::kOne, kAnyway, "none of them", "how positions are turned is what the file says"},
+    {"--prompt-cache", "", Value::kOne, kAnyway, "none of them", "quern keeps no prompts between runs"},
+    {"-sp|--special", "run|chat", Value::kNone, kAnyway, "none of them",
+     "control tokens are not printed; --json has every id"},
+    {"-o|--output", "run|chat", Value::kOne, kAnyway, "none of them",
+     "the text alone goes to stdout: > FILE keeps it"},
+    {"-r|--reverse-prompt", "run|chat", Value::kOne, kAnyway, "none of them",
+     "--stop TEXT ends before a text"},
+    {"--in-prefix|--in-suffix", "run|chat", Value::kOne, kAnyway, "none of them", kText},
+    {"--chat-template", "", Value::kOne, kAnyway, "none of them",
+     "--chat-format NAME takes a format that quern knows, --template FILE a template"},
+    {"--chat-template-kwargs|--reasoning-format|--reasoning-budget|--reasoning-effort|-rea|--reasoning", "",
+     Value::kOne, kAnyway, "none of them", "not supported"},
+    {"-bf|--binary-file", "", Value::kOne, kAnyway, "none of them",
+     "-f FILE reads any bytes, less one newline at the end"},
+    {"--keep", "", Value::kOne, kAnyway, "none of them",
+     "quern never shifts a context: it ends, or whole turns go"},
+    {"--context-shift", "", Value::kNone, kAnyway, "none of them",
+     "quern never shifts a context: it ends, or whole turns go"},
+    {"-C|--cpu-mask|-Cr|--cpu-range|--cpu-strict|--prio|--poll", "", Value::kOne, kAnyway, "none of them",
+     kPlacement},
+    {"-np|--parallel", "serve", Value::kOne, "--slots", "", ""},
+    {"--api-key", "serve", Value::kOne, kAnyway, "none of them",
+     "--api-key-file FILE: a key on a command line is seen by everybody on the machine"},
+    {"-v|--verbose-prompt|--log-verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone,
+     kAnyway, "none of them", "everything is said already; -q says less"},
+    {"--kl-divergence-base|--save-all-logits", "perplexity", Value::kOne, "--save-logits", "", ""},
+    {"--kl-divergence", "perplexity", Value::kNone, kAnyway, "none of them",
+     "--against BASE compares with another model in one pass, without a file between"},
+    {"--ppl-stride", "perplexity", Value::kOne, kAnyway, "none of them", "not supported"},
+    {"--hellaswag|--winogrande|--multiple-choice", "perplexity", Value::kNone, kAnyway, "none of them",
+     "not supported"},
+    {"-oe|--output-err", "bench", Value::kOne, kAnyway, "none of them",
+     "run it a second time with another -o"},
+    {"--delay", "bench", Value::kOne, kAnyway, "0", "not supported"},
+    {"--vocab-only|--bigendian|--leave-output-tensor|--keep-split|--mistral-format|--remote|--mmproj",
+     "convert", Value::kNone, kAnyway, "none of them", "not supported"},
+    {"-lv|--verbosity|--log-verbosity|--log-file", "", Value::kOne, kAnyway, "none of them",
+     "everything is said on stderr: 2> FILE keeps it, -q says less"},
+    {"--override-kv", "", Value::kOne, kAnyway, "none of them", "not supported"},
+    {"--model-name|--metadata|--split-max-tensors", "convert", Value::kOne, kAnyway, "none of them",
+     "not supported"},
+    {"--nowordwrap|--hidethinking", "", Value::kNone, kAnyway, "none of them", "not supported"},
+    {"--keepalive|--format", "", Value::kOne, kAnyway, "none of them", "not supported; --json prints JSON"},
+};
+
+bool is_among(std::string_view word, std::string_view words) {
+  while (true) {
+    const size_t bar = words.find('|');
+    if (words.substr(0, bar) == word) return true;
+    if (bar == words.npos) return false;
+    words.remove_prefix(bar + 1);
+  }
+}
+
+const ForeignOption* find_foreign(std::string_view name, std::string_view command) {
+  const auto found = std::find_if(std::begin(kForeign), std::end(kForeign), [&](const ForeignOption& row) {
+    return is_among(name, row.names) && (row.commands.empty() || is_among(command, row.commands));
+  });
+  return found == std::end(kForeign) ? nullptr : found;
+}
+
+const OptionRow* find_own(const CommandTable& table, std::string_view name) {
+  for (const OptionRow& row : table.options)
+    if (std::find(row.names.begin(), row.names.end(), name) != row.names.end()) return &row;
+  return nullptr;
+}
+
+// "--top_k" as "--top-k".
+std::string with_dashes(std::string_view name) {
+  std::string out(name);
+  if (out.starts_with("--")) std::replace(out.begin() + 2, out.end(), '_', '-');
+  return out;
+}
+
+// An argument that begins with a dash and is not a number.
+bool looks_like_option(std::string_view text) {
+  return text.size() > 1 && text[0] == '-' && !(text[1] >= '0' && text[1] <= '9') && text[1] != '.';
+}
+
+}  // namespace
+
+std::vector<std::string> translate_foreign(const CommandTable& table,
+                                           std::span<const std::string> arguments) {
+  std::vector<std::string> out, models;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") {
+      out.insert(out.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i), arguments.end());
+      break;
+    }
+    const size_t equals = argument.starts_with("--") ? argument.find('=') : argument.npos;
+    const std::string given = argument.substr(0, equals);
+    const std::string name = with_dashes(given);
+    if (const OptionRow* own = find_own(table, name)) {
+      out.push_back(name + argument.substr(given.size()));
+      if (own->takes_value() && equals == argument.npos && i + 1 < arguments.size())
+        out.push_back(arguments[++i]);
+      continue;
+    }
+    const ForeignOption* foreign = looks_like_option(argument) ? find_foreign(name, table.name) : nullptr;
+    if (foreign == nullptr) {
+      out.push_back(argument);
+      continue;
+    }
+    std::string value;
+    if (equals != argument.npos) {
+      value = argument.substr(equals + 1);
+    } else if (foreign->value != Value::kNone && i + 1 < arguments.size() &&
+               (foreign->value == Value::kOne || is_among(arguments[i + 1], "on|off|auto|0|1"))) {
+      value = arguments[++i];
+    }
+    if (!foreign->harmless.empty() && !is_among(value, foreign->harmless))
+      fail(ErrorCode::kUsage, "{}{}{}: {} (see quern {} --help)", given, value.empty() ? "" : " ",
+           printable(value), foreign->advice, table.name);
+    if (foreign->ours == "MODEL") {
+      models.push_back(value);
+    } else if (!foreign->ours.empty() && find_own(table, foreign->ours) == nullptr) {
+      fail(ErrorCode::kUsage, "{}: not an option of quern {} (see quern {} --help)", given, table.name,
+           table.name);
+    } else if (!foreign->ours.empty()) {
+      out.emplace_back(foreign->ours);
+      if (foreign->value != Value::kNone) out.push_back(value);
+    }
+  }
+  out.insert(out.begin(), models.begin(), models.end());
+  return out;
+}
+
+std::string_view advice_for_command(std::string_view name) {
+  struct Row {
+    std::string_view names, advice;
+  };
+  constexpr Row kRows[] = {
+      {"server|llama-server", "quern serve MODEL answers over HTTP"},
+      {"ps|stop", "quern serve MODEL runs until a signal ends it"},
+      {"pull|push|list|ls|rm|cp|download",
+       "quern downloads and keeps nothing: models are the files that you have"},
+      {"create|quantize|llama-quantize|import", "quern convert SOURCE -o OUT.gguf makes a model file"},
+      {"show|info", "quern inspect PATH shows what a file holds"},
+      {"generate|complete|main|cli|llama-cli|completion", "quern run MODEL -p TEXT completes a text"},
+      {"llama-bench|benchmark", "quern bench MODEL measures speed"},
+      {"ppl|llama-perplexity", "quern perplexity MODEL -f FILE measures how well a model predicts a text"},
+      {"tokenise|llama-tokenize", "quern tokenize MODEL -p TEXT shows token ids"},
+  };
+  for (const Row& row : kRows)
+    if (is_among(name, row.names)) return row.advice;
+  return {};
+}
+
+}  // namespace quern

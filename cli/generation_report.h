@@ -1,0 +1,20 @@
+// What commands say about a completion when it has ended.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "runtime/generate.h"
+
+namespace quern {
+
+// OpenAI's words, which tools know: "length" also where the context is full; "interrupted", which is quern's.
+std::string_view finish_reason(FinishReason reason);
+// Says on stderr that the context ended the text, when it did.
+void report_full_context(const Model& model, const GenerateResult& result);
+// "load 0.31 s | prompt 12 tokens, 123.4 tok/s | generation 128 tokens, 23.4 tok/s" on stderr.
+void report_timings(const Model& model, const GenerateResult& result);
+// The object that `--json` prints.
+std::string generation_json(const Model& model, const GenerateResult& result);
+
+}  // namespace quern

@@ -1,0 +1,22 @@
+#include "cli/model_progress.h"
+
+namespace quern {
+
+std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options) {
+  ProgressBar bar(ProgressUnit::kBytes, kProgressDelay);
+  options.on_progress = [&](uint64_t done, uint64_t total) { bar.update(done, total); };
+  return Model::load(path, options, [&](std::string_view line) {
+    bar.clear();
+    notice(line);
+  });
+}
+
+bool PromptProgress::poll() {
+  if (session_.position() < n_tokens_)
+    bar_.update(session_.position(), n_tokens_);
+  else
+    bar_.clear();
+  return stop_.requested();
+}
+
+}  // namespace quern

@@ -1,0 +1,34 @@
+// Bars on a terminal while a user waits for a model: for its weights, and for a long prompt.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "cli/report.h"
+#include "quant/machine/stop_signal.h"
+#include "runtime/model.h"
+#include "runtime/session.h"
+
+namespace quern {
+
+// Model::load, with a bar on a terminal while it lasts.
+std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options);
+
+// A bar on a terminal while a long prompt is read.
+class PromptProgress {
+ public:
+  // n_tokens: of the whole sequence.
+  PromptProgress(const Session& session, size_t n_tokens, const StopScope& stop)
+      : session_(session), n_tokens_(n_tokens), stop_(stop) {}
+  // To be polled by generate(): true when the work is to stop.
+  bool poll();
+
+ private:
+  const Session& session_;
+  size_t n_tokens_;
+  const StopScope& stop_;
+  ProgressBar bar_{ProgressUnit::kTokens, kProgressDelay};
+};
+
+}  // namespace quern

@@ -1,0 +1,50 @@
+#include "cli/model_source.h"
+
+#include <filesystem>
+
+#include "cli/model_progress.h"
+#include "cli/report.h"
+#include "convert/checkpoint_source.h"
+#include "quant/machine/cpu_count.h"
+#include "runtime/chat_format.h"
+
+namespace quern {
+namespace {
+
+bool is_folder(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_directory(path, ignored);
+}
+
+}  // namespace
+
+std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& model,
+                                                FolderTokenizer tokenizer) {
+  if (!is_folder(path)) return std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice);
+  ConvertOptions options;
+  options.source = path;
+  options.pre_tokenizer = model.pre_tokenizer;
+  options.no_tokenizer = tokenizer == FolderTokenizer::kLeftOut;
+  options.n_threads = model.n_threads > 0 ? model.n_threads : count_cpus().usable;
+  ConvertCallbacks callbacks;
+  callbacks.notice = notice;
+  callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
+    return std::string(recognise_chat_format(vocabulary));
+  };
+  return open_checkpoint_as_bf16(options, callbacks);
+}
+
+std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
+                                                FolderTokenizer tokenizer) {
+  if (!is_folder(path)) return load_model(path, options);
+  options.state_memory = true;
+  auto source = open_model_source(path, options, tokenizer);
+  ProgressBar bar(ProgressUnit::kBytes, kProgressDelay);
+  options.on_progress = [&](uint64_t done, uint64_t total) { bar.update(done, total); };
+  return Model::load(std::move(source), options, [&](std::string_view line) {
+    bar.clear();
+    notice(line);
+  });
+}
+
+}  // namespace quern

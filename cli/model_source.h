@@ -1,0 +1,25 @@
+// A model that a command may be given either as a GGUF file or as the checkpoint folder that it would be
+// converted from.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "quant/tensor_source.h"
+#include "runtime/model.h"
+
+namespace quern {
+
+// Whether a folder's tokenizer is read; where only tensors or ids count it need not be there.
+enum class FolderTokenizer { kRead, kLeftOut };
+
+// A folder is read as the BF16 file that convert would make of it, without a file between; everything else is
+// a GGUF. Of a folder count n_threads and pre_tokenizer.
+std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& options,
+                                                FolderTokenizer tokenizer);
+
+// load_model() (model_progress.h) of either; for a folder the memory is stated before anything is loaded.
+std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
+                                                FolderTokenizer tokenizer);
+
+}  // namespace quern

@@ -1,0 +1,99 @@
+#include "cli/serve/request_fields.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace quern {
+namespace {
+
+[[noreturn]] void refuse_value(const std::string& param, std::string_view expected, const Json& found) {
+  refuse(param, fmt::format("{}: expected {}, found {}", param, expected, found.describe()));
+}
+
+const Json::Object& members_of(const Json& body, const std::string& param) {
+  if (body.as_object() == nullptr)
+    refuse(param, fmt::format("{}: expected an object, found {}", param.empty() ? "the request" : param,
+                              body.describe()));
+  return *body.as_object();
+}
+
+}  // namespace
+
+void refuse(const std::string& param, const std::string& message) {
+  throw ApiError(400, kInvalidRequest, message, param);
+}
+
+RequestFields::RequestFields(const Json& body, std::string param)
+    : members_(members_of(body, param)), param_(std::move(param)) {}
+
+const Json* RequestFields::find(std::string_view name) {
+  known_.emplace(name);
+  for (const JsonMember& member : members_)
+    if (member.key == name) return member.value.is_null() ? nullptr : &member.value;
+  return nullptr;
+}
+
+bool RequestFields::boolean(std::string_view name, bool otherwise) {
+  const Json* value = find(name);
+  if (value == nullptr) return otherwise;
+  if (value->as_bool() == nullptr) refuse_value(param(name), "true or false", *value);
+  return *value->as_bool();
+}
+
+std::optional<int64_t> RequestFields::integer(std::string_view name, int64_t min, int64_t max) {
+  const Json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  std::optional<int64_t> n = value->as_int();
+  // 5.0 is a whole number as well.
+  constexpr double kExact = 1e15;
+  const std::optional<double> x = value->as_number();
+  if (!n && x && std::abs(*x) < kExact && *x == std::trunc(*x)) n = static_cast<int64_t>(*x);
+  if (!n || *n < min || *n > max)
+    refuse_value(param(name), fmt::format("a whole number from {} to {}", min, max), *value);
+  return n;
+}
+
+std::optional<double> RequestFields::number(std::string_view name, double min, double max) {
+  const Json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  const std::optional<double> x = value->as_number();
+  if (!x || !(*x >= min && *x <= max))
+    refuse_value(param(name), fmt::format("a number from {} to {}", min, max), *value);
+  return x;
+}
+
+std::optional<std::string> RequestFields::text(std::string_view name) {
+  const Json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  if (value->as_string() == nullptr) refuse_value(param(name), "a string", *value);
+  return *value->as_string();
+}
+
+std::string RequestFields::required_text(std::string_view name) {
+  std::optional<std::string> value = text(name);
+  if (!value) refuse(param(name), fmt::format("{} is missing", param(name)));
+  return *value;
+}
+
+const Json::Array& RequestFields::required_list(std::string_view name) {
+  const std::string what = param(name);
+  const Json* value = find(name);
+  if (value == nullptr) refuse(what, what + " is missing");
+  if (value->as_array() == nullptr || value->size() == 0)
+    refuse(what, fmt::format("{}: expected a list that is not empty, found {}", what, value->describe()));
+  return *value->as_array();
+}
+
+std::string RequestFields::param(std::string_view name) const {
+  return param_.empty() ? std::string(name) : fmt::format("{}.{}", param_, name);
+}
+
+std::vector<std::string> RequestFields::unknown() const {
+  std::vector<std::string> names;
+  for (const JsonMember& member : members_)
+    if (!known_.contains(member.key)) names.push_back(member.key);
+  return names;
+}
+
+}  // namespace quern

@@ -1,0 +1,70 @@
+#include "convert/tokenizer_file.h"
+
+#include <string_view>
+
+#include "convert/rank_vocabulary.h"
+#include "convert/sentencepiece_model.h"
+#include "convert/tokenizer_json.h"
+#include "quant/gguf_files.h"
+#include "quant/gguf_reader.h"
+
+namespace quern {
+namespace {
+
+// The largest tokenizer.json of the field have about 40 MB.
+constexpr size_t kMaxTextBytes = size_t{512} << 20;
+
+std::string_view text_of(std::span<const uint8_t> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+Vocabulary read_gguf(std::span<const uint8_t> bytes, const std::string& path,
+                     const std::string& pre_tokenizer, const Notice& notice) {
+  const GgufReader gguf(bytes, path, notice);
+  if (const uint64_t no = gguf.uint_or(kSplitNoKey, 0, 0, UINT16_MAX); no > 0)
+    gguf.refuse(fmt::format("part {} of a split GGUF; the vocabulary is in the first part", no + 1));
+  if (has_no_vocabulary(gguf)) gguf.refuse("the file has no vocabulary (tokenizer.ggml.model is no_vocab)");
+  // A file with nothing but a vocabulary has no embedding to agree with.
+  const TensorView* const embedding = gguf.find_tensor("token_embd.weight");
+  const GgufValue* const tokens = gguf.find("tokenizer.ggml.tokens");
+  const uint64_t n_rows = embedding != nullptr ? embedding->rows() : tokens != nullptr ? tokens->count : 0;
+  return read_vocabulary(gguf, n_rows, notice, pre_tokenizer);
+}
+
+}  // namespace
+
+TokenizerFile recognise_tokenizer_file(std::span<const uint8_t> bytes) {
+  const std::string_view text = text_of(bytes);
+  if (text.starts_with("GGUF")) return TokenizerFile::kGguf;
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  // A serialised message of SentencePiece's holds zeros: its scores are floats.
+  if (begin != std::string_view::npos && text[begin] == '{' && text.find('\0') == std::string_view::npos)
+    return is_tekken_json(text) ? TokenizerFile::kTekken : TokenizerFile::kTokenizerJson;
+  return is_rank_file(text) ? TokenizerFile::kRanks : TokenizerFile::kSentencePiece;
+}
+
+Vocabulary read_tokenizer_file(std::span<const uint8_t> bytes, const std::string& path,
+                               const std::string& pre_tokenizer, const Notice& notice) {
+  const TokenizerFile kind = recognise_tokenizer_file(bytes);
+  const std::string where = printable(path, kPathBytes);
+  if (kind != TokenizerFile::kGguf && bytes.size() > kMaxTextBytes)
+    fail(ErrorCode::kMalformed, "{}: {} bytes, at most {} are read as a tokenizer", where, bytes.size(),
+         kMaxTextBytes);
+  switch (kind) {
+    case TokenizerFile::kGguf:
+      return read_gguf(bytes, path, pre_tokenizer, notice);
+    case TokenizerFile::kTokenizerJson:
+      return read_tokenizer_json(text_of(bytes), where, pre_tokenizer, notice);
+    case TokenizerFile::kTekken:
+      return read_tekken_json(text_of(bytes), where, pre_tokenizer, notice);
+    case TokenizerFile::kRanks:
+      return read_rank_file(text_of(bytes), where, pre_tokenizer, notice);
+    case TokenizerFile::kSentencePiece:
+      break;
+  }
+  if (!pre_tokenizer.empty())
+    fail(ErrorCode::kUsage, "--pre: {} is read as a SentencePiece model, which has no pre-tokenizer", where);
+  return read_sentencepiece_model(bytes, path, notice);
+}
+
+}  // namespace quern

@@ -1,0 +1,39 @@
+// Signals that end the process: SIGINT, SIGTERM and SIGHUP.
+//
+// Outside of a StopScope such a signal ends the process at once: an unfinished output file is removed, the
+// terminal gets its modes back, the exit code is 128 + signal. Inside a StopScope the first signal only sets
+// a flag, which the work polls; the second ends the process at once.
+#pragma once
+
+namespace quern {
+
+// Call once, from main. SIGHUP stays ignored where it was (nohup).
+void install_stop_signals();
+
+// Call once, from main: writing to a closed pipe or past a size limit (SIGPIPE, SIGXFSZ) becomes an error to
+// report where it happens.
+void ignore_write_signals();
+
+// Remembers the terminal's modes now and restores them when a signal ends the process, after writing
+// `farewell` to it, which must live as long as the process. For line editing.
+void restore_terminal_on_exit(const char* farewell);
+
+// At most one lives at a time; the flag starts cleared.
+class StopScope {
+ public:
+  StopScope();
+  ~StopScope();
+  StopScope(const StopScope&) = delete;
+  StopScope& operator=(const StopScope&) = delete;
+
+  bool requested() const noexcept { return signal() != 0; }
+  int signal() const noexcept;  // 0: none yet
+};
+
+// Thrown by work that a stop has ended, after it has tidied up.
+struct Interrupted {};
+
+// 130 or 143 after the signal that the last StopScope saw; 130 when it saw none.
+int stop_exit_code() noexcept;
+
+}  // namespace quern

@@ -1,0 +1,173 @@
+// Evaluates tokens of any number of sequences, some rows of each in one pass over the weights.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/model.h"
+
+namespace quern {
+
+// Tokens, and the cache of what they were evaluated to. Belongs to no engine: any engine of the same model
+// may go on with it, one at a time.
+class Sequence {
+ public:
+  // Positions from one snapshot of recurrent states to the next.
+  static constexpr size_t kSnapshotDistance = 512;
+
+  // Allocates the cache for model.context() positions.
+  explicit Sequence(const Model& model);
+
+  // Number of tokens.
+  size_t position() const { return tokens_.size(); }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  // Of them, those that the next pass does not evaluate again.
+  size_t n_cached() const;
+  // Forgets everything from position n on (n <= position()). Where the cache has not kept what a sequence of
+  // n tokens needs (windows, recurrent states), the next pass evaluates them again, from the nearest position
+  // that it has kept: the same bits.
+  void truncate(size_t n);
+  // Number of first tokens that these and `tokens` have in common.
+  size_t common_prefix(std::span<const int32_t> tokens) const;
+  // Keeps the longest common prefix of `tokens` and these, truncates there, returns its length (at most
+  // tokens.size() - 1, so that something is left to evaluate for logits).
+  size_t reuse_prefix(std::span<const int32_t> tokens);
+
+ private:
+  friend class EngineRun;
+  // A recurrent state, and the number of tokens that it has seen.
+  struct Snapshot {
+    size_t position, slot;
+  };
+
+  bool cache_reaches(size_t n) const;
+  bool has_states() const { return model_.kv_shape().state_bytes() != 0; }
+  bool has_snapshots() const { return model_.kv_shape().state_slots > KvShape::kStateRows; }
+  const Snapshot* last_snapshot(size_t n) const;  // up to position n; null: none
+  void go_back_to_state(size_t n);
+  size_t begin_pass(size_t n);
+  void end_pass(size_t n, size_t snapshot_slot);
+
+  const Model& model_;
+  std::unique_ptr<DeviceKvCache> cache_;
+  std::vector<int32_t> tokens_;
+  size_t n_cached_ = 0;  // of them, from the first on
+  // Where the state after n_cached_ tokens lies. Behind the first token of a pass of few rows, at
+  // rows_begin_, the n_rows_ slots from 1 on hold what followed.
+  size_t state_slot_ = 0, rows_begin_ = 0, n_rows_ = 0;
+  std::vector<Snapshot> snapshots_;  // the oldest first
+  bool torn_ = false;    // a pass did not come to its end: recurrent states are between two positions
+  size_t n_stored_ = 0;  // positions that the cache has held at most since it was last begun anew
+};
+
+// logits: [vocab_size] of the token at index `index` of the tokens that were given; valid during the call.
+// Called between passes, by the thread that called run(); what it throws comes out of there.
+using LogitsFn = std::function<void(size_t index, std::span<const float> logits)>;
+// Polled before each layer, while the device's threads wait: it should be quick. True stops an evaluation
+// early.
+using StopFn = std::function<bool()>;
+
+// Tokens to append to a sequence.
+struct Work {
+  Sequence* sequence;
+  std::span<const int32_t> tokens;
+  size_t n_logits = 0;  // of so many last tokens, in order
+  LogitsFn on_logits;   // must not run this engine
+};
+
+// Owns the buffers of passes. Engines and sequences are not thread-safe; several of one model may be used
+// from several threads, whose passes the device runs one after the other.
+class Engine {
+ public:
+  static constexpr size_t kMicroBatch = 512;  // rows evaluated together at most, unless told otherwise
+
+  explicit Engine(const Model& model, size_t micro_batch = kMicroBatch);
+  ~Engine();
+
+  // Evaluates all `work`, micro-batch by micro-batch: rows of the first first, as many as there is room for.
+  // A token's logits depend on nothing but its sequence: neither on the others, nor on micro_batch, threads
+  // or instruction set. Sequences differ. Throws kResource when tokens do not fit a context, kUsage for an id
+  // out of range (nothing is evaluated then), kIntegrity for a NaN in K or V (layer and position named).
+  // Returns false when `stop` ended it; the tokens of finished micro-batches remain.
+  bool run(std::span<const Work> work, const StopFn& stop = {});
+
+  size_t micro_batch() const { return micro_batch_; }
+  // Takes all rows through all of the last layer, also those whose logits nobody wants: for who listens to
+  // products.
+  void finish_all_rows() { finishes_all_rows_ = true; }
+  // Rows so far that the feed-forward network of the last layer was spared.
+  uint64_t rows_dropped() const { return rows_dropped_; }
+
+  // Bytes that an engine takes for sequences of up to `context` positions, beside their caches.
+  static uint64_t scratch_bytes(const Device& device, const Network& network, const Declarations& parts,
+                                uint64_t context, size_t micro_batch);
+
+ private:
+  friend class EngineRun;
+
+  bool forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop);
+  void fail_on_nan(std::span<const SequenceRows> sequences);
+  Pass pass_of(std::span<const SequenceRows> sequences, size_t n) const;
+
+  const Model& model_;
+  size_t micro_batch_;
+  std::vector<Rope> ropes_;
+  std::vector<std::unique_ptr<DeviceBuffer>> buffers_, rope_tables_;
+  std::vector<std::unique_ptr<DeviceRouting>> routings_;
+  std::unique_ptr<DeviceBuffer> query_scales_;  // null: the model has none
+  std::vector<float> table_, logits_;           // on the host
+  bool finishes_all_rows_ = false;
+  uint64_t rows_dropped_ = 0;
+};
+
+// What Engine::run() does, in the caller's steps: for who wants the logits of two models side by side without
+// keeping more than a few rows of either. `work` and the engine outlive it; nothing else uses the engine
+// meanwhile.
+class EngineRun {
+ public:
+  // Throws as run() does.
+  EngineRun(Engine& engine, std::span<const Work> work);
+  ~EngineRun();
+
+  // All tokens are evaluated; no further step then.
+  bool finished() const { return finished_; }
+  // Evaluates the next micro-batch, its logits apart. False: `stop` ended it. Belongs inside the device's
+  // run_pass(), as compute_logits() does.
+  bool step(const StopFn& stop);
+
+  // Of the last step: rows whose logits are wanted, in run()'s order.
+  size_t n_logits() const { return wanted_.size(); }
+  // Computes those of [begin, begin + n), n <= Network::kLogitRows; the earlier ones are gone.
+  void compute_logits(size_t begin, size_t n);
+  // [vocab_size] of row i, one of the last compute_logits(); valid until the engine's next row.
+  std::span<const float> logits(size_t i);
+  // What row i belongs to.
+  const Work& work_of(size_t i) const { return *wanted_[i].work; }
+  size_t index_of(size_t i) const { return wanted_[i].index; }
+
+ private:
+  struct Rows;  // of one work in a micro-batch
+  struct Wanted {
+    const Work* work;
+    size_t index, row;
+  };
+
+  void check() const;
+  void take_rows();
+
+  Engine& engine_;
+  std::span<const Work> work_;
+  std::vector<size_t> done_;  // of each one's tokens
+  std::vector<SequenceRows> sequences_;
+  std::vector<Rows> rows_;
+  std::vector<int32_t> ids_;
+  std::vector<Wanted> wanted_;
+  std::vector<uint32_t> needed_;  // their rows
+  size_t computed_begin_ = 0;
+  bool finished_ = false;
+};
+
+}  // namespace quern

@@ -1,0 +1,441 @@
+#include "runtime/engine/scheduler.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "kernels/math_f64.h"
+
+namespace quern {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Natural logarithms of one row's probabilities.
+class LogProbs {
+ public:
+  LogProbs(const KernelSet& kernels, std::span<const float> logits)
+      : logits_(logits),
+        z_max_(*std::max_element(logits.begin(), logits.end())),
+        ln_sum_(ln(kernels.sum_exp(logits.data(), logits.size(), z_max_))) {}
+
+  double of(TokenId id) const {
+    return static_cast<double>(logits_[static_cast<size_t>(id)] - z_max_) - ln_sum_;
+  }
+  std::vector<TokenChance> best(size_t n) const {
+    if (n == 0) return {};
+    std::vector<TokenId> ids(logits_.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    n = std::min(n, ids.size());
+    const auto better = [this](TokenId a, TokenId b) {
+      const float za = logits_[static_cast<size_t>(a)], zb = logits_[static_cast<size_t>(b)];
+      return za > zb || (za == zb && a < b);
+    };
+    std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(n), ids.end(), better);
+    std::vector<TokenChance> chances;
+    for (size_t i = 0; i < n; ++i) chances.push_back({ids[i], of(ids[i])});
+    return chances;
+  }
+
+ private:
+  std::span<const float> logits_;
+  float z_max_;
+  double ln_sum_;
+};
+
+AnswerEvent event_of(AnswerEvent::Kind kind) {
+  AnswerEvent event{};
+  event.kind = kind;
+  return event;
+}
+
+AnswerEvent end_event(FinishReason reason, std::string text) {
+  AnswerEvent event = event_of(AnswerEvent::Kind::kFinished);
+  event.reason = reason;
+  event.text = std::move(text);
+  return event;
+}
+
+AnswerEvent failure(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  AnswerEvent event = event_of(AnswerEvent::Kind::kFailed);
+  event.code = known != nullptr ? known->code() : ErrorCode::kResource;  // no memory
+  event.text = error.what();
+  return event;
+}
+
+}  // namespace
+
+struct Scheduler::Slot {
+  explicit Slot(const Model& model) : sequence(model) {}
+
+  bool busy() const { return ticket != nullptr; }
+  bool reading() const { return busy() && ticket->completion_->state() == Completion::State::kPrompt; }
+  std::span<const TokenId> prompt() const { return ticket->request_.prompt; }
+
+  Sequence sequence;
+  TicketPtr ticket;           // null: free
+  std::string owner;          // whose tokens the sequence has
+  uint64_t last_start = 0;    // n_started_ at that time
+  size_t n_prompt = 0;        // of the last request
+  size_t n_reused = 0;        // likewise
+  std::vector<TokenId> next;  // what a pass evaluates
+};
+
+Scheduler::Scheduler(const Model& model, const SchedulerOptions& options)
+    : model_(model), options_(options), engine_(model) {
+  QUERN_CHECK(options.slots > 0 && options.slots <= kMaxSlots && options.prompt_budget > 0);
+  for (size_t i = 0; i < options.slots; ++i) slots_.push_back(std::make_unique<Slot>(model));
+  publish();
+  thread_ = std::thread([this] { serve(); });
+}
+
+Scheduler::~Scheduler() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+AnswerRequest Scheduler::checked(AnswerRequest request) const {
+  const size_t vocab_size = model_.hparams().vocab_size;
+  const auto check = [&](TokenId id, std::string_view what) {
+    if (id < 0 || static_cast<size_t>(id) >= vocab_size)
+      fail(ErrorCode::kUsage, "{} has the token id {}: expected 0 to {}", what, id, vocab_size - 1);
+  };
+  for (const TokenId id : request.prompt) check(id, "the prompt");
+  for (const auto& [id, bias] : request.options.logit_bias) check(id, "the logit bias");
+  return request;
+}
+
+Scheduler::Tickets Scheduler::submit(std::vector<AnswerRequest> requests, const GroupFn& listener) {
+  Tickets tickets;
+  const Tokenizer* tokenizer = model_.has_tokenizer() ? &model_.tokenizer() : nullptr;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    auto ticket = std::make_shared<Ticket>();
+    ticket->request_ = checked(std::move(requests[i]));
+    ticket->completion_.emplace(tokenizer, tokenizer != nullptr, ticket->request_.prompt, model_.context(),
+                                ticket->request_.options);
+    ticket->listener_ = [listener, i](const AnswerEvent& event) { listener(i, event); };
+    ticket->submitted_ = Clock::now();
+    tickets.push_back(std::move(ticket));
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    // Who finds a free slot does not wait.
+    const size_t room = options_.queue + slots_.size() - std::min(slots_.size(), n_admitted_);
+    if (stopping_ || n_waiting_ + tickets.size() > room) {
+      n_refused_ += tickets.size();
+      return {};
+    }
+    for (const TicketPtr& ticket : tickets) {
+      const std::string& owner = ticket->request_.owner;
+      auto own = std::find_if(queues_.begin(), queues_.end(),
+                              [&](const OwnerQueue& queue) { return queue.owner == owner; });
+      if (own == queues_.end()) own = queues_.insert(queues_.end(), OwnerQueue{owner, {}});
+      const size_t before = own->waiting.size();
+      ticket->position_ = before;
+      for (const OwnerQueue& queue : queues_)
+        if (&queue != &*own) ticket->position_ += std::min(queue.waiting.size(), before + 1);
+      own->waiting.push_back(ticket);
+      ++n_waiting_;
+    }
+  }
+  wake_.notify_all();
+  return tickets;
+}
+
+void Scheduler::cancel(const std::shared_ptr<Ticket>& ticket) {
+  {
+    const std::lock_guard lock(mutex_);
+    ticket->cancelled_ = true;
+    for (auto queue = queues_.begin(); queue != queues_.end(); ++queue) {
+      const auto place = std::find(queue->waiting.begin(), queue->waiting.end(), ticket);
+      if (place == queue->waiting.end()) continue;
+      queue->waiting.erase(place);
+      --n_waiting_;
+      gone_.push_back(ticket);
+      if (queue->waiting.empty()) queues_.erase(queue);
+      break;
+    }
+  }
+  wake_.notify_all();
+}
+
+bool Scheduler::idle() const {
+  const std::lock_guard lock(mutex_);
+  return n_waiting_ == 0 && n_admitted_ == 0 && gone_.empty();
+}
+
+SchedulerStats Scheduler::stats() const {
+  const std::lock_guard lock(mutex_);
+  SchedulerStats stats = stats_;
+  stats.waiting = n_waiting_;
+  stats.refused = n_refused_;
+  return stats;
+}
+
+void Scheduler::serve() {
+  for (;;) {
+    drop_cancelled();
+    admit();
+    const std::vector<Turn> turns = next_pass();
+    publish();
+    if (!turns.empty()) {
+      evaluate(turns);
+      continue;
+    }
+    std::unique_lock lock(mutex_);
+    if (stopping_ && n_waiting_ == 0 && gone_.empty()) return;
+    wake_.wait(lock, [this] { return stopping_ || n_waiting_ > 0 || !gone_.empty(); });
+  }
+}
+
+void Scheduler::drop_cancelled() {
+  std::vector<TicketPtr> gone;
+  {
+    const std::lock_guard lock(mutex_);
+    gone = std::exchange(gone_, {});
+    if (stopping_) {
+      for (const OwnerQueue& queue : queues_)
+        gone.insert(gone.end(), queue.waiting.begin(), queue.waiting.end());
+      queues_.clear();
+      n_waiting_ = 0;
+    }
+  }
+  for (const TicketPtr& ticket : gone) {
+    ++counts_.interrupted;
+    ticket->listener_(end_event(FinishReason::kInterrupted, {}));
+  }
+  for (const auto& slot : slots_)
+    if (slot->busy() && (stopping_ || slot->ticket->cancelled_))
+      end(*slot, end_event(FinishReason::kInterrupted, slot->ticket->completion_->interrupt()));
+}
+
+// Owners in turn.
+Scheduler::TicketPtr Scheduler::take_waiting() {
+  const std::lock_guard lock(mutex_);
+  if (queues_.empty()) return nullptr;
+  OwnerQueue queue = std::move(queues_.front());
+  queues_.pop_front();
+  TicketPtr ticket = std::move(queue.waiting.front());
+  queue.waiting.pop_front();
+  if (!queue.waiting.empty()) queues_.push_back(std::move(queue));
+  --n_waiting_;
+  ++n_admitted_;
+  return ticket;
+}
+
+void Scheduler::admit() {
+  const auto is_free = [](const auto& slot) { return !slot->busy(); };
+  while (std::any_of(slots_.begin(), slots_.end(), is_free)) {
+    TicketPtr ticket = take_waiting();
+    if (ticket == nullptr) return;
+    Slot& slot = *slot_for(ticket->request_);
+    start(slot, std::move(ticket));
+  }
+}
+
+// The free slot whose tokens the prompt begins with, unless most of them would be lost for little; else the
+// one that was used longest ago.
+Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
+  Slot *best = nullptr, *oldest = nullptr;
+  size_t best_prefix = 0;
+  for (const auto& slot : slots_) {
+    if (slot->busy()) continue;
+    if (oldest == nullptr || slot->last_start < oldest->last_start) oldest = slot.get();
+    const Sequence& sequence = slot->sequence;
+    const size_t prefix = slot->owner == request.owner ? sequence.common_prefix(request.prompt) : 0;
+    const bool worth_it = 2 * prefix >= std::min(sequence.position(), request.prompt.size());
+    if (worth_it && prefix > best_prefix) {
+      best = slot.get();
+      best_prefix = prefix;
+    }
+  }
+  return best != nullptr ? best : oldest;
+}
+
+void Scheduler::start(Slot& slot, TicketPtr ticket) {
+  const AnswerRequest& request = ticket->request_;
+  Sequence& sequence = slot.sequence;
+  if (slot.owner != request.owner || request.prompt_log_probs) sequence.truncate(0);
+  sequence.reuse_prefix(request.prompt);
+  // What a window or a state has lost is read again, in pieces like a new prompt.
+  sequence.truncate(std::min(sequence.position(), sequence.n_cached()));
+  slot.owner = request.owner;
+  slot.last_start = ++n_started_;
+  slot.n_prompt = request.prompt.size();
+  slot.n_reused = sequence.position();
+  counts_.reused_tokens += slot.n_reused;
+  slot.ticket = std::move(ticket);
+  AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
+  event.n_prompt = event.n_reused = slot.n_reused;
+  event.waited = seconds_since(slot.ticket->submitted_);
+  slot.ticket->listener_(event);
+}
+
+// One token of every running answer; what is left of the budget for prompts in equal parts, so that a short
+// one does not wait for a long one's end.
+std::vector<Scheduler::Turn> Scheduler::next_pass() const {
+  std::vector<Turn> turns;
+  std::vector<Slot*> reading;
+  for (const auto& slot : slots_) {
+    if (slot->reading())
+      reading.push_back(slot.get());
+    else if (slot->busy())
+      turns.push_back({slot.get(), 0});
+  }
+  const size_t most = engine_.micro_batch() - std::min(engine_.micro_batch() - 1, turns.size());
+  size_t budget = turns.empty() ? most : std::min(most, options_.prompt_budget);
+  std::stable_sort(reading.begin(), reading.end(), [](const Slot* a, const Slot* b) {
+    const size_t left_a = a->n_prompt - a->sequence.position(), left_b = b->n_prompt - b->sequence.position();
+    return left_a != left_b ? left_a < left_b : a->last_start < b->last_start;
+  });
+  for (size_t i = 0; i < reading.size() && budget > 0; ++i) {
+    const size_t left = reading[i]->n_prompt - reading[i]->sequence.position();
+    const size_t part = std::max<size_t>(budget / (reading.size() - i), 1);
+    turns.push_back({reading[i], std::min(left, part)});
+    budget -= turns.back().n;
+  }
+  return turns;
+}
+
+Work Scheduler::work_of(const Turn& turn) {
+  Slot& slot = *turn.slot;
+  const size_t begin = slot.sequence.position();
+  size_t n_logits = 1;
+  if (turn.n == 0) {
+    const std::span<const TokenId> pending = slot.ticket->completion_->pending();
+    slot.next.assign(pending.begin(), pending.end());
+  } else {
+    const std::span<const TokenId> piece = slot.prompt().subspan(begin, turn.n);
+    slot.next.assign(piece.begin(), piece.end());
+    if (slot.ticket->request_.prompt_log_probs)
+      n_logits = turn.n;
+    else if (begin + turn.n < slot.n_prompt)
+      n_logits = 0;
+  }
+  return {&slot.sequence, slot.next, n_logits,
+          [this, &slot, begin](size_t index, std::span<const float> logits) {
+            take_logits(slot, begin + index, logits);
+          }};
+}
+
+void Scheduler::evaluate(std::span<const Turn> turns) {
+  const auto all_cancelled = [&] {
+    return stopping_ || std::all_of(turns.begin(), turns.end(), [](const Turn& turn) {
+             return !turn.slot->busy() || turn.slot->ticket->cancelled_;
+           });
+  };
+  std::vector<Work> work;
+  std::vector<size_t> begins;
+  size_t n_rows = 0;
+  for (const Turn& turn : turns) {
+    begins.push_back(turn.slot->sequence.position());
+    work.push_back(work_of(turn));
+    n_rows += turn.slot->next.size();
+  }
+  const auto begin = Clock::now();
+  try {
+    engine_.run(work, all_cancelled);
+  } catch (const std::exception& error) {
+    if (turns.size() > 1) {
+      // One of them is the cause, and the others shall not suffer: each alone, from where it is.
+      for (size_t i = 0; i < turns.size(); ++i) {
+        Slot& slot = *turns[i].slot;
+        const size_t done = slot.sequence.position() - begins[i];
+        const size_t wanted = std::max<size_t>(turns[i].n, 1);
+        if (!slot.busy() || done >= wanted) continue;
+        const Turn rest{&slot, turns[i].n == 0 ? 0 : turns[i].n - done};
+        evaluate({&rest, 1});
+      }
+      return;
+    }
+    if (turns[0].slot->busy()) end(*turns[0].slot, failure(error));
+    return;
+  }
+  counts_.busy_seconds += seconds_since(begin);
+  ++counts_.passes;
+  counts_.rows += n_rows;
+  for (size_t i = 0; i < turns.size(); ++i) {
+    Slot& slot = *turns[i].slot;
+    if (turns[i].n > 0) counts_.prompt_tokens += slot.sequence.position() - begins[i];
+    if (!slot.reading()) continue;
+    AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
+    event.n_prompt = slot.sequence.position();
+    event.n_reused = slot.n_reused;
+    slot.ticket->listener_(event);
+  }
+}
+
+// logits: of the token at `position`.
+void Scheduler::take_logits(Slot& slot, size_t position, std::span<const float> logits) {
+  if (!slot.busy()) return;  // failed with the logits before
+  Ticket& ticket = *slot.ticket;
+  const AnswerRequest& request = ticket.request_;
+  try {
+    std::optional<LogProbs> log_probs;
+    const auto tell = [&](AnswerEvent::Kind kind, TokenId token, std::string text) {
+      AnswerEvent event = event_of(kind);
+      event.token = token;
+      event.text = std::move(text);
+      if (log_probs) {
+        event.log_prob = log_probs->of(token);
+        event.top = log_probs->best(request.n_top);
+      }
+      ticket.listener_(event);
+    };
+    Completion& completion = *ticket.completion_;
+    const bool in_prompt = position + 1 < slot.n_prompt;
+    if (in_prompt) {
+      log_probs.emplace(model_.kernels(), logits);
+      return tell(AnswerEvent::Kind::kPromptToken, request.prompt[position + 1], {});
+    }
+    const CompletionStep step = completion.feed(logits);
+    if (step.token) {
+      if (request.log_probs) log_probs.emplace(model_.kernels(), logits);
+      ++counts_.answer_tokens;
+      tell(AnswerEvent::Kind::kToken, *step.token, step.text);
+    }
+    if (!completion.finished()) return;
+    AnswerEvent event = end_event(completion.reason(), step.token ? "" : step.text);
+    event.stop_text = completion.stop_text();
+    end(slot, event);
+  } catch (const std::exception& error) {
+    if (slot.busy()) end(slot, failure(error));
+  }
+}
+
+void Scheduler::end(Slot& slot, const AnswerEvent& event) {
+  const TicketPtr ticket = std::exchange(slot.ticket, nullptr);
+  if (event.kind == AnswerEvent::Kind::kFailed)
+    ++counts_.failed;
+  else if (event.reason == FinishReason::kInterrupted)
+    ++counts_.interrupted;
+  else
+    ++counts_.finished;
+  {
+    const std::lock_guard lock(mutex_);
+    --n_admitted_;
+  }
+  publish();
+  ticket->listener_(event);
+}
+
+void Scheduler::publish() {
+  SchedulerStats stats = counts_;
+  for (const auto& slot : slots_) {
+    if (slot->busy()) ++(slot->reading() ? stats.reading : stats.running);
+    stats.slots.push_back({slot->busy(), slot->sequence.position(), slot->n_prompt});
+  }
+  const std::lock_guard lock(mutex_);
+  stats_ = std::move(stats);
+}
+
+}  // namespace quern

@@ -1,0 +1,183 @@
+// Many completions of one model at a time. Prompts wait in a bounded queue for a slot; every pass evaluates
+// one token of each running answer together with pieces of the prompts that are being read (continuous
+// batching: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI
+// 2022, section 3.1; pieces: Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with
+// Sarathi-Serve", OSDI 2024, section 4).
+//
+// An answer depends on its request alone: neither on the others, on the slot and what the slot's cache still
+// held, on the order of requests, nor on the options below.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/completion.h"
+#include "runtime/engine.h"
+
+namespace quern {
+
+struct TokenChance {
+  TokenId id;
+  double log_prob;  // natural logarithm, of the model's own distribution: before biases and temperature
+};
+
+struct AnswerRequest {
+  std::vector<TokenId> prompt;
+  CompletionOptions options;
+  bool log_probs = false;  // of picked tokens
+  size_t n_top = 0;        // with them: so many likeliest tokens, best first, lowest id on ties
+  bool prompt_log_probs =
+      false;  // of the prompt's tokens too, all but the first; nothing cached is used then
+  // Owners take turns in the queue, and none is served from what another's prompt has left in a cache.
+  std::string owner;
+};
+
+struct AnswerEvent {
+  enum class Kind : uint8_t {
+    kPrompt,       // n_prompt positions are evaluated; the first such event: the answer has a slot
+    kPromptToken,  // token (of the prompt), log_prob, top
+    kToken,        // token, text and, on request, log_prob and top
+    kFinished,     // text: what was held back; reason, stop_text. The last event
+    kFailed,       // code, text: a message. The last event
+  };
+  Kind kind;
+  size_t n_prompt = 0;
+  size_t n_reused = 0;  // of them, those that the slot's cache held
+  double waited = 0;    // kPrompt: seconds in the queue
+  TokenId token = kNoToken;
+  std::string text;
+  double log_prob = 0;
+  std::vector<TokenChance> top;
+  FinishReason reason = FinishReason::kInterrupted;
+  std::string stop_text;  // that was met; empty: none
+  ErrorCode code = ErrorCode::kUsage;
+};
+
+// Called by the scheduler's thread, between passes, in order: quick, and throws nothing.
+using AnswerFn = std::function<void(const AnswerEvent& event)>;
+
+struct SchedulerOptions {
+  size_t slots = 1;  // sequences at a time, at most kMaxSlots; each has a cache of the whole context
+  // Tokens of prompts in a pass where answers are running; else a micro-batch. With more a pass takes longer,
+  // and running answers wait: beside a prompt of 1,500 tokens, SmolLM2-135M on two threads had a time between
+  // tokens of 2.3 times its usual with 8, 3.9 with 16, 8.3 with 32, 13.5 with 64, and the prompt took 22, 15,
+  // 14, 18 seconds.
+  size_t prompt_budget = 8;
+  size_t queue = 64;  // requests that wait at most
+};
+
+struct SchedulerStats {
+  size_t waiting = 0, reading = 0, running = 0;  // requests
+  // Since the start.
+  uint64_t passes = 0, rows = 0;
+  uint64_t prompt_tokens = 0, reused_tokens = 0, answer_tokens = 0;
+  uint64_t finished = 0, interrupted = 0, failed = 0, refused = 0;
+  double busy_seconds = 0;  // in passes
+  struct Slot {
+    bool busy = false;
+    size_t position = 0;  // tokens that its sequence has
+    size_t prompt = 0;    // of the request that it has, or had last
+  };
+  std::vector<Slot> slots;
+};
+
+// Thread-safe. Its own thread runs the passes.
+class Scheduler {
+ public:
+  static constexpr size_t kMaxSlots = 256;
+
+  // A request on its way.
+  class Ticket {
+   public:
+    // Requests that were to have a slot before it when it came, at most.
+    size_t position() const { return position_; }
+
+   private:
+    friend class Scheduler;
+    AnswerRequest request_;
+    std::optional<Completion> completion_;
+    AnswerFn listener_;
+    size_t position_ = 0;
+    std::chrono::steady_clock::time_point submitted_;
+    std::atomic<bool> cancelled_ = false;
+  };
+  using Tickets = std::vector<std::shared_ptr<Ticket>>;
+
+  // Allocates the caches of all slots. The model outlives the scheduler.
+  Scheduler(const Model& model, const SchedulerOptions& options);
+  // Interrupts what is left: each gets its kFinished.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // All of them, or none where the queue has no room: nothing is returned then. Throws what Completion's
+  // constructor throws, kUsage for an id that the model does not have. `listener` is told an answer's index
+  // in `requests`.
+  using GroupFn = std::function<void(size_t index, const AnswerEvent& event)>;
+  Tickets submit(std::vector<AnswerRequest> requests, const GroupFn& listener);
+  // Ends an answer before the next pass, or the pass that it is alone in before its next layer. It gets a
+  // kFinished, unless it has ended already.
+  void cancel(const std::shared_ptr<Ticket>& ticket);
+
+  // Nothing waits and nothing runs.
+  bool idle() const;
+  SchedulerStats stats() const;
+
+ private:
+  using TicketPtr = std::shared_ptr<Ticket>;
+  struct Slot;
+  struct Turn {  // what a slot has of a pass
+    Slot* slot;
+    size_t n;  // tokens of the prompt; 0: the answer's last token
+  };
+
+  AnswerRequest checked(AnswerRequest request) const;
+  void serve();  // the thread
+  void drop_cancelled();
+  void admit();
+  TicketPtr take_waiting();
+  Slot* slot_for(const AnswerRequest& request);
+  void start(Slot& slot, TicketPtr ticket);
+  std::vector<Turn> next_pass() const;
+  void evaluate(std::span<const Turn> turns);
+  Work work_of(const Turn& turn);
+  void take_logits(Slot& slot, size_t position, std::span<const float> logits);
+  void end(Slot& slot, const AnswerEvent& event);
+  void publish();
+
+  const Model& model_;
+  const SchedulerOptions options_;
+  // The thread's own, once it runs.
+  Engine engine_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  uint64_t n_started_ = 0;
+  SchedulerStats counts_;
+
+  mutable std::mutex mutex_;  // of what follows
+  std::condition_variable wake_;
+  struct OwnerQueue {
+    std::string owner;
+    std::deque<std::shared_ptr<Ticket>> waiting;
+  };
+  std::deque<OwnerQueue> queues_;  // none is empty; the first is the next to be served
+  size_t n_waiting_ = 0;
+  size_t n_admitted_ = 0;        // have a slot, or are about to
+  std::vector<TicketPtr> gone_;  // were cancelled while they waited
+  uint64_t n_refused_ = 0;
+  SchedulerStats stats_;
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;  // last: it sees all of the above
+};
+
+}  // namespace quern

@@ -1,0 +1,253 @@
+// What the small files of a folder add to a tokenizer.model: added tokens, padding, bos and eos.
+#include "convert/tokenizer_export.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "convert/added_tokens.h"
+#include "tests/convert/convert_calls.h"
+
+namespace quern {
+namespace {
+
+using test::error_of;
+using test::kTiny;
+using test::TempFolder;
+
+// tiny-mistral's tokenizer.model (1024 pieces) in a folder of its own, with an embedding of `n_rows`.
+class Folder {
+ public:
+  Folder() { std::filesystem::copy_file(kTiny + "/tokenizer.model", folder_.file("tokenizer.model")); }
+
+  void write(const std::string& name, const std::string& text) { folder_.write(name, text); }
+  Vocabulary read(uint32_t n_rows = 1024) {
+    ModelConfig config;
+    config.vocab_size = n_rows;
+    notices_.clear();
+    return read_checkpoint_tokenizer(folder_.path().string(), config, nullptr,
+                                     [&](std::string_view line) { notices_.emplace_back(line); });
+  }
+  const std::vector<std::string>& notices() const { return notices_; }
+  bool has_notice(std::string_view part) const {
+    return std::any_of(notices_.begin(), notices_.end(),
+                       [part](const std::string& line) { return line.find(part) != line.npos; });
+  }
+
+ private:
+  const TempFolder folder_;
+  std::vector<std::string> notices_;
+};
+
+constexpr const char* kDecoder = R"({"added_tokens_decoder": {
+    "1024": {"content": "<|im_start|>", "special": true},
+    "1025": {"content": "<|im_end|>", "special": true, "rstrip": true},
+    "1026": {"content": "<think>", "special": false, "lstrip": true}}})";
+
+TEST(AddedTokens, OfTheConfigAreControlOrAddedByTheirFlag) {
+  Folder folder;
+  folder.write("tokenizer_config.json", kDecoder);
+  const Vocabulary v = folder.read(1027);
+  ASSERT_EQ(v.size(), 1027u);
+  EXPECT_EQ(v.pieces[1024], "<|im_start|>");
+  EXPECT_EQ(v.types[1024], TokenType::kControl);
+  EXPECT_EQ(v.types[1025], TokenType::kControl);
+  EXPECT_EQ(v.types[1026], TokenType::kUserDefined);
+  EXPECT_EQ(v.strips_right, std::vector<TokenId>{1025});
+  EXPECT_EQ(v.strips_left, std::vector<TokenId>{1026});
+  EXPECT_EQ(v.sentencepiece().scores.size(), 1027u);
+  EXPECT_EQ(v.sentencepiece().user_defined, std::vector<TokenId>{});
+  EXPECT_TRUE(folder.has_notice("1024 pieces, 3 added tokens, 0 unused rows of the embedding"));
+}
+
+TEST(AddedTokens, LeaveTheRestOfTheEmbeddingUnused) {
+  Folder folder;
+  folder.write("tokenizer_config.json", kDecoder);
+  const Vocabulary v = folder.read(1088);
+  ASSERT_EQ(v.size(), 1088u);
+  EXPECT_EQ(v.pieces[1027], "[PAD1027]");
+  for (size_t id = 1027; id < 1088; ++id) EXPECT_EQ(v.types[id], TokenType::kUnused) << id;
+  EXPECT_TRUE(folder.has_notice("61 unused rows"));
+}
+
+TEST(AddedTokens, MayLeaveGapsAndNeedNoFile) {
+  Folder folder;
+  EXPECT_EQ(folder.read(1088).types[1024], TokenType::kUnused);
+  folder.write("added_tokens.json", R"({"<a>": 1030})");
+  const Vocabulary v = folder.read(1088);
+  EXPECT_EQ(v.pieces[1029], "[PAD1029]");
+  EXPECT_EQ(v.pieces[1030], "<a>");
+  EXPECT_EQ(v.pieces[1031], "[PAD1031]");
+}
+
+TEST(AddedTokens, OfAddedTokensJsonAreSpecialWhereAnotherFileSaysSo) {
+  Folder folder;
+  folder.write("added_tokens.json",
+               R"({"<|im_end|>": 1025, "<|im_start|>": 1024, "<tool>": 1026, "<pad>": 1027})");
+  folder.write(
+      "special_tokens_map.json",
+      R"({"additional_special_tokens": ["<|im_start|>", {"content": "<|im_end|>"}], "pad_token": "<pad>"})");
+  const Vocabulary v = folder.read(1028);
+  EXPECT_EQ(v.pieces[1024], "<|im_start|>");
+  EXPECT_EQ(v.types[1024], TokenType::kControl);
+  EXPECT_EQ(v.types[1025], TokenType::kControl);
+  EXPECT_EQ(v.types[1026], TokenType::kUserDefined);
+  EXPECT_EQ(v.types[1027], TokenType::kControl);
+}
+
+TEST(AddedTokens, OfTokenizerJsonCountWhereNoOtherFileHasAny) {
+  Folder folder;
+  folder.write("tokenizer.json", R"({"model": {"vocab": {"a": 0}}, "added_tokens":
+      [{"id": 1024, "content": "<x>", "special": true}, {"id": 1025, "content": "<y>", "special": false}]})");
+  EXPECT_EQ(folder.read(1026).types[1024], TokenType::kControl);
+  EXPECT_EQ(folder.read(1026).types[1025], TokenType::kUserDefined);
+  folder.write("added_tokens.json", R"({"<z>": 1024})");
+  EXPECT_EQ(folder.read(1026).pieces[1024], "<z>");
+}
+
+TEST(AddedTokens, MarkAndRenamePiecesThatAreThere) {
+  Folder folder;
+  const Vocabulary plain = folder.read();
+  const auto entry = [&](size_t id, const std::string& text, const char* special) {
+    return fmt::format(R"("{}": {{"content": "{}", "special": {}}})", id, text, special);
+  };
+  ASSERT_EQ(plain.types[1000], TokenType::kNormal);
+  folder.write("tokenizer_config.json",
+               fmt::format(R"({{"added_tokens_decoder": {{{}, {}, {}, {}}}}})", entry(0, "<unk>", "true"),
+                           entry(1000, "<new>", "true"), entry(1001, plain.pieces[1001], "false"),
+                           entry(2, plain.pieces[2], "true")));
+  const Vocabulary v = folder.read();
+  EXPECT_EQ(v.types[0], TokenType::kUnknown);
+  EXPECT_EQ(v.pieces[1000], "<new>");
+  EXPECT_EQ(v.types[1000], TokenType::kControl);
+  EXPECT_EQ(v.types[1001], TokenType::kUserDefined);
+  EXPECT_TRUE(folder.has_notice("token 1000 is called '<new>', not"));
+  EXPECT_FALSE(folder.has_notice("token 1001"));
+}
+
+TEST(AddedTokens, BeyondTheEmbeddingAreDropped) {
+  Folder folder;
+  folder.write("tokenizer_config.json", kDecoder);
+  EXPECT_EQ(folder.read(1024).size(), 1024u);
+  EXPECT_TRUE(folder.has_notice(
+      "token 1024 ('<|im_start|>') lies beyond the embedding's 1024 rows: dropped (3 in all)"));
+}
+
+TEST(AddedTokens, OfAnotherModelAreRefused) {
+  Folder folder;
+  for (const uint32_t n_rows : {1000u, 2048u}) {
+    const std::string error = error_of([&] { folder.read(n_rows); });
+    EXPECT_NE(error.find("1024 pieces and 0 added tokens"), std::string::npos) << error;
+    EXPECT_NE(error.find(fmt::format("vocab_size = {}", n_rows)), std::string::npos) << error;
+  }
+}
+
+TEST(AddedTokens, ThatAreMalformedAreRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"added_tokens_decoder": []})", "added_tokens_decoder must be an object"},
+      {R"({"added_tokens_decoder": {"x": {"content": "a"}}})", "'x' is not a token id"},
+      {R"({"added_tokens_decoder": {"1024": {"special": true}}})", "token 1024 has no content"},
+      {R"({"added_tokens_decoder": {"4": {"content": "a"}}})", "byte token"}};
+  for (const auto& [json, part] : cases) {
+    Folder folder;
+    folder.write("tokenizer_config.json", json);
+    const std::string error = error_of([&] { folder.read(1025); });
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+    EXPECT_EQ(test::error_code, ErrorCode::kMalformed);
+  }
+  Folder folder;
+  folder.write("added_tokens.json", R"({"a": "b"})");
+  EXPECT_NE(error_of([&] { folder.read(1025); }).find("the id of 'a' is \"b\""), std::string::npos);
+}
+
+// ---- bos and eos ----
+
+// Three control tokens behind the pieces: <A> 1024, <B> 1025, <C> 1026, <D> 1027.
+class SpecialIds : public testing::Test {
+ protected:
+  SpecialIds() {
+    folder_.write("added_tokens.json", R"({"<A>": 1024, "<B>": 1025, "<C>": 1026, "<D>": 1027})");
+    folder_.write("special_tokens_map.json",
+                  R"({"additional_special_tokens": ["<A>", "<B>", "<C>", "<D>"]})");
+  }
+  Vocabulary read() { return folder_.read(1028); }
+  Folder folder_;
+};
+
+TEST_F(SpecialIds, AreThoseOfTokenizerModelWhereNothingElseIsSaid) {
+  const Vocabulary v = read();
+  EXPECT_EQ(v.bos, 1);
+  EXPECT_EQ(v.eos, 2);
+  EXPECT_EQ(v.eot, kNoToken);
+  EXPECT_EQ(folder_.notices().size(), 1u);  // of the added tokens
+}
+
+TEST_F(SpecialIds, ComeFromTheFirstFileThatStatesThem) {
+  folder_.write("config.json", R"({"bos_token_id": 1025, "eos_token_id": 1024})");
+  EXPECT_EQ(read().eos, 1024);
+  EXPECT_EQ(read().bos, 1025);
+  EXPECT_TRUE(
+      folder_.has_notice("tokenizer.model: eos is 2 ('</s>'), eos is 1024 ('<A>'): the latter counts"));
+  folder_.write("generation_config.json", R"({"bos_token_id": 1026, "eos_token_id": 1027})");
+  EXPECT_EQ(read().eos, 1027);
+  EXPECT_EQ(read().bos, 1026);
+  EXPECT_TRUE(folder_.has_notice("config.json: eos_token_id is 1024 ('<A>'), eos is 1027 ('<D>'): both end"));
+  EXPECT_TRUE(
+      folder_.has_notice("config.json: bos_token_id is 1025 ('<B>'), bos is 1026 ('<C>'): the latter"));
+  folder_.write("tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": {"content": "<B>"}})");
+  EXPECT_EQ(read().eos, 1025);
+  EXPECT_EQ(read().bos, 1);
+}
+
+TEST_F(SpecialIds, ThatAreNoControlTokensDoNotCount) {
+  struct Case {
+    const char *file, *json, *notice;
+  };
+  const Case cases[] = {
+      {"config.json", R"({"eos_token_id": 980})", "config.json: eos_token_id is 980: ignored, '"},
+      {"config.json", R"({"eos_token_id": [980, -1, 5000]})",
+       "eos_token_id is 5000: ignored, no id of a vocabulary"},
+      {"config.json", R"({"eos_token_id": -1})", "eos_token_id is -1: ignored, no id"},
+      {"config.json", R"({"bos_token_id": 0})", "bos_token_id is 0: ignored, '<unk>' is no control token"},
+      {"config.json", R"({"eos_token_id": 1})", "eos_token_id is 1: ignored, '<s>' is the bos token"},
+      {"generation_config.json", R"({"eos_token_id": [1]})",
+       "generation_config.json: eos_token_id is 1: ignored"},
+      {"tokenizer_config.json", R"({"eos_token": ","})", "tokenizer_config.json: eos_token is ',': ignored"},
+      {"tokenizer_config.json", R"({"eos_token": "<none>"})", "'<none>': ignored, no token is spelled so"}};
+  for (const Case& c : cases) {
+    Folder folder;
+    folder.write(c.file, c.json);
+    const Vocabulary v = folder.read();
+    EXPECT_EQ(v.eos, 2) << c.json;
+    EXPECT_EQ(v.bos, 1) << c.json;
+    EXPECT_EQ(v.eot, kNoToken) << c.json;
+    EXPECT_TRUE(folder.has_notice(c.notice)) << c.json << testing::PrintToString(folder.notices());
+  }
+}
+
+TEST_F(SpecialIds, FurtherEndsOfAListEndAnAnswerToo) {
+  folder_.write("generation_config.json", R"({"eos_token_id": [2, 1027, 980, 1024, 1026, 1025, 2]})");
+  const Vocabulary v = read();
+  EXPECT_EQ(v.eos, 2);
+  EXPECT_EQ(v.eot, 1027);
+  EXPECT_EQ(v.eom, 1024);
+  EXPECT_EQ(v.more_ends, (std::vector<TokenId>{1025, 1026}));
+}
+
+TEST_F(SpecialIds, PadIsWhatTokenizerConfigSays) {
+  folder_.write("tokenizer_config.json", R"({"pad_token": "<C>"})");
+  EXPECT_EQ(read().pad, 1026);
+}
+
+TEST_F(SpecialIds, ReachTheGgufFile) {
+  folder_.write("generation_config.json", R"({"eos_token_id": [1024, 1025, 1026, 1027]})");
+  GgufMetadata metadata;
+  write_vocabulary(read(), &metadata);
+  for (const char* key :
+       {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id", "quern.tokenizer.end_token_ids"})
+    EXPECT_TRUE(metadata.contains(key)) << key;
+}
+
+}  // namespace
+}  // namespace quern

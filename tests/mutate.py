@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""Plants small faults, one at a time, and sees whether the test that must notice each one does.
+
+    tests/mutate.py [--build build/release] [--only TEXT]   plants, builds what is needed, runs the test, puts back
+    tests/mutate.py --check                                 every fault applies and stands in tests/README.md (ctest)
+    tests/mutate.py --table                                 prints the table of tests/README.md
+
+A fault is a text that stands once in a file of the tree, and another that takes its place. Who moves or rewrites
+such a text finds --check failing and plants the fault anew, with the same meaning, so that the test keeps what
+proves it.
+"""
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = ROOT / "tests" / "README.md"
+
+
+@dataclass
+class Fault:
+    what: str  # what is wrong then
+    file: str
+    text: str  # stands there once
+    instead: str
+    binary: str  # test_BINARY
+    test: str  # Suite.Name, without instances and parameters
+
+
+# fmt: off
+FAULTS = [
+    # --- quant ---
+    Fault("a nibble of Q4_0 means one more", "quant/formats/q4_0.cc",
+          "subtract_offset(code, 8, out->code)", "subtract_offset(code, 7, out->code)",
+          "formats", "BlockFormat.DecodesRandomBytesAsDescribedWeightByWeight"),
+    Fault("Q4_0 rounds down when it encodes", "quant/formats/q4_0.cc",
+          "* inverse + 8.5f", "* inverse + 8.0f",
+          "formats", "BlockFormatGolden.EncodesToTheReferencesBytes"),
+    Fault("a better fit does not move the minimum", "quant/formats/searches_impl.h",
+          "lowest = select8(better, offset, lowest);", "lowest = select8(both8(better, less8(zero, zero)), offset, lowest);",
+          "formats", "Encode.EqualsThePlainTranscriptionByteForByte"),
+    Fault("the output matrix is no finer than the rest", "quant/recipe.cc",
+          "kind == kOutput ? recipe_.output : recipe_.base", "kind == kOutput ? recipe_.base : recipe_.base",
+          "formats", "Recipe.TheOutputMatrixIsFinerTiedOrNot"),
+    Fault("a bad weight is named by its place in the row", "quant/quantize.cc",
+          "(source_row * columns + begin + bad)", "(0 * source_row + begin + bad)",
+          "formats", "QuantizeRows.NamesTheFirstWeightThatIsNotANumber"),
+    Fault("a tensor's data may end behind the file", "quant/gguf_reader.cc",
+          "        end > bytes_.size()) {", "        end > bytes_.size() + 4096) {",
+          "gguf", "GgufReader.FailsCleanlyOnEveryShorterFile"),
+    Fault("a key may stand twice", "quant/gguf_reader.cc",
+          "if (!key_index_.try_emplace(key, i).second)", "if (!key_index_.try_emplace(key, i).second && i == 0)",
+          "gguf", "GgufReader.RefusesDuplicateKeys"),
+    Fault("a file's magic is written first", "quant/gguf_writer.cc",
+          "GgufWriter::GgufWriter(const std::string& target, const GgufPlan& plan, const GgufMetadata& metadata,\n"
+          "                       bool overwrite)\n"
+          "    : plan_(plan), metadata_(metadata), file_(target, plan.file_size, overwrite) {}",
+          "GgufWriter::GgufWriter(const std::string& target, const GgufPlan& plan, const GgufMetadata& metadata,\n"
+          "                       bool overwrite)\n"
+          "    : plan_(plan), metadata_(metadata), file_(target, plan.file_size, overwrite) {\n"
+          "  file_.write_at(0, std::span(reinterpret_cast<const uint8_t*>(kMagic.data()), kMagic.size()));\n"
+          "}",
+          "gguf", "GgufWriter.LeavesNothingThatLooksLikeAModelBeforeItIsFinished"),
+    Fault("an unfinished output stays behind", "quant/output_file.cc",
+          "  ::unlink(temporary_.c_str());\n  forget_unfinished", "  forget_unfinished",
+          "files", "OutputFileBothWays.AFailedWriteKeepsTheOldTarget"),
+    Fault("a rename that failed passes for done", "quant/output_file.cc",
+          "if (error_number != 0) fail_errno(error_number, fmt::format(\"{}: cannot rename to it\"",
+          "if (error_number == EPERM) fail_errno(error_number, fmt::format(\"{}: cannot rename to it\"",
+          "files", "OutputFileBothWays.AFailedRenameLeavesNoTemporaryFile"),
+    Fault("a special token's id may be the vocabulary's size", "quant/vocabulary.cc",
+          "static_cast<size_t>(id) >= vocabulary.size())", "static_cast<size_t>(id) > vocabulary.size())",
+          "gguf", "Vocabulary.ChecksSpecialIdsWhereverTheyCameFrom"),
+    # --- kernels ---
+    Fault("sets without a kernel of their own refuse the format", "kernels/cpu_device.cc",
+          "if (kernel == nullptr) kernel = kernel_sets().front().set->find_matmul(tensor.dtype);", "",
+          "exactness", "WholeModel.HasTheSameBitsOnEverySet"),
+    Fault("the sums of a float product are cut after 255 columns", "kernels/scalar/matmul.cc",
+          "for (size_t k = 0; k < args.k; ++k) {\n    float w;", "for (size_t k = 0; k < args.k && k < 255; ++k) {\n    float w;",
+          "matmul", "ScalarMatmul.IsTheDotProductOfDecodedWeights"),
+    Fault("a minimum is multiplied with half of the sums", "kernels/scalar/matmul.cc",
+          "w.min[0] * s0 + w.min[1] * s1", "w.min[0] * s0 + w.min[0] * s1",
+          "matmul", "ScalarMatmul.IsTheDotProductOfDecodedWeights"),
+    Fault("RMSNorm weighs all values like the first", "kernels/scalar/ops.cc",
+          "y[k] = (x[k] * r) * weight[k];", "y[k] = (x[k] * r) * weight[0];",
+          "kernel_ops", "ScalarOps.RmsNormFollowsItsDefinition"),
+    Fault("an activation's scale is of 128 steps", "kernels/scalar/ops.cc",
+          "return amax / 127;", "return amax / 128;",
+          "kernel_ops", "ScalarOps.QuantizerThresholdsAreExact"),
+    Fault("RoPE turns the other way round", "kernels/scalar/ops.cc",
+          "pair[1] = std::fma(x1, c, x0 * s);", "pair[1] = std::fma(x1, c, -(x0 * s));",
+          "kernel_ops", "ScalarOps.RopeRotatesNeighboursAndLeavesTheRest"),
+    Fault("SwiGLU of AVX2 and AVX-512 multiplies before it divides", "kernels/avx2/ops.cc",
+          "return _mm256_mul_ps(over_one_plus_exp2q(g, g, -0x1.715476p0f), u);",
+          "return over_one_plus_exp2q(_mm256_mul_ps(g, u), g, -0x1.715476p0f);",
+          "kernel_ops", "EverySet.GatesLikeTheReference"),
+    Fault("attention sees a key too few at the end of a segment", "kernels/scalar/attention.cc",
+          "std::min(position + 1, (segment + 1) * kAttentionSegment)};",
+          "std::min(position + 1, (segment + 1) * kAttentionSegment - 1)};",
+          "kernel_ops", "ScalarAttention.IsTheSoftmaxWeightedMean"),
+    Fault("segments are merged with the later one's weight", "kernels/scalar/attention.cc",
+          "std::fma(to.acc[d], alpha, from.acc[d] * beta)", "std::fma(to.acc[d], beta, from.acc[d] * beta)",
+          "kernel_ops", "ScalarAttention.IsTheSoftmaxWeightedMean"),
+    Fault("the last of two tokens with a NaN is reported", "kernels/cpu_attention.cc",
+          "while (row < seen && !first_bad.compare_exchange_weak(seen, row)) {",
+          "while (row != seen && !first_bad.compare_exchange_weak(seen, row)) {",
+          "cpu_device", "CpuDevice.KeepsTheFirstPlaceOfANanInKOrV"),
+    Fault("a row of a panel is taken for the next one", "kernels/cpu_matrix.cc",
+          "unpack_row_blocks(dtype(), panel, i % kPanelRows,", "unpack_row_blocks(dtype(), panel, (i + 1) % kPanelRows,",
+          "cpu_device", "CpuDevice.GathersRowsAsTheFormatDecodesThem"),
+    Fault("the cache's last segment is not counted", "kernels/device.cc",
+          "const uint64_t all = (capacity - 1) / segment_keys() + 1;", "const uint64_t all = (capacity - 1) / segment_keys();",
+          "cpu_device", "KvShape.CountsWholeSegmentsOrOneOfWholeTiles"),
+    Fault("the environment decides before --isa", "kernels/dispatch.cc",
+          "if (!forced.empty()) return named_set(forced, \"--isa\", features);\n  const char* environment = std::getenv(\"QUERN_ISA\");\n"
+          "  if (environment != nullptr && *environment != '\\0') return named_set(environment, \"QUERN_ISA\", features);",
+          "const char* environment = std::getenv(\"QUERN_ISA\");\n"
+          "  if (environment != nullptr && *environment != '\\0') return named_set(environment, \"QUERN_ISA\", features);\n"
+          "  if (!forced.empty()) return named_set(forced, \"--isa\", features);",
+          "kernel_ops", "Dispatch.ObeysTheArgumentBeforeTheEnvironment"),
+    Fault("a logarithm ends its series early", "kernels/math_f64.cc",
+          "double p = 1.0 / 25;\n  for (int k = 23;", "double p = 1.0 / 15;\n  for (int k = 13;",
+          "kernel_ops", "MathF64.LogarithmIsCloseToTheTrueOne"),
+    Fault("passes of two threads meet on one device", "kernels/cpu_device.cc",
+          "    const std::lock_guard lock(pass_);\n", "",
+          "session", "Session.PassesOfTwoThreadsFollowOneAnother"),
+    # --- runtime ---
+    Fault("memory is not asked for when a model is loaded", "runtime/model.cc",
+          "require_memory(plan, available, model_->context_, options_.context_option, session_bytes);",
+          "static_cast<void>(session_bytes);",
+          "cli", "MemoryLimit.OfTheAddressSpaceIsKept"),
+    Fault("a session's scratch counts nothing", "runtime/engine.cc",
+          "  return bytes +\n         device.scratch_bytes(", "  return 0 * bytes +\n         0 * device.scratch_bytes(",
+          "memory", "MemoryOfAModel.IsWhatThePlanSaysAndNeverMore"),
+    Fault("the context that would fit is twice as long", "runtime/memory_plan.cc",
+          "fits / 64 * 64)", "fits / 32 * 64)",
+          "session", "MemoryPlan.NamesTheContextThatWouldFit"),
+    Fault("nothing is left to evaluate of a known prompt", "runtime/engine.cc",
+          "tokens.empty() ? 0 : tokens.size() - 1)", "tokens.size())",
+          "session", "Session.ReusesTheLongestCommonPrefixButLeavesOneToken"),
+    Fault("a token more than the context holds is taken", "runtime/engine.cc",
+          "if (w.tokens.size() > model.context() - position)", "if (w.tokens.size() > model.context() - position + 1)",
+          "session", "Session.RefusesMoreTokensThanTheContextHolds"),
+    Fault("a text ends at the context's last but one position", "runtime/completion.cc",
+          "} else if (sequence_.size() > context_) {", "} else if (sequence_.size() >= context_) {",
+          "session", "Generate.StopsWhenTheContextIsFull"),
+    Fault("half a character is text already", "runtime/completion.cc",
+          "keep(filter_.push(decoder_->push(id)))", "keep(filter_.push(decoder_->push(id) + decoder_->finish()))",
+          "sampler", "ACompletion.HoldsBackTheBytesOfACharacterUntilItIsWhole"),
+    Fault("of equal logits the highest id is taken", "runtime/sampler.cc",
+          "(a.logit == b.logit && a.id < b.id)", "(a.logit == b.logit && a.id > b.id)",
+          "sampler", "Sampler.CutsToTheTopK"),
+    Fault("a token is penalised as often as it was said", "runtime/sampler.cc",
+          "const float logit = logits[id];", "const float logit = penalised_[id];",
+          "sampler", "Sampler.PenalisesEachRecentTokenOnce"),
+    Fault("perplexity scores a token more", "runtime/perplexity.cc",
+          "const uint64_t first = n_ctx / 2;", "const uint64_t first = n_ctx / 2 - 1;",
+          "golden", "GoldenPerplexity.RunningValuesOfTinyMistral"),
+    Fault("tokens that a stored base finds unlikely count nothing", "runtime/kl_statistics.cc",
+          "constexpr double kThreshold = -16;", "constexpr double kThreshold = -6;",
+          "comparison", "KlStatistics.OfAStoredBaseEqualAnIndependentComputation"),
+    Fault("the error of a ratio forgets that both saw the same text", "runtime/kl_statistics.cc",
+          "error_a * error_a + error_b * error_b - 2 * covariance", "error_a * error_a + error_b * error_b",
+          "comparison", "KlStatistics.EqualAnIndependentComputation"),
+    # --- convert ---
+    Fault("rows of Q and K keep the checkpoint's order", "convert/tensor_transforms.cc",
+          "map.push_back(first + pair);\n      map.push_back(first + half + pair);",
+          "map.push_back(first + 2 * pair);\n      map.push_back(first + 2 * pair + 1);",
+          "convert", "Convert.QuantizesTheRowsInGgufsOrder"),
+    Fault("a tensor that nobody asked for is left out in silence", "convert/checkpoint.cc",
+          "    if (reason.empty()) {\n      fail(ErrorCode::kMalformed,\n           \"{}: unknown tensor", "    if (reason == \"none\") {\n      fail(ErrorCode::kMalformed,\n           \"{}: unknown tensor",
+          "convert", "Checkpoint.TensorsThatMayChangeTheFunctionAreRefusedByName"),
+    Fault("nobody hears of a tensor that the index leaves out", "convert/checkpoint.cc",
+          "if (!held.contains(tensor.info.name)) continue;", "if (!tensor.info.name.empty()) continue;",
+          "convert", "Checkpoint.TensorThatTheIndexLeavesOutCountsAllTheSame"),
+    Fault("tensors of a safetensors file may overlap", "convert/safetensors.cc",
+          "if (tensor.begin != end) {", "if (tensor.begin > end) {",
+          "convert", "Safetensors.RefusesWhatBreaksTheFormat"),
+    # --- cli ---
+    Fault("a number may be followed by anything", "cli/parse.cc",
+          "error == std::errc() && stopped == end", "error == std::errc()",
+          "cli_parts", "NumberParsing.RefusesWhatIsNotAllANumber"),
+    Fault("a second signal is only noted", "quant/machine/stop_signal.cc",
+          "if (in_scope && seen_signal == 0) {", "if (in_scope) {",
+          "machine", "StopSignalDeathTest.InsideOfAScopeTheFirstSetsAFlagAndTheSecondEnds"),
+    Fault("page cache counts as taken in a cgroup", "quant/machine/cgroup.cc",
+          "*usage - std::min(*usage, cache)", "*usage",
+          "machine", "CgroupMemory.OfVersionTwoIsTheLeastRoomOnTheWayUpAndPageCacheIsFree"),
+    Fault("only a process's own cgroup counts", "quant/machine/cgroup.cc",
+          "    if (slash == std::string::npos) return;\n", "    return;\n",
+          "machine", "CgroupQuota.OfVersionTwoIsTheTightestOnTheWayUp"),
+    Fault("a key of JSON may stand twice", "quant/json/json.cc",
+          "return duplicate == keys.end() || stop_duplicate(*duplicate);", "return true;",
+          "json", "Json.RefusesDuplicateKeysAtEveryLevel"),
+    Fault("a loop's end is not waited for", "quant/parallel.cc",
+          "  barrier(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);\n",
+          "  static_cast<void>(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);\n",
+          "files", "ThreadPoolOf.FinishesEachLoopBeforeTheNextBegins"),
+    Fault("a reader that has left is an error", "cli/main.cc",
+          "catch (const OutputClosed&) {\n    return 0;", "catch (const OutputClosed&) {\n    return 5;",
+          "cli", "Run.ReaderThatLeavesEndsItQuietly"),
+    Fault("the newline at the end of a prompt's file stays", "cli/text_input.cc",
+          "if (content.ends_with('\\n')) content.pop_back();", "",
+          "cli", "Run.PromptMayComeFromAFileOrStdin"),
+    Fault("a message that is too long costs the turns before it", "cli/conversation.cc",
+          "  if (ids.size() >= context_) {\n", "  if (ids.size() >= context_ && all.empty()) {\n",
+          "cli_parts", "Conversation.AMessageTooLongByItselfCostsNoTurn"),
+]
+# fmt: on
+
+
+def table():
+    rows = ["| fault | in | noticed by |", "|---|---|---|"]
+    rows += [f"| {f.what} | `{f.file}` | `{f.test}` |" for f in FAULTS]
+    return rows
+
+
+def problems():
+    """What is wrong with the list itself, a line each."""
+    found = []
+    sources = "\n".join(p.read_text() for p in sorted((ROOT / "tests").rglob("*_test.cc")))
+    readme = README.read_text()
+    for fault in FAULTS:
+        path = ROOT / fault.file
+        n = path.read_text().count(fault.text) if path.exists() else 0
+        if n != 1:
+            found.append(f"{fault.file}: expected the text of '{fault.what}' once, found it {n} times: plant it anew in tests/mutate.py")
+        if fault.text == fault.instead:
+            found.append(f"'{fault.what}' changes nothing")
+        suite, name = fault.test.split(".")
+        if not re.search(rf"TEST(_F|_P)?\(\s*{suite},\s*{name}\)", sources):
+            found.append(f"'{fault.what}': there is no test {fault.test}")
+    for row in table():
+        if row not in readme:
+            found.append(f"{README.relative_to(ROOT)}: expected this line of its table (tests/mutate.py --table): {row}")
+    return found
+
+
+def run_test(build, fault):
+    """The output's end and whether the test passed; raises when it cannot be built or ran no test."""
+    wanted = [f"test_{fault.binary}"] + (["quern"] if fault.binary == "cli" else [])
+    built = subprocess.run(["ninja", "-C", str(build), *wanted], capture_output=True, text=True)
+    if built.returncode != 0:
+        raise RuntimeError("does not build:\n" + built.stdout[-2000:])
+    (binary,) = build.glob(f"tests/*/test_{fault.binary}")
+    command = [str(binary), f"--gtest_filter={fault.test}:*/{fault.test}/*:{fault.test}/*:*/{fault.test}"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    except subprocess.TimeoutExpired:
+        return "took more than 600 s", False
+    if "[==========] Running 0 tests" in ran.stdout:
+        raise RuntimeError("no such test: " + " ".join(command))
+    return (ran.stdout + ran.stderr)[-400:], ran.returncode == 0
+
+
+def plant(build, fault):
+    """'noticed', or what went wrong."""
+    path = ROOT / fault.file
+    before = path.read_text()
+    try:
+        path.write_text(before.replace(fault.text, fault.instead))
+        output, passed = run_test(build, fault)
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        path.write_text(before)
+    return "NOT NOTICED: " + output if passed else "noticed"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build/release", type=pathlib.Path)
+    parser.add_argument("--only", default="", help="faults whose words, file or test contain this")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(table()))
+        return 0
+    found = problems()
+    if found:
+        print("\n".join(found), file=sys.stderr)
+        return 1
+    if arguments.check:
+        print(f"{len(FAULTS)} faults apply")
+        return 0
+
+    build = ROOT / arguments.build
+    chosen = [f for f in FAULTS if any(arguments.only in text for text in (f.what, f.file, f.test))]
+    if not chosen:
+        print(f"no fault has '{arguments.only}' in its words, file or test", file=sys.stderr)
+        return 1
+    n_noticed = 0
+    for number, fault in enumerate(chosen, 1):
+        start = time.monotonic()
+        outcome = plant(build, fault)
+        n_noticed += outcome == "noticed"
+        print(f"{number}/{len(chosen)} {fault.file}: {fault.what}: {outcome} ({time.monotonic() - start:.0f} s)", flush=True)
+    # What was built with a fault in it must not stay.
+    wanted = {f"test_{fault.binary}" for fault in chosen} | ({"quern"} if any(f.binary == "cli" for f in chosen) else set())
+    subprocess.run(["ninja", "-C", str(build), *sorted(wanted)], capture_output=True, check=False)
+    print(f"{n_noticed} of {len(chosen)} faults noticed")
+    return 0 if n_noticed == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

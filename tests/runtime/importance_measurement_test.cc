@@ -1,0 +1,102 @@
+#include "runtime/importance_measurement.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "quant/error.h"
+#include "tests/support/models.h"
+
+namespace quern {
+namespace {
+
+constexpr uint64_t kContext = 64, kChunks = 3;
+
+std::vector<int32_t> some_tokens() {
+  std::vector<int32_t> tokens(kContext * kChunks + 10);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(3 + i * 37 % 1000);
+  return tokens;
+}
+
+std::unique_ptr<Model> open(int n_threads = 2) {
+  ModelOptions options;
+  options.context = kContext;
+  options.n_threads = n_threads;
+  return test::open_model(test::converted("tiny-mistral", "f32"), options);
+}
+
+std::map<std::string, ImportanceSums> measure(const Model& model, uint64_t max_chunks = 0) {
+  std::map<std::string, ImportanceSums> by_name;
+  for (ImportanceSums& sums : measure_importance(model, some_tokens(), {kContext, max_chunks}, {}, {}))
+    by_name[sums.tensor] = std::move(sums);
+  return by_name;
+}
+
+std::vector<float> floats_of(const Model& model, const std::string& name) {
+  const TensorView& view = *model.gguf().find_tensor(name);
+  std::vector<float> values(view.n_elements());
+  block_format(view.dtype).decode(view.data, values.size(), values.data());
+  return values;
+}
+
+// The first matrices are multiplied with the normed embeddings, which need no model.
+TEST(ImportanceMeasurement, SumsTheSquaresOfWhatAMatrixIsMultipliedWith) {
+  const auto model = open();
+  const std::map<std::string, ImportanceSums> measured = measure(*model);
+  const std::vector<float> embedding = floats_of(*model, "token_embd.weight"),
+                           norm = floats_of(*model, "blk.0.attn_norm.weight");
+  const size_t dim = norm.size();
+  std::vector<double> expected(dim);
+  std::vector<int32_t> tokens = some_tokens();
+  for (uint64_t t = 0; t < kContext * kChunks; ++t) {
+    const int32_t id = t % kContext == 0 ? model->tokenizer().vocabulary().bos : tokens[t];
+    const float* row = &embedding[static_cast<size_t>(id) * dim];
+    double square = 0;
+    for (size_t i = 0; i < dim; ++i) square += static_cast<double>(row[i]) * row[i];
+    const double scale = 1 / std::sqrt(square / static_cast<double>(dim) + 1e-5);
+    for (size_t i = 0; i < dim; ++i) expected[i] += std::pow(row[i] * scale * norm[i], 2);
+  }
+  const ImportanceSums& q = measured.at("blk.0.attn_q.weight");
+  ASSERT_EQ(q.columns, dim);
+  for (size_t i = 0; i < dim; ++i) EXPECT_NEAR(q.sums[i], expected[i], 1e-4 * expected[i] + 1e-9) << i;
+}
+
+TEST(ImportanceMeasurement, KnowsEveryMatrixOfTheLayers) {
+  const auto model = open();
+  const std::map<std::string, ImportanceSums> measured = measure(*model);
+  EXPECT_EQ(measured.size(), 3u * 7);
+  for (const auto& [name, sums] : measured) {
+    EXPECT_TRUE(name.starts_with("blk.")) << name;
+    EXPECT_EQ(sums.counts, (std::vector<uint64_t>{kContext * kChunks})) << name;
+    EXPECT_EQ(sums.columns, model->gguf().find_tensor(name)->columns()) << name;
+  }
+  EXPECT_EQ(measured.at("blk.1.attn_q.weight").sums, measured.at("blk.1.attn_v.weight").sums);
+  EXPECT_EQ(measured.at("blk.2.ffn_gate.weight").sums, measured.at("blk.2.ffn_up.weight").sums);
+  EXPECT_NE(measured.at("blk.1.attn_q.weight").sums, measured.at("blk.2.attn_q.weight").sums);
+  EXPECT_EQ(measure(*model, 2).at("blk.0.attn_q.weight").counts.front(), 2 * kContext);
+}
+
+TEST(ImportanceMeasurement, DoesNotDependOnThreadsNorStayWithTheModel) {
+  const auto one = open(1), two = open(2);
+  const std::map<std::string, ImportanceSums> expected = measure(*one);
+  for (const auto& [name, sums] : measure(*two)) EXPECT_EQ(sums.sums, expected.at(name).sums) << name;
+  for (const auto& [name, sums] : measure(*one)) EXPECT_EQ(sums.sums, expected.at(name).sums) << name;
+}
+
+TEST(ImportanceMeasurement, WantsTwoChunksAtLeastAndCanBeStopped) {
+  const auto model = open();
+  const std::vector<int32_t> tokens = some_tokens();
+  try {
+    measure_importance(*model, std::span(tokens).first(2 * kContext - 1), {kContext}, {}, {});
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+  }
+  EXPECT_TRUE(measure_importance(*model, tokens, {kContext}, {}, [] { return true; }).empty());
+}
+
+}  // namespace
+}  // namespace quern

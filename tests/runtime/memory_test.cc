@@ -1,0 +1,66 @@
+// What the loader expects a model and a session to take, beside what they do take.
+#include "runtime/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "quant/format_size.h"
+#include "quant/machine/memory.h"
+#include "tests/support/models.h"
+#include "tests/support/random_model.h"
+#include "tests/support/temp_folder.h"
+
+namespace quern {
+namespace {
+
+class MemoryOfAModel : public testing::TestWithParam<TensorLayout> {};
+
+// 400 MB of Q4_0 in either layout, of which a good part is the output matrix, so that the test takes seconds.
+// The whole context is evaluated, in whole micro-batches, and logits are asked for: all that is planned is
+// used. Mapped weights count like copied ones.
+TEST_P(MemoryOfAModel, IsWhatThePlanSaysAndNeverMore) {
+  if (QUERN_SANITIZED) GTEST_SKIP() << "a sanitizer's own memory is counted too";
+  if (available_memory() < uint64_t{2} << 30) GTEST_SKIP() << "needs 2 GiB of memory";
+  test::RandomModel shape;
+  shape.n_layers = 10;
+  shape.dim = 2048;
+  shape.hidden_dim = 5632;
+  shape.n_heads = 16;
+  shape.n_kv_heads = 4;
+  shape.vocab_size = 130000;
+  shape.tied = true;
+  shape.embedding = shape.matrices = shape.output = DType::Q4_0;
+  shape.layout = GetParam();
+  const test::TempFolder folder;
+  const std::string path = folder.file("model.gguf");
+  test::write_random_model(shape, path);
+  ASSERT_GT(std::filesystem::file_size(path), 400e6);
+
+  restart_peak_memory();
+  const uint64_t before = peak_memory();
+  ModelOptions options;
+  options.context = 1024;
+  options.n_threads = 2;
+  const auto model = test::open_model(path, options);
+  Session session(*model);
+  std::vector<int32_t> ids(options.context);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i % shape.vocab_size);
+  session.eval(ids, 32, [](size_t, std::span<const float>) {});
+  const double measured = static_cast<double>(peak_memory() - before);
+
+  const MemoryPlan& plan = model->memory_plan();
+  const double planned = static_cast<double>(plan.total());
+  RecordProperty("planned_over_measured", std::to_string(planned / measured));
+  EXPECT_GE(planned, measured) << format_size(plan.weights) << " weights, " << format_size(plan.kv)
+                               << " cache, " << format_size(plan.scratch) << " scratch";
+  EXPECT_LE(planned, 1.1 * measured) << format_size(plan.weights) << " weights, " << format_size(plan.kv)
+                                     << " cache, " << format_size(plan.scratch) << " scratch";
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, MemoryOfAModel, testing::Values(TensorLayout::kRows, TensorLayout::kPanels),
+                         [](const auto& tested) { return std::string(to_string(tested.param)); });
+
+}  // namespace
+}  // namespace quern

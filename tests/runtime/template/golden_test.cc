@@ -1,0 +1,100 @@
+// Templates of the field and of the language's corners, against jinja2 set up as transformers does.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/runtime/template/template_fixtures.h"
+
+namespace quern::test {
+namespace {
+
+// A line's variables: what is no answer and no label.
+std::string variables_of(nlohmann::ordered_json line) {
+  for (const char* other : {"template", "case", "text", "raises"}) line.erase(other);
+  return line.dump();
+}
+
+void expect_equal(const nlohmann::ordered_json& line, const Outcome& got) {
+  if (line.contains("text")) {
+    EXPECT_FALSE(got.raised) << got.text;
+    EXPECT_EQ(got.text, line["text"]);
+  } else {
+    EXPECT_TRUE(got.raised) << "expected: " << line["raises"];
+    EXPECT_TRUE(got.text.starts_with(line["raises"].get<std::string>())) << got.text << "\n"
+                                                                         << line["raises"];
+  }
+}
+
+size_t expect_all_equal(const std::string& file) {
+  std::set<std::string> templates;
+  for (const nlohmann::ordered_json& line : template_golden_lines(file)) {
+    const std::string name = line["template"];
+    templates.insert(name);
+    SCOPED_TRACE(name + ", case " + line["case"].get<std::string>());
+    expect_equal(line, render(template_text(name), variables_of(line)));
+  }
+  return templates.size();
+}
+
+TEST(ChatTemplates, OfTheFieldAreWhatJinja2MakesOfThem) { EXPECT_EQ(expect_all_equal("chats.jsonl"), 47u); }
+
+TEST(ChatTemplates, OfTheOtherModelsAreWhatJinja2MakesOfThem) {
+  EXPECT_EQ(expect_all_equal("more_chats.jsonl"), 23u);
+}
+
+TEST(TemplateLanguage, IsJinja2sInEveryCornerTried) {
+  const std::vector<nlohmann::ordered_json> lines = template_golden_lines("language.jsonl");
+  ASSERT_GT(lines.size(), 12000u);
+  const std::string variables = lines.front()["variables"].dump();
+  for (size_t i = 1; i < lines.size(); ++i) {
+    const std::string source = lines[i]["template"];
+    const Outcome got = render(source, variables);
+    EXPECT_EQ(got.raised, lines[i].contains("raises")) << source << "\n" << got.text << "\n" << lines[i];
+    if (!lines[i].contains("text")) continue;
+    EXPECT_EQ(got.text, lines[i]["text"]) << source;
+  }
+}
+
+// As jinja2's compiled loops have it: else follows where no pass went to its end, and leaving it leaves the
+// loop around it.
+TEST(TemplateLoops, HaveAnElseForPassesThatWereCutShort) {
+  EXPECT_EQ(render("{% for a in [1, 2] %}{% continue %}{% else %}E{% endfor %}").text, "E");
+  EXPECT_EQ(render("{% for a in [1, 2] %}{% break %}{% else %}E{% endfor %}").text, "E");
+  EXPECT_EQ(render("{% for a in [1, 2] %}{% if a == 2 %}{% break %}{% endif %}x{% else %}E{% endfor %}").text,
+            "x");
+  EXPECT_EQ(
+      render("{% for b in [1, 2] %}[{% for a in [] %}{% else %}E{% break %}{% endfor %}]{% endfor %}").text,
+      "[E");
+  EXPECT_EQ(render("{% for b in [1, 2] %}[{% for a in [b] %}{% break %}{% else %}E{% continue %}{% endfor "
+                   "%}]{% endfor %}")
+                .text,
+            "[E[E");
+}
+
+TEST(TemplateFunctions, MakeNoDictionaryOfWhatIsUndefined) {
+  EXPECT_TRUE(render("{{ dict(missing) }}").text.starts_with("'missing' is undefined"));
+  EXPECT_TRUE(render("{{ namespace(missing, a=1) }}").text.starts_with("'missing' is undefined"));
+}
+
+// Texts longer than 16 bytes are searched for in another way than short ones.
+TEST(TemplateSearches, FindLongTextsToo) {
+  const std::string wanted = "'0123456789abcdefghij'",
+                    text = "('x' ~ " + wanted + " ~ 'yy' ~ " + wanted + " ~ 'z')";
+  const auto is = [&](const std::string& expression) { return render("{{ " + expression + " }}").text; };
+  EXPECT_EQ(is(text + ".find(" + wanted + ")"), "1");
+  EXPECT_EQ(is(text + ".find(" + wanted + ", 2)"), "23");
+  EXPECT_EQ(is(text + ".find(" + wanted + ", 24)"), "-1");
+  EXPECT_EQ(is(text + ".rfind(" + wanted + ")"), "23");
+  EXPECT_EQ(is(text + ".rfind(" + wanted + ", 0, 42)"), "1");
+  EXPECT_EQ(is(text + ".count(" + wanted + ")"), "2");
+  EXPECT_EQ(is(text + ".split(" + wanted + ")"), "['x', 'yy', 'z']");
+  EXPECT_EQ(is(text + ".rsplit(" + wanted + ", 1)"), "['x0123456789abcdefghijyy', 'z']");
+  EXPECT_EQ(is(text + ".rsplit(" + wanted + ", 5)"), "['x', 'yy', 'z']");
+  EXPECT_EQ(is(text + ".rpartition(" + wanted + ")[2]"), "z");
+  EXPECT_EQ(is(text + ".replace(" + wanted + ", '-')"), "x-yy-z");
+  EXPECT_EQ(is(wanted + " in " + text), "True");
+  EXPECT_EQ(is(wanted + " in 'x'"), "False");
+}
+
+}  // namespace
+}  // namespace quern::test
