@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 #include <optional>
+#include <unordered_map>
 
 #include "convert/checkpoint.h"
 #include "convert/folder_files.h"
@@ -77,17 +78,44 @@ std::vector<AddedTokenEntry> read_tokenizer_json(const std::string& path) {
   return added;
 }
 
+// The first file's entries, and the second's at ids that the first does not name.
+std::vector<AddedTokenEntry> merge(std::vector<AddedTokenEntry> first, const std::string& first_name,
+                                   const std::vector<AddedTokenEntry>& second, const std::string& second_name,
+                                   const Notice& notice) {
+  std::unordered_map<uint64_t, std::string> named;
+  for (const AddedTokenEntry& entry : first) named.try_emplace(entry.id, entry.text);
+  size_t n_other = 0;
+  const AddedTokenEntry* other = nullptr;
+  for (const AddedTokenEntry& entry : second) {
+    const auto [found, is_new] = named.try_emplace(entry.id, entry.text);
+    if (is_new) {
+      first.push_back(entry);
+    } else if (found->second != entry.text) {
+      ++n_other;
+      if (other == nullptr) other = &entry;
+    }
+  }
+  if (notice && other != nullptr)
+    notice(fmt::format("token {} is '{}' in {} and '{}' in {}: the former counts ({} in all)", other->id,
+                       printable(named.at(other->id)), first_name, printable(other->text), second_name,
+                       n_other));
+  return first;
+}
+
 std::vector<AddedTokenEntry> read_any(const std::string& folder,
-                                      const std::vector<std::string>& special_texts) {
+                                      const std::vector<std::string>& special_texts, const Notice& notice) {
+  std::vector<AddedTokenEntry> added;
   if (const auto path = find_file(folder, "tokenizer_config.json")) {
     const Json json = parse_json(read_text_file(*path), *path);
     const Json* decoder = json.find("added_tokens_decoder");
-    if (decoder != nullptr && !decoder->is_null()) return read_decoder(*decoder, *path);
+    if (decoder != nullptr && !decoder->is_null()) added = read_decoder(*decoder, *path);
   }
   if (const auto path = find_file(folder, "added_tokens.json"))
-    return read_added_tokens_json(*path, special_texts);
+    added = merge(std::move(added), "tokenizer_config.json", read_added_tokens_json(*path, special_texts),
+                  "added_tokens.json", notice);
+  if (!added.empty()) return added;
   if (const auto path = find_file(folder, "tokenizer.json")) return read_tokenizer_json(*path);
-  return {};
+  return added;
 }
 
 // Gives the token at an id that the vocabulary has already the entry's spelling and type.
@@ -138,8 +166,9 @@ AddedTokenEntry read_added_token(const Json& json, uint64_t id, const std::strin
 }
 
 std::vector<AddedTokenEntry> read_added_tokens(const std::string& folder,
-                                               const std::vector<std::string>& special_texts) {
-  std::vector<AddedTokenEntry> added = read_any(folder, special_texts);
+                                               const std::vector<std::string>& special_texts,
+                                               const Notice& notice) {
+  std::vector<AddedTokenEntry> added = read_any(folder, special_texts, notice);
   std::stable_sort(added.begin(), added.end(),
                    [](const AddedTokenEntry& a, const AddedTokenEntry& b) { return a.id < b.id; });
   const auto same = [](const AddedTokenEntry& a, const AddedTokenEntry& b) { return a.id == b.id; };

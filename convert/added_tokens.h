@@ -23,10 +23,11 @@ struct AddedTokenEntry {
 AddedTokenEntry read_added_token(const Json& json, uint64_t id, const std::string& where);
 
 // What the folder says of added tokens, by ascending id, each id once: tokenizer_config.json's
-// added_tokens_decoder, else added_tokens.json (special are the ones that `special_texts` names), else
-// tokenizer.json's added_tokens.
+// added_tokens_decoder, then added_tokens.json (special are the ones that `special_texts` names); where
+// neither names any, tokenizer.json's added_tokens. A notice tells of ids that two files spell differently.
 std::vector<AddedTokenEntry> read_added_tokens(const std::string& folder,
-                                               const std::vector<std::string>& special_texts);
+                                               const std::vector<std::string>& special_texts,
+                                               const Notice& notice);
 
 // Adds them to a vocabulary and brings it to n_tokens, the embedding's rows: a token becomes control (type 3)
 // or added (type 4) by its flag, ids that nothing names unused ones ("[PAD32001]", type 5). Notices say how

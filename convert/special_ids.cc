@@ -1,8 +1,10 @@
 #include "convert/special_ids.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "convert/checkpoint.h"
 #include "convert/folder_files.h"
@@ -17,6 +19,7 @@ struct Statement {
   std::string said;   // "[2, 980]"
   TokenId id = kNoToken;
   std::string problem;        // why it does not count; empty: it does
+  bool is_bos = false;        // of an eos: its only problem is that the bos is the same token
   bool ends_answers = false;  // from where generation takes its ends
 };
 
@@ -48,7 +51,8 @@ class SpecialIds {
     const std::vector<Statement> bos = statements("bos", vocabulary_.bos, kNoToken);
     vocabulary_.bos = first_that_counts(bos);
     tell("bos", bos, vocabulary_.bos);
-    const std::vector<Statement> eos = statements("eos", vocabulary_.eos, vocabulary_.bos);
+    std::vector<Statement> eos = statements("eos", vocabulary_.eos, vocabulary_.bos);
+    if (first_that_counts(eos) == kNoToken) take_bos_for_eos(&eos);
     vocabulary_.eos = first_that_counts(eos);
     set_further_ends(eos);
     tell("eos", eos, vocabulary_.eos);
@@ -70,6 +74,7 @@ class SpecialIds {
 
   std::vector<Statement> statements(const std::string& token, TokenId of_vocabulary, TokenId forbidden) const;
   void judge(Statement* statement, TokenId forbidden) const;
+  void take_bos_for_eos(std::vector<Statement>* statements) const;
   static TokenId first_that_counts(const std::vector<Statement>& statements);
   void set_further_ends(const std::vector<Statement>& statements);
   void tell(std::string_view token, const std::vector<Statement>& statements, TokenId chosen) const;
@@ -84,10 +89,12 @@ class SpecialIds {
 void SpecialIds::judge(Statement* statement, TokenId forbidden) const {
   if (!statement->problem.empty()) return;
   const std::string& piece = vocabulary_.pieces[static_cast<size_t>(statement->id)];
-  if (statement->id == forbidden)
-    statement->problem = fmt::format("'{}' is the bos token", printable(piece));
-  else if (!is_control(statement->id))
+  if (!is_control(statement->id)) {
     statement->problem = fmt::format("'{}' is no control token", printable(piece));
+  } else if (statement->id == forbidden) {
+    statement->problem = fmt::format("'{}' is the bos token", printable(piece));
+    statement->is_bos = true;
+  }
 }
 
 std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId of_vocabulary,
@@ -95,8 +102,12 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
   std::vector<Statement> all;
   const std::string text_key = token + "_token", id_key = token + "_token_id";
   if (const std::string* text = text_of(tokenizer_config_.find(text_key))) {
-    Statement statement{"tokenizer_config.json: " + text_key, fmt::format("'{}'", printable(*text)), kNoToken,
-                        "", false};
+    Statement statement{"tokenizer_config.json: " + text_key,
+                        fmt::format("'{}'", printable(*text)),
+                        kNoToken,
+                        "",
+                        false,
+                        false};
     const auto found = ids_.find(*text);
     if (found == ids_.end())
       statement.problem = "no token is spelled so";
@@ -109,11 +120,13 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
     if (value == nullptr || value->is_null()) return;
     const Json::Array single = {*value};
     for (const Json& element : value->as_array() != nullptr ? *value->as_array() : single) {
-      Statement statement{file + ": " + id_key, element.describe(), kNoToken, "", true};
-      if (element.as_uint() == nullptr || *element.as_uint() >= vocabulary_.size())
-        statement.problem = fmt::format("no id of a vocabulary of {} tokens", vocabulary_.size());
+      Statement statement{file + ": " + id_key, element.describe(), kNoToken, "", false, true};
+      const std::optional<double> number = element.as_number();  // some writers give 2.0
+      if (number && *number >= 0 && *number < static_cast<double>(vocabulary_.size()) &&
+          *number == std::floor(*number))
+        statement.id = static_cast<TokenId>(*number);
       else
-        statement.id = static_cast<TokenId>(*element.as_uint());
+        statement.problem = fmt::format("no id of a vocabulary of {} tokens", vocabulary_.size());
       all.push_back(std::move(statement));
     }
   };
@@ -121,9 +134,23 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
   state_ids(config_, "config.json");
   if (of_vocabulary != kNoToken)
     all.push_back({fmt::format("{}: {}", vocabulary_path_, token), fmt::to_string(of_vocabulary),
-                   of_vocabulary, "", false});
+                   of_vocabulary, "", false, false});
   for (Statement& statement : all) judge(&statement, forbidden);
   return all;
+}
+
+// GPT-2, Qwen's base models and others have one token for both, and state no other end: without it their
+// texts would never end.
+void SpecialIds::take_bos_for_eos(std::vector<Statement>* statements) const {
+  bool told = false;
+  for (Statement& statement : *statements) {
+    if (!statement.is_bos) continue;
+    if (notice_ && !std::exchange(told, true))
+      notice_(fmt::format("{} is {}: '{}' is the bos token too, and no file names another end: it counts",
+                          statement.where, statement.said,
+                          printable(vocabulary_.pieces[static_cast<size_t>(statement.id)])));
+    statement.problem.clear();
+  }
 }
 
 TokenId SpecialIds::first_that_counts(const std::vector<Statement>& statements) {

@@ -125,7 +125,7 @@ Vocabulary read(const std::string& folder, const ModelConfig* config, const std:
          folder);
   }
   Vocabulary vocabulary = read_vocabulary_file(*file, pre_tokenizer, notice);
-  const std::vector<AddedTokenEntry> added = read_added_tokens(folder, read_special_texts(folder));
+  const std::vector<AddedTokenEntry> added = read_added_tokens(folder, read_special_texts(folder), notice);
   uint64_t n_tokens = vocabulary.size();
   for (const AddedTokenEntry& entry : added) n_tokens = std::max(n_tokens, entry.id + 1);
   add_tokens(&vocabulary, added, config != nullptr ? config->vocab_size : n_tokens, file->path, notice);

@@ -227,8 +227,7 @@ void ModelLoader::match_tensors() {
           printable(tensor.name), model_->hparams().architecture));
     idle.push_back(printable(tensor.name));
   }
-  if (!idle.empty())
-    note(fmt::format("{} tensors change nothing and are ignored: {}", idle.size(), fmt::join(idle, ", ")));
+  if (!idle.empty()) note(fmt::format("tensors that change nothing are ignored: {}", fmt::join(idle, ", ")));
 }
 
 void ModelLoader::read_tokenizer() {

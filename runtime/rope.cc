@@ -99,9 +99,20 @@ void RopeSettings::read(HParamReader& keys, uint32_t head_dim, bool partial) {
     return value != nullptr && number_of(*value) == 0.0 ? 1.0 : positive(key, 1);
   };
   const std::string_view type_key = "rope.scaling.type", factor_key = "rope.scaling.factor";
+  const std::string_view old_key = "rope.scale_linear";
   const std::string_view type = keys.string_or(type_key, "none");
-  factor = factor_of(factor_key);
-  if (factor == 1) factor = factor_of("rope.scale_linear");
+  const double old_factor = factor_of(old_key);
+  factor = keys.has(factor_key) ? factor_of(factor_key) : old_factor;
+  if (keys.has(old_key) && old_factor != factor)
+    keys.note(fmt::format("{} is {} and ignored: {} is {}", keys.full(old_key), old_factor,
+                          keys.full(factor_key), factor));
+  // A type "none" outweighs a factor that is left over; where no type is stated, a factor means "linear".
+  if (keys.has(type_key) && type == "none" && factor != 1) {
+    keys.note(fmt::format("{} is {} and ignored: {} is none",
+                          keys.full(keys.has(factor_key) ? factor_key : old_key), factor,
+                          keys.full(type_key)));
+    factor = 1;
+  }
   original_context =
       static_cast<double>(keys.uint_or("rope.scaling.original_context_length", 0, 0, kMaxTokens));
   const double attention_factor = positive("rope.scaling.attn_factor", 1);

@@ -106,6 +106,21 @@ TEST(AddedTokens, OfTokenizerJsonCountWhereNoOtherFileHasAny) {
   EXPECT_EQ(folder.read(1026).pieces[1024], "<z>");
 }
 
+TEST(AddedTokens, OfTwoFilesAreJoinedAndContradictionsNamed) {
+  Folder folder;
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"1024": {"content": "<a>"}}})");
+  folder.write("added_tokens.json", R"({"<a>": 1024, "<b>": 1025})");
+  EXPECT_EQ(folder.read(1026).pieces[1025], "<b>");
+  EXPECT_FALSE(folder.has_notice("the former counts"));
+  folder.write("added_tokens.json", R"({"<b>": 1024, "<c>": 1025})");
+  const Vocabulary v = folder.read(1026);
+  EXPECT_EQ(v.pieces[1024], "<a>");
+  EXPECT_EQ(v.pieces[1025], "<c>");
+  EXPECT_TRUE(
+      folder.has_notice("token 1024 is '<a>' in tokenizer_config.json and '<b>' in added_tokens.json: "
+                        "the former counts (1 in all)"));
+}
+
 TEST(AddedTokens, MarkAndRenamePiecesThatAreThere) {
   Folder folder;
   const Vocabulary plain = folder.read();
@@ -224,6 +239,26 @@ TEST_F(SpecialIds, ThatAreNoControlTokensDoNotCount) {
     EXPECT_EQ(v.eot, kNoToken) << c.json;
     EXPECT_TRUE(folder.has_notice(c.notice)) << c.json << testing::PrintToString(folder.notices());
   }
+}
+
+// GPT-2, and Qwen's base models.
+TEST_F(SpecialIds, OneTokenMayBeBothWhereNoFileStatesAnotherEnd) {
+  folder_.write("tokenizer_config.json", R"({"bos_token": "</s>", "eos_token": "</s>"})");
+  const Vocabulary v = read();
+  EXPECT_EQ(v.bos, 2);
+  EXPECT_EQ(v.eos, 2);
+  EXPECT_EQ(v.eot, kNoToken);
+  EXPECT_TRUE(folder_.has_notice("eos_token is '</s>': '</s>' is the bos token too, and no file names"));
+  folder_.write("generation_config.json", R"({"eos_token_id": [2, 1024]})");
+  EXPECT_EQ(read().eos, 1024);
+  EXPECT_TRUE(folder_.has_notice("generation_config.json: eos_token_id is 2: ignored, '</s>' is the bos"));
+}
+
+TEST_F(SpecialIds, MayBeWrittenAsNumbersWithAFraction) {
+  folder_.write("config.json", R"({"eos_token_id": 1024.0})");
+  EXPECT_EQ(read().eos, 1024);
+  folder_.write("config.json", R"({"eos_token_id": 1024.5})");
+  EXPECT_EQ(read().eos, 2);
 }
 
 TEST_F(SpecialIds, FurtherEndsOfAListEndAnAnswerToo) {

@@ -150,6 +150,18 @@ const std::vector<Variant> kHarmless = {
      "llama.rope.scaling (linear) is ignored"},
     {"ScalingByZero", [](File& f) { f.metadata.set_f32("llama.rope.scaling.factor", 0); },
      "llama.rope.scaling (none) is ignored"},
+    {"FactorWithoutScaling",
+     [](File& f) {
+       f.metadata.set_string("llama.rope.scaling.type", "none");
+       f.metadata.set_f32("llama.rope.scaling.factor", 2);
+     },
+     "llama.rope.scaling.factor is 2 and ignored"},
+    {"OldFactorBesideTheNewOne",
+     [](File& f) {
+       f.metadata.set_f32("llama.rope.scaling.factor", 1);
+       f.metadata.set_f32("llama.rope.scale_linear", 2);
+     },
+     "llama.rope.scale_linear is 2 and ignored"},
     {"RopeFrequenciesOfOne", [](File& f) { f.add("rope_freqs.weight", 32, 1); }, ""},
     {"BiasOfZeros", [](File& f) { f.add("blk.0.attn_q.bias", 256, 0); }, ""},
     {"StoredFrequencies", [](File& f) { f.add("blk.0.attn_rot_embd", 32, 0.5f); }, "blk.0.attn_rot_embd"},
