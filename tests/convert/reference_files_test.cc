@@ -4,20 +4,20 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "quant/gguf_writer.h"
 #include "tests/convert/convert_calls.h"
+#include "tests/support/json.h"
 
 namespace quern {
 namespace {
 
-using nlohmann::json;
 using test::error_code;
 using test::error_of;
 using test::Gguf;
+using test::Json;
 using test::kData;
 using test::kTiny;
 using test::TempFolder;
@@ -105,14 +105,14 @@ TEST(ReferenceFiles, EveryTensorOfEveryTypeIsLlamaQuantizes) {
   std::ifstream file(kData + "/golden/quantized_files.jsonl");
   size_t n_files = 0;
   for (std::string text; std::getline(file, text); ++n_files) {
-    const json golden = json::parse(text);
+    const Json golden = Json::parse(text);
     const std::string type = golden["type"];
     const bool weighted = golden["importance"];
     SCOPED_TRACE(type + (weighted ? " with importance" : ""));
     convert_tiny(folder.file("a.gguf"), type, weighted ? folder.file("imatrix.gguf") : "");
     const Gguf gguf(folder.file("a.gguf"));
     ASSERT_EQ(gguf.reader.tensors().size(), golden["tensors"].size());
-    for (const auto& [name, expected] : golden["tensors"].items()) {
+    for (const auto& [name, expected] : golden["tensors"].members()) {
       EXPECT_EQ(block_format(gguf.reader.find_tensor(name)->dtype).name, expected[0].get<std::string>())
           << name;
       EXPECT_EQ(crc_of(gguf.bytes_of(name)), expected[1].get<uint32_t>()) << name;

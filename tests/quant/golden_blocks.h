@@ -5,12 +5,12 @@
 #include <cstring>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "quant/block_format.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 
 namespace quern {
@@ -50,7 +50,7 @@ inline std::vector<GoldenBlocks> read_golden_blocks() {
   std::vector<GoldenBlocks> golden;
   std::map<std::string, std::vector<float>> inputs;
   for (std::string text; std::getline(file, text);) {
-    const nlohmann::json line = nlohmann::json::parse(text);
+    const test::Json line = test::Json::parse(text);
     if (line["kind"] == "input") {
       inputs[line["id"]] = floats_from_hex(line["f32_hex"]);
     } else if (line["kind"] == "q") {
@@ -74,7 +74,7 @@ inline std::vector<CodebookBlocks> read_codebook_blocks() {
   std::ifstream file(test::test_data("golden/codebook_blocks.jsonl"));
   std::vector<CodebookBlocks> golden;
   for (std::string text; std::getline(file, text);) {
-    const nlohmann::json line = nlohmann::json::parse(text);
+    const test::Json line = test::Json::parse(text);
     if (line["kind"] == "blocks")
       golden.push_back({format_named(line["type"]), bytes_from_hex(line["bytes_hex"]),
                         floats_from_hex(line["dequant_f32_hex"])});
@@ -97,7 +97,7 @@ inline std::vector<WeightedBlocks> read_weighted_blocks() {
   std::vector<WeightedBlocks> golden;
   std::map<std::string, std::pair<std::vector<float>, std::vector<float>>> inputs;
   for (std::string text; std::getline(file, text);) {
-    const nlohmann::json line = nlohmann::json::parse(text);
+    const test::Json line = test::Json::parse(text);
     const std::string kind = line["kind"];
     if (kind == "input") {
       inputs[line["id"]] = {floats_from_hex(line["f32_hex"]), floats_from_hex(line["importance_f32_hex"])};

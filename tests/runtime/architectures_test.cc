@@ -7,8 +7,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "convert/checkpoint_source.h"
 #include "convert/convert.h"
@@ -17,6 +15,7 @@
 #include "runtime/generate.h"
 #include "runtime/perplexity.h"
 #include "tests/support/checkpoints.h"
+#include "tests/support/json.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
@@ -25,7 +24,7 @@
 namespace quern {
 namespace {
 
-using nlohmann::json;
+using test::Json;
 
 const std::string kFolder = test::unpacked_data("architectures");
 
@@ -35,11 +34,6 @@ std::vector<std::string> all_names() {
     if (entry.is_directory()) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
-}
-
-json read_json(const std::string& path) {
-  std::ifstream file(path);
-  return json::parse(file);
 }
 
 class Architectures : public testing::TestWithParam<std::string> {
@@ -88,13 +82,13 @@ TEST_P(Architectures, AreReadFromTheirFolderAsTheirBf16File) {
 }
 
 TEST_P(Architectures, EqualTransformersInFloat64) {
-  const json expected = read_json(folder() + "/expected.json"),
-             long_text = read_json(folder() + "/expected_long.json");
-  const double allowed = 2e-5 * std::max(1.0, expected.at("logits_spread").get<double>());
+  const Json expected = Json::read(folder() + "/expected.json"),
+             long_text = Json::read(folder() + "/expected_long.json");
+  const double allowed = 2e-5 * std::max(1.0, expected["logits_spread"].get<double>());
   for (const char* type : {"f32", "bf16"}) {
-    for (const json* text : {&expected, &long_text}) {
-      const auto ids = text->at("ids").get<std::vector<int32_t>>();
-      const auto nll = text->at("nll").get<std::vector<double>>();
+    for (const Json* text : {&expected, &long_text}) {
+      const auto ids = (*text)["ids"].get<std::vector<int32_t>>();
+      const auto nll = (*text)["nll"].get<std::vector<double>>();
       const auto model = open(file(type), ids.size());
       size_t scored = 0;
       measure_ids(*model, ids,
@@ -106,9 +100,9 @@ TEST_P(Architectures, EqualTransformersInFloat64) {
                   {});
       EXPECT_EQ(scored, nll.size());
     }
-    const auto ids = expected.at("ids").get<std::vector<int32_t>>();
-    const auto last = expected.at("logits_last").get<std::vector<double>>();
-    const auto greedy = expected.at("greedy").get<std::vector<int32_t>>();
+    const auto ids = expected["ids"].get<std::vector<int32_t>>();
+    const auto last = expected["logits_last"].get<std::vector<double>>();
+    const auto greedy = expected["greedy"].get<std::vector<int32_t>>();
     const auto model = open(file(type), ids.size() + greedy.size());
     const std::vector<float> logits = test::all_logits(*model, ids, ids.size(), 512);
     for (size_t i = 0; i < last.size(); ++i)
@@ -127,8 +121,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 TEST_P(Architectures, HaveTheSameBitsForSetsThreadsAndCuttings) {
   constexpr size_t kTokens = 80;  // across an edge of tiles of keys, and windows of 12
-  const json long_text = read_json(folder() + "/expected_long.json");
-  auto ids = long_text.at("ids").get<std::vector<int32_t>>();
+  const Json long_text = Json::read(folder() + "/expected_long.json");
+  auto ids = long_text["ids"].get<std::vector<int32_t>>();
   ids.resize(kTokens);
   for (const char* type : {"f32", "q8_0"}) {
     const std::vector<float> expected =
@@ -157,7 +151,7 @@ TEST_P(Architectures, HaveTheSameBitsForSetsThreadsAndCuttings) {
 // device needs to be one of several is in its interface.
 TEST_P(Architectures, HaveTheSameBitsOnTwoDevices) {
   constexpr size_t kTokens = 40;
-  auto ids = read_json(folder() + "/expected_long.json").at("ids").get<std::vector<int32_t>>();
+  auto ids = Json::read(folder() + "/expected_long.json")["ids"].get<std::vector<int32_t>>();
   ids.resize(kTokens);
   for (const TensorLayout layout : {TensorLayout::kRows, TensorLayout::kPanels}) {
     const auto expected = test::all_logits(*open(file("q8_0", layout), kTokens), ids, kTokens, 512);
@@ -182,8 +176,8 @@ TEST_P(Architectures, HaveTheSameBitsOnTwoDevices) {
 }
 
 TEST_P(Architectures, HaveTheSameBitsWhateverElseIsInTheBatch) {
-  const json long_text = read_json(folder() + "/expected_long.json");
-  const auto all = long_text.at("ids").get<std::vector<int32_t>>();
+  const Json long_text = Json::read(folder() + "/expected_long.json");
+  const auto all = long_text["ids"].get<std::vector<int32_t>>();
   const auto model = open(file("q8_0"), 64);
   const size_t lengths[] = {40, 1, 17, 5, 33};
   std::vector<std::vector<int32_t>> ids;
@@ -207,8 +201,8 @@ TEST_P(Architectures, HaveTheSameBitsWhateverElseIsInTheBatch) {
 }
 
 TEST_P(Architectures, ForgetWhatIsTruncated) {
-  const json long_text = read_json(folder() + "/expected_long.json");
-  auto ids = long_text.at("ids").get<std::vector<int32_t>>();
+  const Json long_text = Json::read(folder() + "/expected_long.json");
+  auto ids = long_text["ids"].get<std::vector<int32_t>>();
   const auto model = open(file("f32"), ids.size());
   const std::vector<float> expected = test::all_logits(*model, ids, ids.size(), 512);
   const size_t vocab = model->hparams().vocab_size;
@@ -370,13 +364,18 @@ TEST(GptOss, InMxfp4IsTheModelOfItsWeights) {
     plain.push_back({tensor.name, tensor.dtype, tensor.shape, floats});
   }
   const test::TempFolder folder;
-  json config = read_json(source + "/config.json");
-  std::vector<std::string> files;
+  const Json config = Json::read(source + "/config.json");
+  const auto packed_by = [&](const char* method) {
+    Json changed = config, packing = Json::object({{"quant_method", method}});
+    packing.add("modules_to_not_convert", Json::array({"lm_head"}));
+    changed.add("quantization_config", packing);
+    return changed.dump();
+  };
   for (const auto& [name, tensors] : {std::pair("plain", plain), {"packed", packed}}) {
     std::filesystem::create_directory(folder.path() / name);
     folder.write(name + std::string("/model.safetensors"), test::safetensors_file(tensors));
-    folder.write(name + std::string("/config.json"), config.dump());
-    config["quantization_config"] = {{"quant_method", "mxfp4"}, {"modules_to_not_convert", {"lm_head"}}};
+    folder.write(name + std::string("/config.json"),
+                 name == std::string("plain") ? config.dump() : packed_by("mxfp4"));
   }
   for (const char* type : {"f32", "mxfp4_moe"}) {
     const MappedFile a(test::converted_folder(folder.file("plain"), type)),
@@ -390,8 +389,7 @@ TEST(GptOss, InMxfp4IsTheModelOfItsWeights) {
       EXPECT_EQ(std::memcmp(other->data, tensor.data, tensor.n_bytes), 0) << type << ' ' << tensor.name;
     }
   }
-  config["quantization_config"]["quant_method"] = "fp8";
-  folder.write("packed/config.json", config.dump());
+  folder.write("packed/config.json", packed_by("fp8"));
   ConvertOptions options;
   options.source = folder.file("packed");
   options.output = folder.file("refused.gguf");

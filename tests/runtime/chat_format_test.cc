@@ -5,6 +5,7 @@
 
 #include "quant/error.h"
 #include "tests/runtime/tokenizer_fixtures.h"
+#include "tests/support/json.h"
 
 namespace quern::test {
 namespace {
@@ -12,12 +13,12 @@ namespace {
 using Ids = std::vector<TokenId>;
 
 // As the command line reads them: chunk lists are joined.
-std::vector<ChatMessage> parse_messages(const nlohmann::json& list) {
+std::vector<ChatMessage> parse_messages(const Json& list) {
   std::vector<ChatMessage> messages;
   for (const auto& entry : list) {
     std::string content;
     if (entry["content"].is_string()) {
-      content = entry["content"];
+      content = entry["content"].get<std::string>();
     } else {
       for (const auto& chunk : entry["content"]) {
         if (!content.empty()) content += "\n\n";

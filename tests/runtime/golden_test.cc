@@ -4,23 +4,22 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "runtime/generate.h"
 #include "runtime/perplexity.h"
+#include "tests/support/json.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
 
 namespace quern {
 namespace {
 
-using nlohmann::json;
 using test::converted;
+using test::Json;
 
-json golden(const std::string& model) {
-  std::ifstream file(test::test_data("golden/logits.json"));
-  for (const json& entry : json::parse(file))
-    if (entry.at("model") == model) return entry;
+Json golden(const std::string& model) {
+  for (const Json& entry : Json::read(test::test_data("golden/logits.json")))
+    if (entry["model"] == model) return entry;
   throw std::runtime_error("no golden entry for " + model);
 }
 
@@ -34,10 +33,10 @@ class GoldenLogits : public testing::TestWithParam<GoldenCase> {};
 
 TEST_P(GoldenLogits, EqualTheFloat64Reference) {
   const GoldenCase& c = GetParam();
-  const json expected = golden(c.model);
-  const auto ids = expected.at("ids").get<std::vector<int32_t>>();
-  const auto last = expected.at("last_logits").get<std::vector<double>>();
-  const auto nll = expected.at("nll").get<std::vector<double>>();
+  const Json expected = golden(c.model);
+  const auto ids = expected["ids"].get<std::vector<int32_t>>();
+  const auto last = expected["last_logits"].get<std::vector<double>>();
+  const auto nll = expected["nll"].get<std::vector<double>>();
 
   ModelOptions options;
   options.kv = c.kv;
@@ -83,12 +82,11 @@ INSTANTIATE_TEST_SUITE_P(Models, GoldenLogits, testing::ValuesIn(golden_cases())
 class GoldenText : public testing::TestWithParam<std::string> {};
 
 TEST_P(GoldenText, GreedyIdsAndTextAreTheReferences) {
-  const json expected = golden(GetParam());
+  const Json expected = golden(GetParam());
   for (const char* type : {"f32", "bf16"}) {
     const auto model = test::open_model(converted(GetParam(), type), {});
-    const std::vector<TokenId> prompt =
-        model->tokenizer().encode_prompt(expected.at("text").get<std::string>());
-    ASSERT_EQ(prompt, expected.at("ids").get<std::vector<int32_t>>());
+    const std::vector<TokenId> prompt = model->tokenizer().encode_prompt(expected["text"].get<std::string>());
+    ASSERT_EQ(prompt, expected["ids"].get<std::vector<int32_t>>());
     Session session(*model);
     CompletionOptions options;
     options.sampler.temperature = 0;
@@ -96,9 +94,9 @@ TEST_P(GoldenText, GreedyIdsAndTextAreTheReferences) {
     std::string text;
     const GenerateResult result =
         generate(session, prompt, options, [&](std::string_view piece) { text += piece; }, {}, {});
-    EXPECT_EQ(result.tokens, expected.at("greedy_32").get<std::vector<int32_t>>()) << type;
+    EXPECT_EQ(result.tokens, expected["greedy_32"].get<std::vector<int32_t>>()) << type;
     // The reference decoded the completion alone, which costs the first piece its leading space.
-    const std::string reference = expected.at("greedy_text").get<std::string>();
+    const std::string reference = expected["greedy_text"].get<std::string>();
     EXPECT_TRUE(text == reference || text == " " + reference) << text;
     EXPECT_EQ(result.reason, FinishReason::kMaxTokens);
   }
@@ -107,20 +105,20 @@ TEST_P(GoldenText, GreedyIdsAndTextAreTheReferences) {
 INSTANTIATE_TEST_SUITE_P(Models, GoldenText, testing::Values("stories260k", "tiny-mistral"));
 
 TEST(GoldenPerplexity, RunningValuesOfTinyMistral) {
-  const json expected = golden("tiny-mistral").at("perplexity");
+  const Json expected = golden("tiny-mistral")["perplexity"];
   ModelOptions options;
-  options.context = expected.at("n_ctx").get<uint64_t>();
+  options.context = expected["n_ctx"].get<uint64_t>();
   const auto model = test::open_model(converted("tiny-mistral", "bf16"), options);
   std::ifstream file(test::test_data("tiny-mistral/test.txt"), std::ios::binary);
   std::string text((std::istreambuf_iterator<char>(file)), {});
   if (!text.empty() && text.back() == '\n') text.pop_back();
   const std::vector<TokenId> ids = model->tokenizer().encode_prompt(text);
-  EXPECT_EQ(ids.size(), expected.at("tokens").get<size_t>());
+  EXPECT_EQ(ids.size(), expected["tokens"].get<size_t>());
 
   PerplexityOptions perplexity;
   perplexity.n_ctx = options.context;
-  perplexity.max_chunks = expected.at("chunks").get<uint64_t>();
-  const auto reference = expected.at("running").get<std::vector<double>>();
+  perplexity.max_chunks = expected["chunks"].get<uint64_t>();
+  const auto reference = expected["running"].get<std::vector<double>>();
   std::vector<double> running;
   uint64_t scored = 0;
   measure_perplexity(

@@ -1,22 +1,21 @@
 // Statistics of two models against an independent float64 computation (tests/data/golden/kl_statistics.json).
 #include "runtime/kl_statistics.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 namespace quern {
 namespace {
 
-using nlohmann::json;
+using test::Json;
 
-const json& golden() {
-  static const json document = json::parse(std::ifstream(test::test_data("golden/kl_statistics.json")));
+const Json& golden() {
+  static const Json document = Json::read(test::test_data("golden/kl_statistics.json"));
   return document;
 }
 
@@ -42,7 +41,7 @@ KlSummary summary_of(bool stored) {
   return statistics.summary(true);
 }
 
-void expect_ordered(const json& expected, double max, double median, double min,
+void expect_ordered(const Json& expected, double max, double median, double min,
                     std::span<const double> percentiles, double tolerance) {
   std::vector<double> found{max, median, min};
   found.insert(found.end(), percentiles.begin(), percentiles.end());
@@ -51,7 +50,7 @@ void expect_ordered(const json& expected, double max, double median, double min,
     EXPECT_NEAR(found[i], expected[i].get<double>(), tolerance) << "number " << i;
 }
 
-void expect_golden(const KlSummary& s, const json& expected, double tolerance) {
+void expect_golden(const KlSummary& s, const Json& expected, double tolerance) {
   const auto near = [&](const char* name, const Estimate& e) {
     EXPECT_NEAR(e.value, expected[name][0].get<double>(), tolerance) << name;
     EXPECT_NEAR(e.error, expected[name][1].get<double>(), tolerance) << name;

@@ -5,12 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "convert/tokenizer_file.h"
 #include "quant/error.h"
 #include "quant/mapped_file.h"
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
@@ -18,22 +18,22 @@ namespace {
 
 const std::string kFolder = unpacked_data("mistral_vocabularies");
 
-std::vector<nlohmann::json> lines_of(const std::string& version) {
-  std::vector<nlohmann::json> lines;
+std::vector<Json> lines_of(const std::string& version) {
+  std::vector<Json> lines;
   std::ifstream in(kFolder + "/chats.jsonl");
   for (std::string line; std::getline(in, line);) {
-    nlohmann::json parsed = nlohmann::json::parse(line);
+    Json parsed = Json::parse(line);
     if (parsed["version"] == version) lines.push_back(std::move(parsed));
   }
   return lines;
 }
 
-std::vector<ChatMessage> messages_of(const nlohmann::json& list) {
+std::vector<ChatMessage> messages_of(const Json& list) {
   std::vector<ChatMessage> messages;
   for (const auto& entry : list) {
     std::string content;
     if (entry["content"].is_string()) {
-      content = entry["content"];
+      content = entry["content"].get<std::string>();
     } else {
       for (const auto& chunk : entry["content"])
         content += (content.empty() ? "" : "\n\n") + chunk["text"].get<std::string>();
@@ -57,7 +57,7 @@ TEST_P(MistralChats, AreMistralCommonsIds) {
   const ChatFormat* format = find_chat_format("mistral-" + GetParam());
   ASSERT_NE(format, nullptr);
   size_t n_equal = 0;
-  for (const nlohmann::json& line : lines_of(GetParam())) {
+  for (const Json& line : lines_of(GetParam())) {
     SCOPED_TRACE(line["n"].dump());
     const std::vector<ChatMessage> messages = messages_of(line["messages"]);
     if (line["kind"] == "chat_error") {

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "quant/float16.h"
 #include "quant/gguf_reader.h"
+#include "tests/support/json.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
@@ -18,23 +17,22 @@
 namespace quern {
 namespace {
 
-using nlohmann::json;
+using test::Json;
 
 // Of max(logits) - min(logits). Measured: 0.000002 to 0.0065; what is more than 0.0001 are activation codes
 // that a rounding of float32 has turned over. A doubled block of the output matrix: 0.08 to 0.59.
 constexpr double kTolerance = 0.01;
 
-std::vector<json> golden_entries() {
-  std::ifstream file(test::unpacked_data("quantized_logits.json"));
-  return json::parse(file).get<std::vector<json>>();
+std::vector<Json> golden_entries() {
+  return Json::read(test::unpacked_data("quantized_logits.json")).elements();
 }
 
-class QuantizedLogits : public testing::TestWithParam<json> {
+class QuantizedLogits : public testing::TestWithParam<Json> {
  protected:
   // The largest difference from the golden logits at any of their positions, over the spread of those.
   double largest_difference(const std::string& path) const {
-    const auto ids = GetParam().at("ids").get<std::vector<int32_t>>();
-    const auto positions = GetParam().at("positions").get<std::vector<size_t>>();
+    const auto ids = GetParam()["ids"].get<std::vector<int32_t>>();
+    const auto positions = GetParam()["positions"].get<std::vector<size_t>>();
     ModelOptions options;
     options.kv = KvType::kF32;  // the cache's own rounding is another matter
     const auto model = test::open_model(path, options);
@@ -42,7 +40,7 @@ class QuantizedLogits : public testing::TestWithParam<json> {
     const std::vector<float> logits = test::all_logits(*model, ids, ids.size(), 512);
     double largest = 0;
     for (size_t i = 0; i < positions.size(); ++i) {
-      const auto expected = GetParam().at("logits").at(i).get<std::vector<double>>();
+      const auto expected = GetParam()["logits"][i].get<std::vector<double>>();
       EXPECT_EQ(expected.size(), vocab);
       const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
       for (size_t k = 0; k < vocab; ++k)
@@ -52,7 +50,7 @@ class QuantizedLogits : public testing::TestWithParam<json> {
     return largest;
   }
 
-  std::string path() const { return test::converted(GetParam().at("model"), GetParam().at("type")); }
+  std::string path() const { return test::converted(GetParam()["model"], GetParam()["type"]); }
 };
 
 TEST_P(QuantizedLogits, AreThoseOfAFloat64Pass) {
@@ -85,9 +83,8 @@ TEST_P(QuantizedLogits, AreOthersWhenOneBlocksScaleIsDoubled) {
   EXPECT_GT(largest_difference(folder.write("changed.gguf", bytes)), 5 * kTolerance);
 }
 
-std::string case_name(const testing::TestParamInfo<json>& info) {
-  std::string name =
-      info.param.at("model").get<std::string>() + "_" + info.param.at("type").get<std::string>();
+std::string case_name(const testing::TestParamInfo<Json>& info) {
+  std::string name = info.param["model"].get<std::string>() + "_" + info.param["type"].get<std::string>();
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }

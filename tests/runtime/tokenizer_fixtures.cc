@@ -6,6 +6,7 @@
 #include "convert/sentencepiece_model.h"
 #include "quant/gguf_writer.h"
 #include "quant/mapped_file.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
@@ -38,11 +39,11 @@ Vocabulary load_vocabulary(const std::string& name, Route route) {
   return read_vocabulary(GgufReader(file.bytes(), path), vocabulary.size(), {});
 }
 
-std::vector<nlohmann::json> golden_lines(const std::string& kind) {
-  std::vector<nlohmann::json> lines;
+std::vector<Json> golden_lines(const std::string& kind) {
+  std::vector<Json> lines;
   std::ifstream file(test_data("golden/mistral_v1_tokens.jsonl"));
   for (std::string line; std::getline(file, line);) {
-    nlohmann::json parsed = nlohmann::json::parse(line);
+    Json parsed = Json::parse(line);
     if (parsed["kind"] == kind) lines.push_back(std::move(parsed));
   }
   return lines;

@@ -1,11 +1,11 @@
 // Tokenizers of the bundled vocabularies, and the golden lines about them.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "runtime/tokenizer/tokenizer.h"
+#include "tests/support/json.h"
 
 namespace quern::test {
 
@@ -43,6 +43,6 @@ class OwnedTokenizer {
 };
 
 // Lines of mistral_v1_tokens.jsonl of one kind.
-std::vector<nlohmann::json> golden_lines(const std::string& kind);
+std::vector<Json> golden_lines(const std::string& kind);
 
 }  // namespace quern::test

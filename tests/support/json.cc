@@ -1,5 +1,7 @@
 #include "tests/support/json.h"
 
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
@@ -93,6 +95,12 @@ Json Json::parse(std::string_view text) {
   } catch (const Library::exception& error) {
     throw std::runtime_error("no JSON: " + std::string(error.what()) + ": " + std::string(text));
   }
+}
+
+Json Json::read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path + ": cannot be read");
+  return parse(std::string(std::istreambuf_iterator<char>(file), {}));
 }
 
 size_t Json::size() const {

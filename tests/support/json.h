@@ -45,6 +45,7 @@ class Json {
   static Json object(std::initializer_list<std::pair<const char*, Json>> members = {});
   // Throws std::runtime_error where the text is no JSON.
   static Json parse(std::string_view text);
+  static Json read(const std::string& path);  // of a file
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
   bool is_string() const { return std::holds_alternative<std::string>(value_); }

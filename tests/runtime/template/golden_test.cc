@@ -4,17 +4,21 @@
 #include <set>
 
 #include "tests/runtime/template/template_fixtures.h"
+#include "tests/support/json.h"
 
 namespace quern::test {
 namespace {
 
 // A line's variables: what is no answer and no label.
-std::string variables_of(nlohmann::ordered_json line) {
-  for (const char* other : {"template", "case", "text", "raises"}) line.erase(other);
-  return line.dump();
+std::string variables_of(const Json& line) {
+  const std::set<std::string> others{"template", "case", "text", "raises"};
+  Json variables = Json::object();
+  for (const auto& [key, value] : line.members())
+    if (!others.contains(key)) variables.add(key, value);
+  return variables.dump();
 }
 
-void expect_equal(const nlohmann::ordered_json& line, const Outcome& got) {
+void expect_equal(const Json& line, const Outcome& got) {
   if (line.contains("text")) {
     EXPECT_FALSE(got.raised) << got.text;
     EXPECT_EQ(got.text, line["text"]);
@@ -27,7 +31,7 @@ void expect_equal(const nlohmann::ordered_json& line, const Outcome& got) {
 
 size_t expect_all_equal(const std::string& file) {
   std::set<std::string> templates;
-  for (const nlohmann::ordered_json& line : template_golden_lines(file)) {
+  for (const Json& line : template_golden_lines(file)) {
     const std::string name = line["template"];
     templates.insert(name);
     SCOPED_TRACE(name + ", case " + line["case"].get<std::string>());
@@ -43,7 +47,7 @@ TEST(ChatTemplates, OfTheOtherModelsAreWhatJinja2MakesOfThem) {
 }
 
 TEST(TemplateLanguage, IsJinja2sInEveryCornerTried) {
-  const std::vector<nlohmann::ordered_json> lines = template_golden_lines("language.jsonl");
+  const std::vector<Json> lines = template_golden_lines("language.jsonl");
   ASSERT_GT(lines.size(), 12000u);
   const std::string variables = lines.front()["variables"].dump();
   for (size_t i = 1; i < lines.size(); ++i) {

@@ -64,7 +64,7 @@ TEST(Origins, SurviveMacrosBlocksAndLoops) {
 
 TEST(Origins, OwnTextsAreTheTemplates) {
   const std::pair<std::string, std::string> own[] = {{"bos_token", "<s>"}};
-  const Json variables = parse_json(R"({"x": "<s>"})", "variables");
+  const quern::Json variables = parse_json(R"({"x": "<s>"})", "variables");
   const auto spans = ChatTemplate("{{ bos_token }}{{ x }}", "t").render(*variables.as_object(), own, Clock());
   ASSERT_EQ(spans.size(), 2u);
   EXPECT_TRUE(spans[0].from_template);

@@ -4,12 +4,13 @@
 #include <iterator>
 
 #include "quant/error.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
 
 std::vector<RenderedSpan> render_spans(std::string_view source, const std::string& variables) {
-  const Json parsed = parse_json(variables, "variables", {100, 1u << 20});
+  const quern::Json parsed = parse_json(variables, "variables", {100, 1u << 20});
   return ChatTemplate(source, "template").render(*parsed.as_object(), {}, *Clock::parse("2026-11-29"));
 }
 
@@ -21,10 +22,10 @@ Outcome render(std::string_view source, const std::string& variables) {
   }
 }
 
-std::vector<nlohmann::ordered_json> template_golden_lines(const std::string& file) {
+std::vector<Json> template_golden_lines(const std::string& file) {
   std::ifstream in(unpacked_data("template_goldens/") + file);
-  std::vector<nlohmann::ordered_json> lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::ordered_json::parse(line));
+  std::vector<Json> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(Json::parse(line));
   return lines;
 }
 

@@ -1,12 +1,12 @@
 // Templates rendered in tests, and the golden lines about them.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/template/chat_template.h"
+#include "tests/support/json.h"
 
 namespace quern::test {
 
@@ -21,7 +21,7 @@ Outcome render(std::string_view source, const std::string& variables = "{}");
 std::vector<RenderedSpan> render_spans(std::string_view source, const std::string& variables);
 
 // Lines of a file of tests/data/golden/template_goldens.tar.xz, and the text of one of its templates.
-std::vector<nlohmann::ordered_json> template_golden_lines(const std::string& file);
+std::vector<Json> template_golden_lines(const std::string& file);
 std::string template_text(const std::string& name);
 
 }  // namespace quern::test

@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "tests/runtime/tokenizer/vocabulary_files.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 #include "tests/support/random_text.h"
 
@@ -37,7 +37,7 @@ void expect_golden_ids(const Tokenizer& tokenizer, const std::string& family) {
   std::ifstream file(test_data("golden/bpe_tokens.jsonl"));
   size_t n_texts = 0;
   for (std::string line; std::getline(file, line);) {
-    const nlohmann::json golden = nlohmann::json::parse(line);
+    const Json golden = Json::parse(line);
     if (golden["family"] != family) continue;
     ++n_texts;
     const std::string text = golden["text"];

@@ -1,10 +1,10 @@
 #include "runtime/tokenizer/nfc.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 namespace quern::test {
 namespace {
@@ -16,7 +16,7 @@ TEST(Nfc, EqualsPythonsOnRandomLettersAndMarks) {
   std::ifstream file(test_data("golden/nfc.jsonl"));
   size_t n_texts = 0;
   for (std::string line; std::getline(file, line); ++n_texts) {
-    const nlohmann::json golden = nlohmann::json::parse(line);
+    const Json golden = Json::parse(line);
     EXPECT_EQ(nfc(golden["text"]), golden["nfc"].get<std::string>()) << golden;
     EXPECT_EQ(nfc(golden["nfc"]), golden["nfc"].get<std::string>()) << golden;
   }

@@ -5,13 +5,13 @@
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
 
-#include <fstream>
 #include <random>
 
 #include "convert/sentencepiece_model.h"
 #include "quant/error.h"
 #include "quant/utf8.h"
 #include "tests/runtime/tokenizer_fixtures.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
 
@@ -154,9 +154,8 @@ INSTANTIATE_TEST_SUITE_P(Routes, GoldenTokens, testing::ValuesIn(kRoutes),
                          [](const auto& test) { return route_name(test.param); });
 
 TEST(GoldenModels, EncodeTheirPromptsAndStreamTheirAnswers) {
-  std::ifstream file(test_data("golden/logits.json"));
   size_t n_checked = 0;
-  for (const auto& entry : nlohmann::json::parse(file)) {
+  for (const auto& entry : Json::read(test_data("golden/logits.json"))) {
     if (!entry.contains("text")) continue;  // no vocabulary
     ++n_checked;
     for (const Route route : kRoutes) {

@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <string>
 
 #include "quant/error.h"
+#include "tests/support/json.h"
 #include "tests/support/paths.h"
 #include "tests/support/random_text.h"
 
@@ -57,9 +57,9 @@ TEST(WordSplitter, CutsAsHuggingFacesTokenizersDo) {
   std::ifstream file(test_data("golden/word_splits.jsonl"));
   size_t n_texts = 0;
   for (std::string line; std::getline(file, line); ++n_texts) {
-    const nlohmann::json golden = nlohmann::json::parse(line);
+    const Json golden = Json::parse(line);
     const std::string text = golden["text"];
-    for (const auto& [name, lengths] : golden["word_bytes"].items()) {
+    for (const auto& [name, lengths] : golden["word_bytes"].members()) {
       std::vector<size_t> found;
       for (const std::string_view word : words_of(name, text)) found.push_back(word.size());
       EXPECT_EQ(found, lengths.get<std::vector<size_t>>()) << name << ": " << golden["text"];
