@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -275,6 +276,17 @@ void settle_tie(const CheckpointFiles& files, const HeldTensors& held, Checkpoin
           config->path, config_keys(config->dialect).tied, a.name, b.name));
 }
 
+// "model.layers.7.x": 7.
+std::optional<uint64_t> layer_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  uint64_t layer = 0;
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const char* const begin = name.data() + kPrefix.size();
+  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), layer);
+  if (error != std::errc() || end == name.data() + name.size() || *end != '.') return std::nullopt;
+  return layer;
+}
+
 // Why a tensor that the model does not declare may be left out; empty when it may not.
 std::string needless_reason(const CheckpointFiles::Tensor& tensor, const Checkpoint& checkpoint,
                             const std::unordered_set<std::string_view>& declared) {
@@ -286,6 +298,10 @@ std::string needless_reason(const CheckpointFiles::Tensor& tensor, const Checkpo
     const std::string weight = name.substr(0, name.size() - kBias.size()) + ".weight";
     if (declared.contains(weight) && is_zero(tensor, checkpoint.files)) return "a bias of zeros";
   }
+  const std::optional<uint64_t> layer = layer_of(name);
+  const ModelConfig& config = checkpoint.config;
+  if (layer && *layer >= config.n_layers && *layer - config.n_layers < config.n_guessing_layers)
+    return "a layer that guesses further tokens, which generated text does not pass";
   return std::string(needless_tensor_reason(name));
 }
 

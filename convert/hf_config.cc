@@ -178,6 +178,9 @@ void read_hugging_face(const ConfigFile& file, const CheckpointModel& model, Mod
   config->context_length = read_context_length(file);
   config->rms_norm_eps = read_epsilon(file);
   config->tied = file.bool_or(kHuggingFaceKeys.tied, model.tied_by_default);
+  const Json* guessing = file.find("num_nextn_predict_layers");
+  if (guessing != nullptr && guessing->as_number() != 0.0)
+    config->n_guessing_layers = file.require_uint("num_nextn_predict_layers", kMaxLayers);
   config->rope_theta = rope_base(file, find_rope_theta(file), 10000.0);
   // Only kept for other programs: one that no token has (-1, and some fine-tunes' vocab_size) is dropped.
   const Json* pad = file.find("pad_token_id");

@@ -43,6 +43,7 @@ struct ModelConfig {
   double rope_theta = 0;                 // finite, > 0
   double rms_norm_eps = 0;               // finite, > 0
   bool tied = false;                     // the output matrix is the embedding
+  uint32_t n_guessing_layers = 0;        // behind n_layers, of heads that guess further tokens; never written
   std::string bias_key;                  // the first key that says the matrices have biases; empty: none does
   std::optional<uint32_t> pad_token_id;  // < vocab_size
 

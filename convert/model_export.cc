@@ -374,7 +374,7 @@ void ModelExport::ends(std::string_view norm, std::string_view gguf_norm) {
   add("lm_head.weight", "output.weight", {vocab, dim}).is_output = true;
 }
 
-void ModelExport::attention(bool permuted) {
+void ModelExport::attention(bool permuted, bool values_are_keys) {
   const auto pair = [&](const char* source, const char* gguf, const Size& rows, uint32_t n_heads) {
     matrix(source, gguf, rows, dim);
     if (permuted && n_heads != 0) permute_last(n_heads);
@@ -383,7 +383,7 @@ void ModelExport::attention(bool permuted) {
   };
   pair("self_attn.q_proj", "attn_q", query, sizes.n_heads);
   pair("self_attn.k_proj", "attn_k", key_value, sizes.n_kv_heads);
-  pair("self_attn.v_proj", "attn_v", key_value, 0);
+  if (!values_are_keys) pair("self_attn.v_proj", "attn_v", key_value, 0);
   matrix("self_attn.o_proj", "attn_output", dim, query);
   bias("self_attn.o_proj", "attn_output", dim);
 }

@@ -111,8 +111,8 @@ class ModelExport {
   // token_embd, output_norm, output.
   void ends(std::string_view norm = "norm", std::string_view gguf_norm = "output_norm");
   // What most have, of every layer: attn_q, attn_k, attn_v, attn_output, and biases; permuted for GGUF's
-  // neighbouring pairs.
-  void attention(bool permuted);
+  // neighbouring pairs. values_are_keys: without attn_v.
+  void attention(bool permuted, bool values_are_keys = false);
   void head_norms();
   void gated_feed_forward(std::string_view module = "mlp");
   // Experts of three matrices each, "<module>.experts.N.<gate, up, down>".

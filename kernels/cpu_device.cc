@@ -126,6 +126,8 @@ class CpuDevice final : public Device {
   void store_heads(const AttentionShape& shape, size_t layer, std::span<const SequenceRows> sequences,
                    const HeadSteps& steps, DeviceBuffer& q, DeviceBuffer& k, DeviceBuffer& v) override;
   void norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, float eps) override;
+  void layer_norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, size_t head_dim,
+                        float eps) override;
   void copy_columns(const DeviceBuffer& x, Columns from, size_t width, size_t n, DeviceBuffer& y,
                     Columns to) override;
   void matmul_columns(const DeviceBuffer& x, Columns from,
@@ -145,6 +147,7 @@ class CpuDevice final : public Device {
   void scale(DeviceBuffer& x, float factor, size_t n) override;
   void add_gated(DeviceBuffer& x, const DeviceBuffer& y, const DeviceBuffer& gate, size_t n) override;
   void softcap(DeviceBuffer& x, float cap, size_t n) override;
+  void clamp(DeviceBuffer& x, float limit, size_t n) override;
   void upload(std::span<const float> values, DeviceBuffer& x, size_t row) override;
   void download(const DeviceBuffer& x, size_t row, std::span<float> values) override;
 
@@ -259,6 +262,18 @@ void CpuDevice::norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight
     for (size_t t = begin; t < end; ++t)
       for (float *head = cpu(x).row(t), *last = head + x.width(); head < last; head += width)
         kernels_.rms_norm(head, cpu(weight).row(0), width, eps, head);
+  });
+}
+
+void CpuDevice::layer_norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, size_t head_dim,
+                                 float eps) {
+  QUERN_CHECK(x.width() % head_dim == 0 && weight.width() == x.width());
+  pool_.parallel_for(n, kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
+    for (size_t t = begin; t < end; ++t)
+      for (size_t d = 0; d < x.width(); d += head_dim) {
+        float* const head = cpu(x).row(t) + d;
+        kernels_.layer_norm(head, cpu(weight).row(0) + d, nullptr, head_dim, eps, head);
+      }
   });
 }
 
@@ -467,8 +482,8 @@ void CpuDevice::route(const DeviceBuffer& logits, size_t n, const RouterRule& ru
   QUERN_CHECK(logits.width() == r.n_experts && n * r.n_used <= r.place.size());
   pool_.parallel_for(n, kTokenGrain, [&](int, size_t begin, size_t end) noexcept {
     for (size_t t = begin; t < end; ++t)
-      choose_experts(rule, cpu(logits).row(t), values_of(rule.bias), r.n_experts, r.n_used,
-                     &r.expert[t * r.n_used], &r.weight[t * r.n_used]);
+      choose_experts(rule, cpu(logits).row(t), values_of(rule.bias), values_of(rule.factors), r.n_experts,
+                     r.n_used, &r.expert[t * r.n_used], &r.weight[t * r.n_used]);
   });
   sort_by_expert(n, &r);
 }
@@ -555,6 +570,16 @@ void CpuDevice::softcap(DeviceBuffer& x, float cap, size_t n) {
   const Softcap shape = softcap_of(cap, /*log2_units=*/false);
   for_values(n * x.width(), [&](size_t begin, size_t end) noexcept {
     kernels_.softcap(values + begin, end - begin, shape);
+  });
+}
+
+void CpuDevice::clamp(DeviceBuffer& x, float limit, size_t n) {
+  float* const values = cpu(x).row(0);
+  for_values(n * x.width(), [&](size_t begin, size_t end) noexcept {
+    for (size_t i = begin; i < end; ++i) {
+      const float v = values[i];
+      values[i] = v > limit ? limit : v < -limit ? -limit : v;
+    }
   });
 }
 

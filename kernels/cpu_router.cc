@@ -37,8 +37,8 @@ void choose_groups(const RouterRule& rule, size_t of_group, const Rank& rank, bo
 
 }  // namespace
 
-void choose_experts(const RouterRule& rule, const float* logits, const float* bias, size_t n_experts,
-                    size_t n_used, uint32_t* experts, float* weights) noexcept {
+void choose_experts(const RouterRule& rule, const float* logits, const float* bias, const float* factors,
+                    size_t n_experts, size_t n_used, uint32_t* experts, float* weights) noexcept {
   const bool is_sigmoid = rule.score == RouterScore::kSigmoid;
   const auto sigmoid = [&](size_t i) { return 1 / (1 + scalar::exp2q(logits[i] * -kLog2e)); };
   // Insertion into the best so far: ties go to the lower id, which came first.
@@ -79,6 +79,8 @@ void choose_experts(const RouterRule& rule, const float* logits, const float* bi
     for (size_t s = 0; s < n_used; ++s) sum = sum + weights[s];
     for (size_t s = 0; s < n_used; ++s) weights[s] = weights[s] / sum;
   }
+  if (factors != nullptr)
+    for (size_t s = 0; s < n_used; ++s) weights[s] = weights[s] * factors[experts[s]];
   for (size_t s = 0; s < n_used; ++s) weights[s] = weights[s] * rule.scale;
 }
 

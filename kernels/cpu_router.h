@@ -29,10 +29,10 @@ class CpuRouting final : public DeviceRouting {
   std::vector<uint32_t> begin;   // [n_experts + 1] of each expert in sorted order
 };
 
-// logits: [n_experts]. bias: [n_experts], or null. Writes n_used experts, best first, and their weights; the
-// groups that count have as many.
-void choose_experts(const RouterRule& rule, const float* logits, const float* bias, size_t n_experts,
-                    size_t n_used, uint32_t* experts, float* weights) noexcept;
+// logits: [n_experts]. bias, factors: the rule's on the host, [n_experts], or null. Writes n_used experts,
+// best first, and their weights; the groups that count have as many.
+void choose_experts(const RouterRule& rule, const float* logits, const float* bias, const float* factors,
+                    size_t n_experts, size_t n_used, uint32_t* experts, float* weights) noexcept;
 // Fills place, row and begin from `expert` of n rows.
 void sort_by_expert(size_t n, CpuRouting* routing);
 

@@ -162,9 +162,10 @@ enum class RouterScore : uint8_t {
 };
 struct RouterRule {
   RouterScore score = RouterScore::kSoftmax;
-  bool normalise = false;              // weights are divided by their sum
-  float scale = 1;                     // of weights, last
-  const DeviceBuffer* bias = nullptr;  // [1, n_experts], of the choice alone; kSigmoid only
+  bool normalise = false;                 // weights are divided by their sum
+  float scale = 1;                        // of weights, last
+  const DeviceBuffer* bias = nullptr;     // [1, n_experts], of the choice alone; kSigmoid only
+  const DeviceBuffer* factors = nullptr;  // [1, n_experts], of the weights, before the scale; null: none
   // Experts stand in so many groups of neighbours, which divide n_experts; only those of the best groups are
   // chosen. A group counts as its best expert, with kSigmoid as the sum of its best two.
   static constexpr size_t kMaxGroups = 64;
@@ -305,6 +306,10 @@ class Device {
   virtual void multiply(DeviceBuffer& x, const DeviceBuffer& y, size_t n) = 0;
   // Norms every head_dim = weight.width() neighbouring values of n rows, in place.
   virtual void norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, float eps) = 0;
+  // LayerNorm, without a bias, of every head_dim neighbouring values of n rows, in place; each group of a row
+  // has its own weights. weight: [1, x.width()].
+  virtual void layer_norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, size_t head_dim,
+                                float eps) = 0;
   // Of groups of `stride` values in each row, those from `column` on.
   struct Columns {
     size_t column, stride;
@@ -328,6 +333,8 @@ class Device {
   // x[t] = x[t] + y[t] * sigmoid(gate[t]), on n rows. gate: [n, 1].
   virtual void add_gated(DeviceBuffer& x, const DeviceBuffer& y, const DeviceBuffer& gate, size_t n) = 0;
   virtual void softcap(DeviceBuffer& x, float cap, size_t n) = 0;
+  // Values of n rows beyond +-limit become that; limit > 0.
+  virtual void clamp(DeviceBuffer& x, float limit, size_t n) = 0;
   // Rows from `row` on, to and from the host: as many as `values` has, row by row.
   virtual void upload(std::span<const float> values, DeviceBuffer& x, size_t row) = 0;
   virtual void download(const DeviceBuffer& x, size_t row, std::span<float> values) = 0;

@@ -10,7 +10,8 @@ std::string_view epsilon_key(NormKind norm) {
 }  // namespace
 
 Decoder::Decoder(HParamReader& keys, const DecoderTraits& traits)
-    : Network(read_common_hparams(keys, epsilon_key(traits.norm), traits.attends, traits.hidden_dims),
+    : Network(read_common_hparams(keys, epsilon_key(traits.norm), traits.attends, traits.hidden_dims,
+                                  traits.kv_heads),
               traits.norm),
       traits_(traits) {
   if (traits.rotates) rope_.read(keys, hparams_.head_dim, traits.partial_rotation);

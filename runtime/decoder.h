@@ -40,6 +40,7 @@ struct DecoderTraits {
   std::string_view output_norm = "output_norm";
   std::vector<bool>* attends = nullptr;          // read_common_hparams
   std::vector<uint32_t>* hidden_dims = nullptr;  // likewise
+  std::vector<uint32_t>* kv_heads = nullptr;     // likewise
 };
 
 class Decoder : public Network {
@@ -63,7 +64,7 @@ class Decoder : public Network {
   void normalise(const Norm& norm, BufferId x, BufferId y, const Pass& pass) const {
     norm.run(pass.device, pass[x], 0, pass.n, pass[y], 0);
   }
-  void attend(size_t index, BufferId x, BufferId y, bool add, const Pass& pass) const {
+  virtual void attend(size_t index, BufferId x, BufferId y, bool add, const Pass& pass) const {
     layers_[index].attention.run(index, pass[x], pass[y], add, pass);
   }
   // Through the experts where the layer has some.

@@ -154,7 +154,8 @@ HParams read_model_sizes(HParamReader& keys, std::string_view epsilon) {
   return h;
 }
 
-void read_head_sizes(HParamReader& keys, HParams* h, std::vector<bool>* attends) {
+void read_head_sizes(HParamReader& keys, HParams* h, std::vector<bool>* attends,
+                     std::vector<uint32_t>* kv_heads) {
   h->n_heads = keys.same_for_layers("attention.head_count", h->n_layers, 1, kMaxHeads);
   const std::string_view kv_key = "attention.head_count_kv", dim_key = "attention.key_length";
   h->n_kv_heads = h->n_heads;
@@ -172,8 +173,16 @@ void read_head_sizes(HParamReader& keys, HParams* h, std::vector<bool>* attends)
         (*attends)[i] = counts[i] != 0;
       }
     }
-  } else if (keys.has(kv_key)) {
+  } else if (keys.has(kv_key) && kv_heads == nullptr) {
     h->n_kv_heads = keys.same_for_layers(kv_key, h->n_layers, 1, kMaxHeads);
+  }
+  if (kv_heads != nullptr) {
+    *kv_heads = keys.has(kv_key) ? keys.uints_per_layer(kv_key, h->n_layers, 1, kMaxHeads)
+                                 : std::vector<uint32_t>(h->n_layers, h->n_heads);
+    h->n_kv_heads = *std::max_element(kv_heads->begin(), kv_heads->end());
+    for (const uint32_t n : *kv_heads)
+      if (h->n_heads % n != 0)
+        keys.refuse(kv_key, fmt::format("expected divisors of head_count ({}), found {}", h->n_heads, n));
   }
   if (h->n_heads % h->n_kv_heads != 0)
     keys.refuse(kv_key,
@@ -200,7 +209,7 @@ void read_head_sizes(HParamReader& keys, HParams* h, std::vector<bool>* attends)
 }
 
 HParams read_common_hparams(HParamReader& keys, std::string_view epsilon, std::vector<bool>* attends,
-                            std::vector<uint32_t>* hidden_dims) {
+                            std::vector<uint32_t>* hidden_dims, std::vector<uint32_t>* kv_heads) {
   HParams h = read_model_sizes(keys, epsilon);
   const std::string_view hidden_key = "feed_forward_length";
   if (hidden_dims == nullptr) {
@@ -209,7 +218,7 @@ HParams read_common_hparams(HParamReader& keys, std::string_view epsilon, std::v
     *hidden_dims = keys.uints_per_layer(hidden_key, h.n_layers, 1, kMaxDim);
     h.hidden_dim = *std::max_element(hidden_dims->begin(), hidden_dims->end());
   }
-  read_head_sizes(keys, &h, attends);
+  read_head_sizes(keys, &h, attends, kv_heads);
   return h;
 }
 

@@ -70,11 +70,15 @@ std::optional<double> number_of(const GgufValue& value);
 // "attention.layer_norm_rms_epsilon" or "attention.layer_norm_epsilon".
 // attends: null, or which layers have KV heads (attention.head_count_kv is not 0); null refuses others.
 // hidden_dims: null, or feed_forward_length of each layer, the largest of which hidden_dim is; null likewise.
+// kv_heads: null, or attention.head_count_kv of each layer, the largest of which n_kv_heads is; null
+// likewise.
 HParams read_common_hparams(HParamReader& keys, std::string_view epsilon,
                             std::vector<bool>* attends = nullptr,
-                            std::vector<uint32_t>* hidden_dims = nullptr);
+                            std::vector<uint32_t>* hidden_dims = nullptr,
+                            std::vector<uint32_t>* kv_heads = nullptr);
 // The parts of it, for architectures whose layers differ: name, sizes of the model and the vocabulary.
 HParams read_model_sizes(HParamReader& keys, std::string_view epsilon);
-void read_head_sizes(HParamReader& keys, HParams* hparams, std::vector<bool>* attends = nullptr);
+void read_head_sizes(HParamReader& keys, HParams* hparams, std::vector<bool>* attends = nullptr,
+                     std::vector<uint32_t>* kv_heads = nullptr);
 
 }  // namespace quern

@@ -1,4 +1,4 @@
-// DeepSeek V2 Lite and GLM-4.7 Flash: the matrix that makes keys and values of latents is cut into one for
+// DeepSeek V2 and V3 and GLM-4.7 Flash: the matrix that makes keys and values of latents is cut into one for
 // keys, transposed, and one for values, as attention over latents wants them.
 #include <algorithm>
 #include <cmath>
@@ -31,6 +31,15 @@ uint32_t dense_layers(ModelExport& out, uint32_t fallback) {
   return static_cast<uint32_t>(std::min<double>(n.value_or(fallback), out.n_layers()));
 }
 
+void require_score(ModelExport& out, const char* expected) {
+  const Json* score = out.config.find("scoring_func");
+  if (score != nullptr && (score->as_string() == nullptr || *score->as_string() != expected))
+    out.config.refuse("scoring_func", fmt::format("= {} is not supported here: expected \"{}\"",
+                                                  score->describe(), expected));
+  if (out.number("moe_layer_freq").value_or(1) != 1)
+    out.config.refuse("moe_layer_freq", "must be 1: all layers behind the dense ones have experts");
+}
+
 // grouped: experts are chosen among the best of n_group groups.
 void write_keys(ModelExport& out, const LatentSizes& s, bool sigmoid, bool grouped) {
   out.u32("attention.head_count_kv", 1);
@@ -40,6 +49,7 @@ void write_keys(ModelExport& out, const LatentSizes& s, bool sigmoid, bool group
   out.u32("attention.value_length_mla", s.value);
   out.u32("attention.kv_lora_rank", s.latent);
   if (s.q_rank != 0) out.u32("attention.q_lora_rank", s.q_rank);
+  require_score(out, sigmoid ? "sigmoid" : "softmax");
   // The published code normalises latents with an epsilon of its own.
   constexpr double kLatentEpsilon = 1e-6;
   if (out.sizes.rms_norm_eps != kLatentEpsilon)
@@ -131,6 +141,13 @@ void describe_deepseek2(ModelExport& out) {
         "= " + method->describe() + " is not supported: expected \"greedy\" or \"group_limited_greedy\"");
   write_keys(out, s, /*sigmoid=*/false, grouped);
   write_tensors(out, s, dense_layers(out, 0), /*has_choice_bias=*/false);
+}
+
+void describe_deepseek3(ModelExport& out) {
+  out.begin("deepseek2");
+  const LatentSizes s = read_latent_sizes(out);
+  write_keys(out, s, /*sigmoid=*/true, /*grouped=*/true);
+  write_tensors(out, s, dense_layers(out, 3), /*has_choice_bias=*/true);
 }
 
 void describe_glm4_moe_lite(ModelExport& out) {

@@ -1,7 +1,8 @@
-// Gemma 4, dense: layers with a window have heads of another size; norms are stored as they are.
+// Gemma 4: layers with a window have heads of another size; norms are stored as they are.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <optional>
+#include <string>
 
 #include "convert/model_export.h"
 #include "convert/models/models.h"
@@ -9,22 +10,62 @@
 namespace quern {
 namespace {
 
-// head_dim of the layers without a window: global_head_dim, or, as transformers writes it, per_layer_config.
-uint32_t global_head_dim(ModelExport& out, const std::vector<bool>& windowed) {
-  if (out.config.find("global_head_dim") != nullptr) return out.config.require_uint("global_head_dim", 1024);
-  uint32_t head_dim = out.sizes.head_dim;
+// What layers without a window have of their own.
+struct GlobalSizes {
+  uint32_t head_dim, n_kv_heads;
+};
+
+// global_head_dim and num_global_key_value_heads, or, as transformers writes them, per_layer_config.
+GlobalSizes global_sizes(ModelExport& out, const std::vector<bool>& windowed, bool values_are_keys) {
+  const uint32_t usual_heads = out.sizes.n_kv_heads;
   const Json* layers = out.config.find("per_layer_config");
-  if (layers == nullptr || layers->as_object() == nullptr) return head_dim;
-  for (const auto& [index, layer] : *layers->as_object())
-    for (const auto& [key, value] : *layer.as_object()) {
-      const size_t i = static_cast<size_t>(std::strtoul(index.c_str(), nullptr, 10));
-      const uint64_t* number = value.as_uint();
-      if (key != "head_dim" || number == nullptr || *number < 2 || *number > 1024 || i >= windowed.size() ||
-          windowed[i])
-        out.config.refuse("per_layer_config", "holds " + layer.describe() + ", which is not supported");
-      head_dim = static_cast<uint32_t>(*number);
-    }
-  return head_dim;
+  if (layers == nullptr || layers->as_object() == nullptr) {
+    const uint32_t heads = out.config.uint_or("num_global_key_value_heads", usual_heads, 1 << 16);
+    return {out.config.uint_or("global_head_dim", 512, 1024), values_are_keys ? heads : usual_heads};
+  }
+  out.config.find("global_head_dim");
+  out.config.find("num_global_key_value_heads");
+  std::optional<GlobalSizes> all;
+  for (size_t i = 0; i < windowed.size(); ++i) {
+    const Json* layer = layers->find(std::to_string(i));
+    GlobalSizes own{out.sizes.head_dim, usual_heads};
+    if (layer != nullptr && layer->as_object() != nullptr)
+      for (const auto& [key, value] : *layer->as_object()) {
+        const uint64_t* number = value.as_uint();
+        uint32_t* const size = key == "head_dim"              ? &own.head_dim
+                               : key == "num_key_value_heads" ? &own.n_kv_heads
+                                                              : nullptr;
+        if (size == nullptr || number == nullptr || *number < 1 || *number > 1024)
+          out.config.refuse("per_layer_config", "holds " + layer->describe() + ", which is not supported");
+        *size = static_cast<uint32_t>(*number);
+      }
+    if (windowed[i] && own.head_dim == out.sizes.head_dim && own.n_kv_heads == usual_heads) continue;
+    if (windowed[i] || (all && (all->head_dim != own.head_dim || all->n_kv_heads != own.n_kv_heads)))
+      out.config.refuse("per_layer_config",
+                        fmt::format("gives layer {} sizes that others of its kind have not", i));
+    all = own;
+  }
+  return all.value_or(GlobalSizes{out.sizes.head_dim, usual_heads});
+}
+
+void experts(ModelExport& out, uint32_t n_experts, uint64_t rows) {
+  const uint64_t dim = out.dim.value;
+  const auto whole = [&](const char* source, const char* gguf, const Shape& shape) {
+    out.made({out.source_name(source)}, shape, out.gguf_name(gguf), shape,
+             picked_rows([](uint64_t row) { return row; }));
+  };
+  const auto values = [&](const char* source, const char* gguf, uint64_t n) {
+    out.made({out.source_name(source)}, {n}, out.gguf_name(gguf), {n},
+             picked_elements([](uint64_t e) { return e; }));
+  };
+  out.matrix("router.proj", "ffn_gate_inp", {n_experts, "num_experts"}, out.dim);
+  values("router.scale", "ffn_gate_inp.scale", dim);
+  values("router.per_expert_scale", "ffn_down_exps.scale", n_experts);
+  whole("experts.gate_up_proj", "ffn_gate_up_exps.weight", {n_experts, 2 * rows, dim});
+  whole("experts.down_proj", "ffn_down_exps.weight", {n_experts, dim, rows});
+  out.vector("post_feedforward_layernorm_1", "post_ffw_norm_1", out.dim);
+  out.vector("pre_feedforward_layernorm_2", "pre_ffw_norm_2", out.dim);
+  out.vector("post_feedforward_layernorm_2", "post_ffw_norm_2", out.dim);
 }
 
 }  // namespace
@@ -32,8 +73,8 @@ uint32_t global_head_dim(ModelExport& out, const std::vector<bool>& windowed) {
 void describe_gemma4(ModelExport& out) {
   out.begin("gemma4");
   out.require_activation({"gelu_pytorch_tanh"});
-  out.require("attention_k_eq_v", false, false);
-  out.require("enable_moe_block", false, false);
+  const bool values_are_keys = out.config.bool_or("attention_k_eq_v", false),
+             has_experts = out.config.bool_or("enable_moe_block", false);
   out.require("use_bidirectional_attention", false, false);
   const uint32_t n_layers = out.n_layers();
   const double shared = out.number("num_kv_shared_layers").value_or(0);
@@ -52,7 +93,19 @@ void describe_gemma4(ModelExport& out) {
   if (const auto cap = out.number("final_logit_softcapping")) out.f32("final_logit_softcapping", *cap);
   const std::vector<bool> windowed = out.window_layers(6);
   out.bools("attention.sliding_window_pattern", windowed);
-  const uint32_t global = global_head_dim(out, windowed);
+  const auto [global, global_kv_heads] = global_sizes(out, windowed, values_are_keys);
+  if (global % 2 != 0 || global > 1024)
+    out.config.refuse("global_head_dim", fmt::format("= {}: supported is an even number up to 1024", global));
+  if (out.sizes.n_heads % global_kv_heads != 0)
+    out.config.refuse(
+        "num_global_key_value_heads",
+        fmt::format("= {} does not divide num_attention_heads = {}", global_kv_heads, out.sizes.n_heads));
+  if (global_kv_heads != out.sizes.n_kv_heads) {
+    std::vector<int32_t> kv_heads;
+    for (const bool window : windowed)
+      kv_heads.push_back(static_cast<int32_t>(window ? out.sizes.n_kv_heads : global_kv_heads));
+    out.metadata().set_int32s("gemma4.attention.head_count_kv", kv_heads);
+  }
   out.u32("attention.key_length", global);
   out.u32("attention.value_length", global);
   out.u32("attention.key_length_swa", out.sizes.head_dim);
@@ -82,6 +135,16 @@ void describe_gemma4(ModelExport& out) {
   std::fill_n(factors.begin(), static_cast<size_t>(global * part / 2), 1.0f);
   out.computed("rope_freqs.weight", std::move(factors));
 
+  uint32_t n_experts = 0, expert_rows = 0;
+  for (const char* key : {"num_experts", "top_k_experts", "moe_intermediate_size"}) out.config.find(key);
+  if (has_experts) {
+    n_experts = out.config.require_uint("num_experts", 1 << 12);
+    expert_rows = out.config.require_uint("moe_intermediate_size", 1 << 20);
+    out.u32("expert_count", n_experts);
+    out.u32("expert_used_count", out.config.require_uint("top_k_experts", n_experts));
+    out.u32("expert_feed_forward_length", expert_rows);
+  }
+
   const uint32_t per_layer = static_cast<uint32_t>(out.number("hidden_size_per_layer_input").value_or(0));
   out.u32("embedding_length_per_layer_input", per_layer);
   out.ends();
@@ -97,14 +160,17 @@ void describe_gemma4(ModelExport& out) {
     const uint32_t head_dim = windowed[i] ? out.sizes.head_dim : global;
     out.head = {head_dim, "the layer's head_dim"};
     out.query = {uint64_t{out.sizes.n_heads} * head_dim, "num_attention_heads * the layer's head_dim"};
-    out.key_value = {uint64_t{out.sizes.n_kv_heads} * head_dim, "num_key_value_heads * the layer's head_dim"};
+    out.key_value = {uint64_t{windowed[i] ? out.sizes.n_kv_heads : global_kv_heads} * head_dim,
+                     "the layer's num_key_value_heads * its head_dim"};
     out.vector("input_layernorm", "attn_norm", out.dim);
     if (i < first_shared) {
-      out.attention(/*permuted=*/false);
+      out.attention(/*permuted=*/false, /*values_are_keys=*/values_are_keys && !windowed[i]);
       out.head_norms();
     } else {
       out.matrix("self_attn.q_proj", "attn_q", out.query, out.dim);
+      out.bias("self_attn.q_proj", "attn_q", out.query);
       out.matrix("self_attn.o_proj", "attn_output", out.dim, out.query);
+      out.bias("self_attn.o_proj", "attn_output", out.dim);
       out.vector("self_attn.q_norm", "attn_q_norm", out.head);
     }
     out.vector("post_attention_layernorm", "post_attention_norm", out.dim);
@@ -112,6 +178,7 @@ void describe_gemma4(ModelExport& out) {
     out.hidden = double_wide && i >= first_shared ? wide_hidden : usual_hidden;
     out.gated_feed_forward();
     out.vector("post_feedforward_layernorm", "post_ffw_norm", out.dim);
+    if (has_experts) experts(out, n_experts, expert_rows);
     out.made({out.source_name("layer_scalar")}, {1}, out.gguf_name("layer_output_scale.weight"), {1},
              picked_elements([](uint64_t e) { return e; }));
     if (per_layer == 0) continue;

@@ -93,6 +93,10 @@ void describe_olmoe(ModelExport& out) {
   out.rope({});
   const uint32_t n_experts = expert_counts(out, {"num_experts"});
   if (out.config.bool_or("norm_topk_prob", false)) out.boolean("expert_weights_norm", true);
+  if (const auto limit = out.number("clip_qkv")) {
+    if (!(*limit > 0)) out.config.refuse("clip_qkv", fmt::format("must be > 0, found {}", *limit));
+    out.f32("attention.clamp_kqv", *limit);
+  }
   out.ends();
   for (uint32_t i = 0; i < out.n_layers(); ++i) {
     out.layer(i);

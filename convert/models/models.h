@@ -6,6 +6,7 @@ namespace quern {
 class ModelExport;
 
 void describe_llama(ModelExport& out);
+void describe_arcee(ModelExport& out);
 void describe_mixtral(ModelExport& out);
 void describe_ministral3(ModelExport& out);
 void describe_granite(ModelExport& out);
@@ -22,6 +23,7 @@ void describe_qwen35(ModelExport& out);
 void describe_qwen35_moe(ModelExport& out);
 void describe_lfm2(ModelExport& out);
 void describe_deepseek2(ModelExport& out);
+void describe_deepseek3(ModelExport& out);
 void describe_glm4_moe_lite(ModelExport& out);
 void describe_gemma(ModelExport& out);
 void describe_gemma2(ModelExport& out);

@@ -50,7 +50,7 @@ void describe_stablelm(ModelExport& out) {
   out.begin("stablelm", ModelExport::kLayer);
   out.rope({.partial = true, .default_partial = 0.25});
   const bool parallel = out.config.bool_or("use_parallel_residual", false);
-  out.require("qk_layernorm", false, false);
+  const bool head_norms = out.config.bool_or("qk_layernorm", false);
   out.boolean("use_parallel_residual", parallel);
   out.config.find("use_qkv_bias");  // the tensors tell
   out.ends();
@@ -59,6 +59,17 @@ void describe_stablelm(ModelExport& out) {
     out.layer(i);
     norm(out, "input_layernorm", "attn_norm");
     out.attention(/*permuted=*/false);
+    if (head_norms) {
+      const auto of_heads = [&](const char* source, const char* gguf, uint64_t n_heads) {
+        std::vector<std::string> sources;
+        for (uint64_t h = 0; h < n_heads; ++h)
+          sources.push_back(out.source_name(fmt::format("self_attn.{}.norms.{}.weight", source, h)));
+        out.made(std::move(sources), {out.head.value}, out.gguf_name(gguf), {n_heads, out.head.value},
+                 stacked(1));
+      };
+      of_heads("q_layernorm", "attn_q_norm.weight", out.sizes.n_heads);
+      of_heads("k_layernorm", "attn_k_norm.weight", out.sizes.n_kv_heads);
+    }
     if (!parallel) norm(out, "post_attention_layernorm", "ffn_norm");
     out.gated_feed_forward();
   }

@@ -14,11 +14,21 @@ void ExpertsBlock::declare(Declarations& parts, uint64_t dim, uint64_t hidden_di
   parts.vector("ffn_gate_inp.bias", n_experts, &router_bias, parts.kOptional);
   if (rule.score == RouterScore::kSigmoid)
     parts.vector("exp_probs_b.bias", n_experts, &choice_bias, parts.kOptional);
-  parts.experts("ffn_gate_exps.weight", n_experts, n_used, hidden_dim, dim, &w_gate);
-  parts.experts("ffn_up_exps.weight", n_experts, n_used, hidden_dim, dim, &w_up);
+  hidden = hidden_dim;
+  const bool fused = parts.holds("ffn_gate_up_exps.weight");
+  if (fused) {
+    parts.experts("ffn_gate_up_exps.weight", n_experts, n_used, 2 * hidden_dim, dim, &w_gate_up);
+    gate_up = parts.buffer("expert_gate_up", 2 * hidden_dim, n_used);
+  } else {
+    parts.experts("ffn_gate_exps.weight", n_experts, n_used, hidden_dim, dim, &w_gate);
+    parts.experts("ffn_up_exps.weight", n_experts, n_used, hidden_dim, dim, &w_up);
+  }
   parts.experts("ffn_down_exps.weight", n_experts, n_used, dim, hidden_dim, &w_down);
-  parts.vectors("ffn_gate_exps.bias", n_experts, hidden_dim, &b_gate, parts.kOptional);
-  parts.vectors("ffn_up_exps.bias", n_experts, hidden_dim, &b_up, parts.kOptional);
+  parts.vector("ffn_down_exps.scale", n_experts, &factors, parts.kOptional);
+  if (!fused) {
+    parts.vectors("ffn_gate_exps.bias", n_experts, hidden_dim, &b_gate, parts.kOptional);
+    parts.vectors("ffn_up_exps.bias", n_experts, hidden_dim, &b_up, parts.kOptional);
+  }
   parts.vectors("ffn_down_exps.bias", n_experts, dim, &b_down, parts.kOptional);
   logits = parts.buffer("router_logits", n_experts);
   gate = parts.buffer("expert_gate", hidden_dim, n_used);
@@ -27,18 +37,30 @@ void ExpertsBlock::declare(Declarations& parts, uint64_t dim, uint64_t hidden_di
   routing = parts.routing(n_experts, n_used);
 }
 
-void ExpertsBlock::run(const DeviceBuffer& x, DeviceBuffer& y, bool add, const Pass& pass) const {
-  Device& device = pass.device;
-  DeviceRouting& choice = *pass.routings[routing];
+void ExpertsBlock::choose(const DeviceBuffer& x, const Pass& pass) const {
   const Device::Product to_logits{router.get(), &pass[logits], router_bias.get()};
-  device.matmul(x, pass.n, {&to_logits, 1}, /*add=*/false);
-  RouterRule with_bias = rule;
-  with_bias.bias = choice_bias.get();
-  device.route(pass[logits], pass.n, with_bias, choice);
-  const Device::ExpertProduct gate_up[] = {{w_gate, &pass[gate], b_gate.get()},
-                                           {w_up, &pass[up], b_up.get()}};
-  device.expert_matmul(x, /*sorted=*/false, choice, gate_up);
-  device.activate(activation, pass[gate], &pass[up], pass.n * n_used);
+  pass.device.matmul(x, pass.n, {&to_logits, 1}, /*add=*/false);
+  RouterRule with_vectors = rule;
+  with_vectors.bias = choice_bias.get();
+  with_vectors.factors = factors.get();
+  pass.device.route(pass[logits], pass.n, with_vectors, *pass.routings[routing]);
+}
+
+void ExpertsBlock::run_chosen(const DeviceBuffer& x, DeviceBuffer& y, bool add, const Pass& pass) const {
+  Device& device = pass.device;
+  const DeviceRouting& choice = *pass.routings[routing];
+  const size_t n_choices = pass.n * n_used;
+  if (w_gate_up.empty()) {
+    const Device::ExpertProduct products[] = {{w_gate, &pass[gate], b_gate.get()},
+                                              {w_up, &pass[up], b_up.get()}};
+    device.expert_matmul(x, /*sorted=*/false, choice, products);
+  } else {
+    const Device::ExpertProduct product{w_gate_up, &pass[gate_up]};
+    device.expert_matmul(x, /*sorted=*/false, choice, {&product, 1});
+    device.copy_columns(pass[gate_up], {0, 2 * hidden}, hidden, n_choices, pass[gate], {0, hidden});
+    device.copy_columns(pass[gate_up], {hidden, 2 * hidden}, hidden, n_choices, pass[up], {0, hidden});
+  }
+  device.activate(activation, pass[gate], &pass[up], n_choices);
   const Device::ExpertProduct down{w_down, &pass[out], b_down.get()};
   device.expert_matmul(pass[gate], /*sorted=*/true, choice, {&down, 1});
   device.combine_experts(pass[out], choice, y, add);

@@ -292,6 +292,26 @@ TEST(Checkpoint, TensorsThatCannotChangeTheFunctionAreNamedAndLeftOut) {
   }
 }
 
+// Only where the configuration says that there are any, and not beyond those.
+TEST(Checkpoint, LayersThatGuessFurtherTokensAreLeftOut) {
+  const std::string guessing = replaced(kConfig, "\"num_hidden_layers\": 1",
+                                        "\"num_hidden_layers\": 1, \"num_nextn_predict_layers\": 2");
+  const TempFolder folder;
+  for (const char* name : {"model.layers.1.eh_proj.weight", "model.layers.2.mlp.up_proj.weight"}) {
+    write_single(folder, with(all_tensors(), tensor(name, {8})), guessing);
+    EXPECT_EQ(open(folder).tensors.size(), 12u);
+    ASSERT_EQ(notices.size(), 1u) << name;
+    EXPECT_NE(notices[0].find("guesses further tokens"), std::string::npos) << notices[0];
+    write_single(folder, with(all_tensors(), tensor(name, {8})));
+    expect_error(folder, {"unknown tensor", name});
+  }
+  for (const char* name :
+       {"model.layers.3.eh_proj.weight", "model.layers.0.eh_proj.weight", "model.layers.1"}) {
+    write_single(folder, with(all_tensors(), tensor(name, {8})), guessing);
+    expect_error(folder, {"unknown tensor", name});
+  }
+}
+
 TEST(Checkpoint, OneNoticeNamesTheSameTensorOfEveryLayer) {
   const TempFolder folder;
   std::vector<TestTensor> tensors = all_tensors();

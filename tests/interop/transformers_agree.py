@@ -119,7 +119,7 @@ def redraw(name, golden, rng):
     n = c["num_hidden_layers"]
     if "layer_types" in c and set(c["layer_types"]) == {"full_attention"}:
         c["layer_types"] = ["full_attention"] * n
-    SPECIAL.get(name, lambda rng, c: rope(rng, c))(rng, c)
+    SPECIAL.get(VARIANTS.get(name, (name,))[0], lambda rng, c: rope(rng, c))(rng, c)
     return c
 
 
@@ -204,7 +204,14 @@ def gemma4(rng, c):
     windows(rng, c, 6)
     c["layer_types"][-1] = "full_attention"
     dim = pick(rng, 16, 32, 64, 512)
-    c["per_layer_config"] = {str(i): {"head_dim": dim} for i in range(n) if c["layer_types"][i] == "full_attention"}
+    own = {"head_dim": dim}
+    if rng.random() < 0.4:
+        own["num_key_value_heads"] = pick(rng, *[k for k in range(1, 9) if c["num_attention_heads"] % k == 0])
+    c["per_layer_config"] = {str(i): own for i in range(n) if c["layer_types"][i] == "full_attention"}
+    c["attention_k_eq_v"] = rng.random() < 0.4
+    if rng.random() < 0.4:
+        c.update(enable_moe_block=True, num_experts=pick(rng, 2, 5, 8), moe_intermediate_size=pick(rng, 20, 32, 50))
+        c["top_k_experts"] = rng.randint(1, min(c["num_experts"], 4))
     c["hidden_size_per_layer_input"] = pick(rng, 0, 8, 20)
     c["vocab_size_per_layer_input"] = c["vocab_size"]
     c["final_logit_softcapping"] = pick(rng, None, 30.0)
@@ -252,12 +259,20 @@ def latents(rng, c):
     experts(rng, c, "n_routed_experts")
     c["n_shared_experts"] = pick(rng, 1, 2)
     c["routed_scaling_factor"] = pick(rng, 1.0, 2.5)
-    if "mlp_layer_types" in c:
+    if c.get("mlp_layer_types"):
         dense = rng.randint(0, n)
         c["mlp_layer_types"] = ["dense"] * dense + ["sparse"] * (n - dense)
         c["norm_topk_prob"] = rng.random() < 0.5
         c["q_lora_rank"] = pick(rng, 20, 48)
         if rng.random() < 0.3:
+            c.update(n_routed_experts=8, n_group=4, topk_group=2, num_experts_per_tok=3)
+    elif c["model_type"] == "deepseek_v3":
+        c["first_k_dense_replace"] = rng.randint(0, n)
+        c["norm_topk_prob"] = rng.random() < 0.5
+        c.update(n_group=1, topk_group=1)
+        if c["n_routed_experts"] < 2:  # its router adds the best two of each group
+            c["n_routed_experts"] = 2
+        if rng.random() < 0.5:
             c.update(n_routed_experts=8, n_group=4, topk_group=2, num_experts_per_tok=3)
     else:
         c["first_k_dense_replace"] = rng.randint(0, n)
@@ -387,6 +402,8 @@ YARN_OF_LATENTS = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "b
                    "original_max_position_embeddings": 40, "mscale": 0.707, "mscale_all_dim": 0.707}
 OF_LATENTS = {**SMALL, "num_key_value_heads": 4, "q_lora_rank": 32, "moe_intermediate_size": 32, "n_routed_experts": 4}
 GROUPS = {"attention_bias": True, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}
+DEEPSEEK3 = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "mlp_layer_types": None,
+             "num_mtp_layers": 0}
 VARIANTS = {
     "deepseek2-yarn": ("deepseek2-lite", {**OF_LATENTS, "first_k_dense_replace": 0, "rope_parameters": YARN_OF_LATENTS}),
     "glm4-moe-lite-yarn": ("glm4-moe-lite", {**OF_LATENTS, "rms_norm_eps": 1e-3, "mlp_layer_types": ["dense", "sparse"],
@@ -414,6 +431,20 @@ VARIANTS = {
     "glm4-moe-lite-groups": ("glm4-moe-lite", {**OF_LATENTS, **GROUPS, "mlp_layer_types": ["dense", "sparse"]}),
     "exaone4-without-windows": ("exaone4", {**SMALL, "head_dim": 16, "sliding_window": 9,
                                             "layer_types": ["full_attention"] * 2}),
+    "stablelm-head-norms": ("stablelm", {**SMALL, "num_key_value_heads": 2, "qk_layernorm": True,
+                                         "use_parallel_residual": True}),
+    "olmoe-clamped": ("olmoe", {**SMALL, "num_experts": 4, "clip_qkv": 1.0}),
+    "gemma4-experts": ("gemma4", {**SMALL, "num_key_value_heads": 2, "head_dim": 16, "attention_k_eq_v": True,
+                                  "layer_types": ["sliding_attention", "full_attention"],
+                                  "per_layer_config": {"1": {"head_dim": 32, "num_key_value_heads": 1}},
+                                  "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 5,
+                                  "top_k_experts": 2, "moe_intermediate_size": 40}),
+    "deepseek3": ("glm4-moe-lite", {**OF_LATENTS, **GROUPS, **DEEPSEEK3, "attention_bias": False,
+                                    "first_k_dense_replace": 1, "rope_parameters": YARN_OF_LATENTS}),
+    "deepseek3-without-query-rank": ("glm4-moe-lite", {**OF_LATENTS, **DEEPSEEK3, "q_lora_rank": None,
+                                                       "first_k_dense_replace": 0}),
+    "arcee": ("llama-bias", {**SMALL, "architectures": ["ArceeForCausalLM"], "model_type": "arcee", "hidden_act": "relu2",
+                             "head_dim": 16}),
     "qwen35-bias": ("qwen35", {**SMALL, "attention_bias": True, "layer_types": ["linear_attention", "full_attention"]}),
     "lfm2-bias": ("lfm2", {**SMALL, "conv_bias": True, "block_auto_adjust_ff_dim": False,
                            "layer_types": ["conv", "full_attention"]}),
@@ -428,10 +459,10 @@ def fill(model, seed):
             noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) if tensor.is_floating_point() else None
             if name.endswith("e_score_correction_bias"):
                 tensor.copy_(0.3 * noise)
-            elif "inv_freq" in name or noise is None or name not in dict(model.named_parameters()):
-                continue
             elif name.endswith("layer_scalar"):
                 tensor.copy_(1 + 0.1 * noise)
+            elif "inv_freq" in name or noise is None or name not in dict(model.named_parameters()):
+                continue
             elif "embed" in name and not model.config.tie_word_embeddings and tensor.dim() == 2:
                 tensor.copy_(noise)
             elif tensor.dim() >= 2:
@@ -506,7 +537,7 @@ def check(binary, name, config, seed, folder):
     """One line: agreed or not, and what was drawn."""
     model = make_checkpoint(config, seed, folder)
     gguf = os.path.join(folder, "model.gguf")
-    code, said = run(binary, "convert", folder, "-o", gguf, "--type", "f32", "--no-tokenizer", "-q")
+    code, said = run(binary, "convert", folder, "-o", gguf, "--type", "f32", "--no-tokenizer", "-t", "1", "-q")
     if code != 0:
         return "REFUSED", said.strip().splitlines()[-1].replace(folder, "")
     worst = 0.0
@@ -520,7 +551,7 @@ def check(binary, name, config, seed, folder):
         with open(os.path.join(folder, "ids.json"), "w") as f:
             json.dump(ids, f)
         out = os.path.join(folder, "nll.csv")
-        code, said = run(binary, "perplexity", gguf, "--ids", f.name, "--kv", "f32", "--per-token", out, "-q")
+        code, said = run(binary, "perplexity", gguf, "--ids", f.name, "--kv", "f32", "-t", "1", "--per-token", out, "-q")
         if code != 0:
             return "FAILED", said.strip().splitlines()[-1].replace(folder, "")
         with open(out) as f:

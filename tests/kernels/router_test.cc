@@ -15,10 +15,11 @@ struct Choice {
 };
 
 Choice choose(const RouterRule& rule, const std::vector<float>& logits, size_t n_used,
-              const std::vector<float>& bias = {}) {
+              const std::vector<float>& bias = {}, const std::vector<float>& factors = {}) {
   Choice choice{std::vector<uint32_t>(n_used), std::vector<float>(n_used)};
-  choose_experts(rule, logits.data(), bias.empty() ? nullptr : bias.data(), logits.size(), n_used,
-                 choice.experts.data(), choice.weights.data());
+  choose_experts(rule, logits.data(), bias.empty() ? nullptr : bias.data(),
+                 factors.empty() ? nullptr : factors.data(), logits.size(), n_used, choice.experts.data(),
+                 choice.weights.data());
   return choice;
 }
 
@@ -38,6 +39,15 @@ TEST(Router, WeighsByASoftmaxOfAllOrOfTheChosen) {
   EXPECT_NEAR(normal.weights[0], 3 * std::exp(3.0) / chosen, 1e-6);
   const Choice own = choose({.score = RouterScore::kSoftmaxOfChosen, .normalise = true}, logits, 2);
   EXPECT_NEAR(own.weights[1], std::exp(2.0) / chosen, 1e-6);
+}
+
+// Behind the normalisation, so that they need not sum to one.
+TEST(Router, ExpertsHaveFactorsOfTheirOwn) {
+  const RouterRule rule{.score = RouterScore::kSoftmax, .normalise = true, .scale = 2};
+  const std::vector<float> logits = {1, 3, 2};
+  const Choice plain = choose(rule, logits, 2), scaled = choose(rule, logits, 2, {}, {9, 0.5f, -4});
+  EXPECT_EQ(scaled.experts, plain.experts);
+  EXPECT_EQ(scaled.weights, (std::vector<float>{plain.weights[0] * 0.5f, plain.weights[1] * -4}));
 }
 
 TEST(Router, BiasMovesTheChoiceOfSigmoidsAndNotTheirWeights) {

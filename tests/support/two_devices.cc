@@ -200,6 +200,7 @@ class TwoDevices final : public Device {
     for (int d = 0; d < kDevices; ++d) {
       RouterRule there = rule;
       there.bias = read(rule.bias, d);
+      there.factors = read(rule.factors, d);
       devices_[d]->route(read(logits, d), n, there, on(routing, d));
     }
   }
@@ -258,6 +259,11 @@ class TwoDevices final : public Device {
     const int d = place(x);
     devices_[d]->norm_heads(change(x, d), n, read(weight, d), eps);
   }
+  void layer_norm_heads(DeviceBuffer& x, size_t n, const DeviceBuffer& weight, size_t head_dim,
+                        float eps) override {
+    const int d = place(x);
+    devices_[d]->layer_norm_heads(change(x, d), n, read(weight, d), head_dim, eps);
+  }
   void copy_columns(const DeviceBuffer& x, Columns from, size_t width, size_t n, DeviceBuffer& y,
                     Columns to) override {
     const int d = place(x);
@@ -298,6 +304,10 @@ class TwoDevices final : public Device {
   void softcap(DeviceBuffer& x, float cap, size_t n) override {
     const int d = place(x);
     devices_[d]->softcap(change(x, d), cap, n);
+  }
+  void clamp(DeviceBuffer& x, float limit, size_t n) override {
+    const int d = place(x);
+    devices_[d]->clamp(change(x, d), limit, n);
   }
   void upload(std::span<const float> values, DeviceBuffer& x, size_t row) override {
     devices_[0]->upload(values, change(x, 0), row);
