@@ -35,6 +35,7 @@ void run_products(const MatmulArgs& block, size_t first_row, std::span<const Cpu
     if (begin < end) {
       MatmulArgs args = block;
       args.y_stride = product.y_stride;
+      args.factor = weight.factor();
       // Many tokens: as many panels as the kernel uses for one reading of them. Few: kernels keep several
       // panels going at once.
       const size_t step = args.n_tokens == 1 ? end - begin : args.n_tokens < 4 ? 4 : weight.kernel().panels;

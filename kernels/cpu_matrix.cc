@@ -56,6 +56,7 @@ CpuMatrix::CpuMatrix(const TensorView& tensor, const MatmulKernel* kernel, Threa
       kernel_(kernel),
       format_(&block_format(tensor.dtype)),
       row_bytes_(format_->row_bytes(tensor.columns())),
+      factor_(tensor.factor),
       body_(tensor.data),
       body_rows_(tensor.rows()),
       body_layout_(tensor.layout) {

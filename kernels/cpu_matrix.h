@@ -36,6 +36,7 @@ class CpuMatrix final : public DeviceMatrix {
 
   const BlockFormat& format() const { return *format_; }
   const MatmulKernel& kernel() const { return *kernel_; }
+  float factor() const { return factor_; }  // of its products (TensorView)
 
   // Where the weights of 16 rows each, panels [begin, *end), stand one after the other: what a kernel takes
   // as MatmulArgs::weights for rows counted from begin * 16. The last panel may stand apart: *end is then
@@ -59,6 +60,7 @@ class CpuMatrix final : public DeviceMatrix {
   const MatmulKernel* kernel_;
   const BlockFormat* format_;
   size_t row_bytes_;
+  float factor_;
   const uint8_t* body_;  // the tensor's bytes, or owned_
   size_t body_rows_;     // rows that stand in body_, whole panels of them when body_layout_ is kPanels
   TensorLayout body_layout_;

@@ -44,11 +44,12 @@ struct MatmulArgs {
   size_t row_begin, row_end;  // the rows of `weights` to multiply; row_begin is a multiple of 16
   size_t n_tokens;            // >= 1
   const float* x;             // [n_tokens, k]; read by kernels of float formats
-  QuantizedRows a;            // read by kernels of quantized formats without tiles
+  QuantizedRows a;            // read by kernels of quantized formats on rows
   const uint8_t* tiles;       // of `a`, as MatmulKernel::tiles packs it; read by kernels that have that
   float* y;                   // y[token * y_stride + row], row counted as in `weights`
   size_t y_stride;
-  bool add;  // y = y + dot instead of y = dot
+  bool add;          // y = y + dot instead of y = dot
+  float factor = 1;  // of every dot (TensorView::factor)
 };
 using MatmulFn = void (*)(const MatmulArgs& args) noexcept;
 inline constexpr size_t kMatmulStackBytes = 512 << 10;  // that a MatmulFn takes of a thread's stack at most

@@ -71,9 +71,11 @@ constexpr BlockFormat kFormats[] = {
     {DType::TQ1_0, "TQ1_0", tq1_0::kWeights, tq1_0::kBytes,
      tq1_0::decode, nullptr, nullptr, tq1_0::unpack_group, tq1_0::first_non_finite, {}},
     {DType::TQ2_0, "TQ2_0", tq2_0::kWeights, tq2_0::kBytes,
-     tq2_0::decode, nullptr, nullptr, tq2_0::unpack_group, tq2_0::first_non_finite, {}},
+     tq2_0::decode, nullptr, nullptr, tq2_0::unpack_group, tq2_0::first_non_finite, panel_runs::kTQ2_0},
     {DType::MXFP4, "MXFP4", mxfp4::kWeights, mxfp4::kBytes,
      mxfp4::decode, mxfp4::encode, nullptr, mxfp4::unpack_group, mxfp4::first_non_finite, panel_runs::kMXFP4},
+    {DType::NVFP4, "NVFP4", nvfp4::kWeights, nvfp4::kBytes,
+     nvfp4::decode, nullptr, nullptr, nvfp4::unpack_group, nvfp4::first_non_finite, {}},
 };
 // clang-format on
 

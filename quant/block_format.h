@@ -46,16 +46,21 @@ enum class DType : uint32_t {
   TQ1_0 = 34,
   TQ2_0 = 35,
   MXFP4 = 39,
+  NVFP4 = 40,
 };
 
 // 32 consecutive weights of one row as the integer dot product sees them (arithmetic.md "Dot product"):
 //   I   = scale[0] * sum(code[k] * a[k], k < 16) + scale[1] * sum(code[k] * a[k], k >= 16)      exact
 //   acc = fma(float(I), d * da, acc)
+// or, with two_steps, one step for each half, its sum I0 or I1:
+//   acc = fma(float(I0), d * da, acc);  acc = fma(float(I1), d_second * da, acc)
 //   acc = fma(mu, da * float(min[0] * S0 + min[1] * S1), acc)                  only when has_min
 struct WeightGroup {
   int8_t code[32];  // the format's offset already subtracted
   int32_t scale[2];
-  float d;  // D, exact in f32
+  float d;  // D, exact in f32; with two_steps of the first 16 weights
+  bool two_steps;
+  float d_second;  // D of the second 16 weights; d unless two_steps
   bool has_min;
   int32_t min[2];
   float mu;  // exact in f32, sign included

@@ -115,6 +115,9 @@ inline constexpr auto kIQ4_XS = map_of(
     PanelRun{2, 1, 2},            // scales_h
     PanelRun{4, 4, 1},            // scales_l
     PanelRun{8, 32, 4});          // qs: eight groups of four steps, nibbles as Q4_0's
+inline constexpr auto kTQ2_0 = map_of(
+    PanelRun{64, 1, 2},           // d
+    PanelRun{0, 16, 4});          // qs as Q2_K's
 inline constexpr auto kMXFP4 = map_of(
     PanelRun{0, 1, 1},            // e
     PanelRun{1, 4, 4});           // qs as Q4_0's

@@ -33,6 +33,8 @@ struct TensorView {
   const uint8_t* data = nullptr;  // n_bytes, not necessarily aligned; rows are whole blocks
   uint64_t n_bytes = 0;           // the same in either layout
   TensorLayout layout = TensorLayout::kRows;
+  float factor =
+      1;  // of products with a matrix: its `.scale` in the file (formats.md 2.6); decoding ignores it
 
   uint64_t columns() const { return shape.empty() ? 1 : shape.back(); }
   uint64_t n_elements() const {

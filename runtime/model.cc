@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -59,15 +60,18 @@ bool holds_only(const TensorView& tensor, float value) {
 }
 
 // A tensor that the architecture does not declare, and that changes nothing: a bias of zeros on a declared
-// matrix, RoPE factors of 1, and the frequencies that old writers stored beside what they are computed from.
+// matrix, RoPE factors of 1, the frequencies that old writers stored beside what they are computed from, and
+// scales for a matrix's inputs in 4 bits, which stay in 8 here (as in llama.cpp).
 bool is_idle(const TensorView& tensor, const std::unordered_set<std::string_view>& declared) {
-  constexpr std::string_view kBias = ".bias", kFrequencies = ".attn_rot_embd";
+  constexpr std::string_view kBias = ".bias", kFrequencies = ".attn_rot_embd", kInputScale = ".input_scale";
   const std::string_view name = tensor.name;
   if (name.ends_with(kFrequencies)) return true;
   if (name == "rope_freqs.weight") return holds_only(tensor, 1);
-  if (!name.ends_with(kBias)) return false;
-  const std::string weight = std::string(name.substr(0, name.size() - kBias.size())) + ".weight";
-  return declared.contains(weight) && holds_only(tensor, 0);
+  const auto of_a_matrix = [&](std::string_view suffix) {
+    return name.ends_with(suffix) &&
+           declared.contains(std::string(name.substr(0, name.size() - suffix.size())) + ".weight");
+  };
+  return of_a_matrix(kInputScale) || (of_a_matrix(kBias) && holds_only(tensor, 0));
 }
 
 }  // namespace
@@ -125,6 +129,7 @@ class ModelLoader {
   KvShape kv_shape(uint64_t context) const;
 
   void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
+  const TensorView* read_factors(const TensorDeclaration& declaration);
   MatrixUse use_of(const TensorDeclaration& declaration) const;
   template <class Body>
   void for_matrices(const TensorDeclaration& declaration, Body&& body);
@@ -135,8 +140,9 @@ class ModelLoader {
   const ModelOptions& options_;
   const Notice& notice_;
   std::unique_ptr<Model> model_;
-  uint64_t loaded_bytes_ = 0;                            // of matrices that are ready
-  std::vector<std::span<const uint8_t>> mapped_runs_;    // of each file; none where something is copied
+  uint64_t loaded_bytes_ = 0;                          // of matrices that are ready
+  std::vector<std::span<const uint8_t>> mapped_runs_;  // of each file; none where something is copied
+  std::unordered_map<std::string, std::vector<float>> factors_;  // of matrices that have some
   std::unordered_map<std::string, TensorView> tensors_;  // shapes as declared: without GGUF's trailing ones
 };
 
@@ -198,6 +204,36 @@ void ModelLoader::match_tensor(const TensorDeclaration& declaration, const Tenso
           declaration.name, part.begin, part.end - 1, kPanelRows));
 }
 
+// A matrix may have a tensor `.scale` beside its `.weight`, which its products are multiplied with: a number,
+// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null.
+const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration) {
+  constexpr std::string_view kWeight = ".weight";
+  if (!declaration.is_matrix() || declaration.role == TensorRole::kEmbedding ||
+      !declaration.name.ends_with(kWeight))
+    return nullptr;
+  const std::string name = declaration.name.substr(0, declaration.name.size() - kWeight.size()) + ".scale";
+  const TensorView* const found = gguf().find_tensor(name);
+  if (found == nullptr) return nullptr;
+  const uint64_t n = declaration.experts != nullptr ? declaration.shape[0] : 1;
+  const BlockFormat& format = block_format(found->dtype);
+  if (!format.is_float() || found->n_elements() != n)
+    gguf().refuse(
+        fmt::format("tensor {}: expected {} float{} that the products of {} are multiplied with, found {} of "
+                    "format {}",
+                    name, n, n == 1 ? "" : "s", declaration.name, found->n_elements(), format.name));
+  std::vector<float>& factors = factors_[declaration.name];
+  factors.resize(n);
+  model_->source_->load(*found);
+  format.decode(found->data, n, factors.data());
+  for (const float factor : factors)
+    if (!std::isfinite(factor))
+      fail(ErrorCode::kIntegrity,
+           "{}: tensor {}: expected finite numbers, found {}; the file is damaged, convert or "
+           "download it again",
+           printable(gguf().path(), kPathBytes), name, factor);
+  return found;
+}
+
 // Every declared tensor is there with its shape, and no other that could change what the model computes: a
 // bias or a rope_freqs table that is silently ignored would give wrong answers.
 void ModelLoader::match_tensors() {
@@ -216,6 +252,7 @@ void ModelLoader::match_tensors() {
     model_->weight_bytes_ += tensor.n_bytes;
     model_->n_params_ += tensor.n_elements();
     tensors_.emplace(declaration.name, std::move(tensor));
+    if (const TensorView* factors = read_factors(declaration)) expected.insert(factors->name);
   }
   std::vector<std::string> idle;
   for (const TensorView& tensor : gguf().tensors()) {
@@ -323,12 +360,19 @@ MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
 template <class Body>
 void ModelLoader::for_matrices(const TensorDeclaration& declaration, Body&& body) {
   const TensorView& tensor = tensors_.at(declaration.name);
-  for (const TensorPart& part : declaration.parts) body(rows_of(tensor, part.begin, part.end), part.matrix);
+  const auto found = factors_.find(declaration.name);
+  const auto rows_with_factor = [&](uint64_t begin, uint64_t end, size_t i) {
+    TensorView view = rows_of(tensor, begin, end);
+    if (found != factors_.end()) view.factor = found->second[i];
+    return view;
+  };
+  for (const TensorPart& part : declaration.parts)
+    body(rows_with_factor(part.begin, part.end, 0), part.matrix);
   if (declaration.experts == nullptr) return;
   const uint64_t n_experts = declaration.shape[0], rows = declaration.shape[1];
   declaration.experts->resize(n_experts);
   for (uint64_t i = 0; i < n_experts; ++i)
-    body(rows_of(tensor, i * rows, (i + 1) * rows), &(*declaration.experts)[i]);
+    body(rows_with_factor(i * rows, (i + 1) * rows, i), &(*declaration.experts)[i]);
 }
 
 void ModelLoader::plan_memory() {

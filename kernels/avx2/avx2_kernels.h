@@ -10,6 +10,8 @@ namespace quern::avx2 {
 
 // The products, file by file. On TensorLayout::kPanels. The same bits as the scalar set's.
 extern const MatmulRows kFloatRows, kByteRows, kSignedRows, kTwoScalesRows;
+// The same on TensorLayout::kRows, from MatmulArgs::a.
+extern const MatmulRows kCodebookRows;
 
 // The activations' forms (activation_tiles.h): of signed codes and of the others.
 inline constexpr size_t kTileTokens = 4;

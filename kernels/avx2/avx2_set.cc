@@ -4,7 +4,8 @@
 namespace quern::avx2 {
 namespace {
 
-constexpr const MatmulRows* kMatmuls[] = {&kFloatRows, &kByteRows, &kSignedRows, &kTwoScalesRows};
+constexpr const MatmulRows* kMatmuls[] = {&kFloatRows, &kByteRows, &kSignedRows, &kTwoScalesRows,
+                                          &kCodebookRows};
 
 }  // namespace
 

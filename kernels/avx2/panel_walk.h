@@ -25,11 +25,12 @@ inline void store_panel(const MatmulArgs& args, size_t row, size_t token, size_t
     float* y = args.y + (token + t) * args.y_stride + row;
     if (n_rows >= kPanelRows) {
       for (size_t r = 0; r < kPanelRows; r += 8) {
-        const __m256 dot = _mm256_loadu_ps(acc + r);
+        const __m256 dot = _mm256_mul_ps(_mm256_loadu_ps(acc + r), _mm256_set1_ps(args.factor));
         _mm256_storeu_ps(y + r, args.add ? _mm256_add_ps(_mm256_loadu_ps(y + r), dot) : dot);
       }
     } else {
-      for (size_t r = 0; r < n_rows; ++r) y[r] = args.add ? y[r] + acc[r] : acc[r];
+      for (size_t r = 0; r < n_rows; ++r)
+        y[r] = args.add ? y[r] + acc[r] * args.factor : acc[r] * args.factor;
     }
   }
 }

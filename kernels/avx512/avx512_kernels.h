@@ -17,6 +17,8 @@ inline constexpr size_t kPanelsTogether = 8;
 // The products, file by file. On TensorLayout::kPanels. The same bits as the scalar set's. Quantized formats
 // read MatmulArgs::tiles.
 extern const MatmulRows kFloatRows, kCentredRows, kMinimumRows, kTwoScalesRows;
+// The same on TensorLayout::kRows, from MatmulArgs::a.
+extern const MatmulRows kCodebookRows;
 
 // How the quantized kernels read activations (tile.h).
 extern const ActivationTiles kTiles;

@@ -6,7 +6,8 @@
 namespace quern::avx512 {
 namespace {
 
-constexpr const MatmulRows* kMatmuls[] = {&kFloatRows, &kCentredRows, &kMinimumRows, &kTwoScalesRows};
+constexpr const MatmulRows* kMatmuls[] = {&kFloatRows, &kCentredRows, &kMinimumRows, &kTwoScalesRows,
+                                          &kCodebookRows};
 
 consteval KernelSet with_own_attention(KernelSet set) {
   set.attend_segment = attend_segment;

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "kernels/avx512/products.h"
+#include "kernels/unpack/k_quants.h"
 #include "kernels/unpack/nibbles.h"
 
 namespace quern::avx512 {
@@ -12,6 +13,7 @@ constexpr MatmulKernel kRows[] = {
     row_of<unpack::Q4_0>(DType::Q4_0),     row_of<unpack::Q5_0>(DType::Q5_0),
     row_of<unpack::Q8_0>(DType::Q8_0),     row_of<unpack::IQ4_NL>(DType::IQ4_NL),
     row_of<unpack::IQ4_XS>(DType::IQ4_XS), row_of<unpack::MXFP4>(DType::MXFP4),
+    row_of<unpack::TQ2_0>(DType::TQ2_0),
 };
 
 }  // namespace

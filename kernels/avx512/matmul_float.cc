@@ -63,7 +63,7 @@ void multiply_panels(const MatmulArgs& args, size_t row) {
     for (size_t p = 0; p < P; ++p) {
       const size_t first = row + p * kPanelRows, left = args.row_end - first;
       const auto rows = static_cast<__mmask16>(left >= kPanelRows ? 0xffffu : (1u << left) - 1);
-      out[p] = {args.y + token * args.y_stride + first, args.y_stride, n, rows, args.add};
+      out[p] = {args.y + token * args.y_stride + first, args.y_stride, n, rows, args.add, args.factor};
     }
     const float* x = args.x + token * args.k;
     if (n >= 8 && P == 1) {

@@ -112,9 +112,11 @@ QUERN_INLINE Bits start_of(const uint8_t* a, size_t half, size_t c) {
   } else if constexpr (Format::kSums == 1) {
     return broadcast_i32(a + TileBlock<C>::bias(kOffset) + 4 * c);
   } else {
-    static_assert(kOffset == 32 || kOffset == 4);
+    static_assert(kOffset == 64 || kOffset == 32 || kOffset == 4);
     const Bits bias32 = broadcast_i32(a + TileBlock<C>::half_bias(half) + 4 * c);
-    return kOffset == 4 ? _mm512_srai_epi32(bias32, 3) : bias32;
+    return kOffset == 4    ? _mm512_srai_epi32(bias32, 3)
+           : kOffset == 64 ? _mm512_slli_epi32(bias32, 1)
+                           : bias32;
   }
 }
 
@@ -387,7 +389,8 @@ void multiply_direct(const MatmulArgs& args) {
     const uint8_t* panel = args.weights + row / kPanelRows * n_blocks * Format::kBytes;
     for (size_t token = 0; token < args.n_tokens; token += kTileTokens) {
       const size_t n = args.n_tokens - token < kTileTokens ? args.n_tokens - token : kTileTokens;
-      const Output out{args.y + token * args.y_stride + row, args.y_stride, n, rows_of(args, row), args.add};
+      const Output out{
+          args.y + token * args.y_stride + row, args.y_stride, n, rows_of(args, row), args.add, args.factor};
       kDirect<Format>.by_tokens[n](panel, n_blocks, args.tiles + token * groups * kTokenBlockBytes, out);
     }
   }
@@ -401,7 +404,7 @@ void multiply_together(const MatmulArgs& args) {
   for (size_t row = args.row_begin; row < args.row_end; row += kPanelRows) {
     const uint8_t* panel = args.weights + row / kPanelRows * n_blocks * Format::kBytes;
     run(panel, n_blocks, args.tiles,
-        {args.y + row, args.y_stride, args.n_tokens, rows_of(args, row), args.add});
+        {args.y + row, args.y_stride, args.n_tokens, rows_of(args, row), args.add, args.factor});
   }
 }
 
@@ -421,12 +424,31 @@ QUERN_INLINE void ask_for_part(const uint8_t* p, size_t n_bytes, size_t i, size_
     _mm_prefetch(reinterpret_cast<const char*>(p + 64 * line), _MM_HINT_T1);
 }
 
+// Panels as multiply_expanded takes weights: 16 rows' blocks, and requests for them.
 template <class Format>
-void multiply_expanded(const MatmulArgs& args) {
+struct Panels {
+  static constexpr size_t kGroups = Format::kGroups;
   using Group = ExpandedOf<Format>;
-  const size_t groups = args.k / 32, n_blocks = groups / Format::kGroups;
+
+  static QUERN_INLINE const uint8_t* at(const MatmulArgs& args, size_t row, size_t block) {
+    return args.weights + (row / kPanelRows * (args.k / (32 * kGroups)) + block) * Format::kBytes;
+  }
+  static QUERN_INLINE void expand(const MatmulArgs& args, size_t row, size_t block, size_t n, uint8_t* out) {
+    avx512::expand<Format>(at(args, row, block), n, out);
+  }
+  // Asks for part `i` of `parts` of n blocks.
+  static QUERN_INLINE void ask_for(const MatmulArgs& args, size_t row, size_t block, size_t n, size_t i,
+                                   size_t parts) {
+    ask_for_part(at(args, row, block), n * Format::kBytes, i, parts);
+  }
+};
+
+template <class Source>
+void multiply_expanded(const MatmulArgs& args) {
+  using Group = typename Source::Group;
+  const size_t groups = args.k / 32, n_blocks = groups / Source::kGroups;
   const bool few = args.n_tokens <= kTileTokens;
-  const size_t chunk = few ? 1 : kChunkGroups / Format::kGroups, together = few ? 1 : kPanelsTogether;
+  const size_t chunk = few ? 1 : kChunkGroups / Source::kGroups, together = few ? 1 : kPanelsTogether;
   alignas(64) uint8_t expanded[kPanelsTogether][kChunkGroups * Group::kBytes];
   alignas(64) float partial[kPanelsTogether][kSlabTokens * kPanelRows];
   static_assert(sizeof expanded + sizeof partial < kMatmulStackBytes);
@@ -438,35 +460,33 @@ void multiply_expanded(const MatmulArgs& args) {
       const size_t n_panels = panels_left < together ? panels_left : together;
       for (size_t block = 0; block < n_blocks; block += chunk) {
         const size_t n = n_blocks - block < chunk ? n_blocks - block : chunk;
-        const uint8_t* const weights =
-            args.weights + (first_row / kPanelRows * n_blocks + block) * Format::kBytes;
         for (size_t p = 0; p < n_panels; ++p)
-          expand<Format>(weights + p * n_blocks * Format::kBytes, n, expanded[p]);
+          Source::expand(args, first_row + p * kPanelRows, block, n, expanded[p]);
         // The next chunk's weights come from memory meanwhile; after the last one, the next panels'.
         const bool more = block + n < n_blocks;
-        const uint8_t* const next_weights =
-            more ? weights + n * Format::kBytes
-                 : args.weights + (first_row / kPanelRows + n_panels) * n_blocks * Format::kBytes;
+        const size_t next_row = more ? first_row : first_row + n_panels * kPanelRows,
+                     next_block = more ? block + n : 0;
         for (size_t token = slab; token < end; token += kTileTokens) {
           const size_t tokens = end - token < kTileTokens ? end - token : kTileTokens;
           const uint8_t* const a = args.tiles + token * groups * kTokenBlockBytes +
-                                   block * Format::kGroups * tile_width(tokens) * kTokenBlockBytes;
+                                   block * Source::kGroups * tile_width(tokens) * kTokenBlockBytes;
           const uint8_t* const next =
               token + kTileTokens < end ? a + kTileTokens * groups * kTokenBlockBytes : a;
           for (size_t p = 0; p < n_panels; ++p) {
             const size_t row = first_row + p * kPanelRows;
-            ask_for_part(next_weights + p * n_blocks * Format::kBytes, chunk * Format::kBytes,
-                         (token - slab) / kTileTokens, n_tiles);
+            Source::ask_for(args, next_row + p * kPanelRows, next_block, chunk, (token - slab) / kTileTokens,
+                            n_tiles);
             const Output out{args.y + token * args.y_stride + row,
                              args.y_stride,
                              tokens,
                              rows_of(args, row),
                              args.add,
+                             args.factor,
                              partial[p] + (token - slab) * kPanelRows,
                              block == 0,
                              block + n == n_blocks,
                              next + 64 * p};
-            kDirect<Group>.by_tokens[tokens](expanded[p], n * Format::kGroups, a, out);
+            kDirect<Group>.by_tokens[tokens](expanded[p], n * Source::kGroups, a, out);
           }
         }
       }
@@ -490,7 +510,7 @@ void multiply(const MatmulArgs& args) noexcept {
   } else {
     if (args.n_tokens <= 2) return multiply_together<Format>(args);
   }
-  multiply_expanded<Format>(args);
+  multiply_expanded<Panels<Format>>(args);
 }
 
 // A row of the set's table.

@@ -57,6 +57,7 @@ struct Output {
   size_t n_tokens;  // the tile's real tokens; the others are padding
   __mmask16 rows;
   bool add;
+  float factor;  // of every dot
   // Where the sums wait, [C][16], when a tile is run for one chunk of k after the other.
   float* partial = nullptr;
   bool first = true, last = true;  // of the chunks
@@ -70,6 +71,7 @@ struct Output {
     if (!last) return _mm512_store_ps(partial + kPanelRows * token, acc);
     if (token >= n_tokens) return;
     float* const out = y + token * stride;
+    acc = _mm512_mul_ps(acc, _mm512_set1_ps(factor));
     if (add) acc = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, out), acc);
     _mm512_mask_storeu_ps(out, rows, acc);
   }

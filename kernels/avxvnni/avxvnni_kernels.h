@@ -22,6 +22,8 @@ inline constexpr size_t kTileTokens = 4;
 // The products of quantized formats. On TensorLayout::kPanels, from MatmulArgs::tiles. The same bits as the
 // scalar set's.
 extern const MatmulRows kQuantizedRows;
+// The same on TensorLayout::kRows, from MatmulArgs::a.
+extern const MatmulRows kCodebookRows;
 
 // How these read activations (kernels/vnni_tiles.h): tiles of 4 tokens, the last one of 1 to 4.
 extern const ActivationTiles kTiles;

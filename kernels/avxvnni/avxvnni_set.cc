@@ -10,7 +10,7 @@
 namespace quern::QUERN_AVXVNNI {
 namespace {
 
-constexpr const MatmulRows* kMatmuls[] = {&avx2::kFloatRows, &kQuantizedRows};
+constexpr const MatmulRows* kMatmuls[] = {&avx2::kFloatRows, &kQuantizedRows, &kCodebookRows};
 
 constexpr ProbeLoops kProbeLoops = {"vpdpbusd (256 bits)", probe_multiply, avx2::probe_read};
 

@@ -256,7 +256,7 @@ constexpr MatmulKernel kRows[] = {
     row_of<TwoScalesKernel, unpack::Q3_K>(DType::Q3_K),  row_of<GroupsKernel, unpack::Q4_K>(DType::Q4_K),
     row_of<GroupsKernel, unpack::Q5_K>(DType::Q5_K),     row_of<TwoScalesKernel, unpack::Q6_K>(DType::Q6_K),
     row_of<GroupsKernel, unpack::IQ4_NL>(DType::IQ4_NL), row_of<GroupsKernel, unpack::IQ4_XS>(DType::IQ4_XS),
-    row_of<GroupsKernel, unpack::MXFP4>(DType::MXFP4),
+    row_of<GroupsKernel, unpack::MXFP4>(DType::MXFP4),   row_of<GroupsKernel, unpack::TQ2_0>(DType::TQ2_0),
 };
 
 }  // namespace

@@ -15,6 +15,10 @@ constexpr size_t kTokenTile = 16;     // tokens that share one unpacking of a ro
 float accumulate(const WeightGroup& w, const int8_t* a, float da, const int16_t* sums, float acc) noexcept {
   int32_t half[2] = {0, 0};
   for (size_t k = 0; k < kGroupWeights; ++k) half[k / 16] += w.code[k] * a[k];
+  if (w.two_steps) {
+    acc = std::fma(static_cast<float>(half[0]), w.d * da, acc);
+    return std::fma(static_cast<float>(half[1]), w.d_second * da, acc);
+  }
   const int32_t dot = w.scale[0] * half[0] + w.scale[1] * half[1];
   const float p = w.d * da;
   acc = std::fma(static_cast<float>(dot), p, acc);
@@ -66,7 +70,8 @@ void matmul(const MatmulArgs& args) noexcept {
       }
       for (size_t t = begin; t < end; ++t) {
         float& y = args.y[t * args.y_stride + row];
-        y = args.add ? y + dots[t - begin] : dots[t - begin];
+        const float dot = dots[t - begin] * args.factor;
+        y = args.add ? y + dot : dot;
       }
     }
   }
@@ -81,6 +86,7 @@ constexpr MatmulKernel kRows[] = {
     kRow<DType::Q4_K>,  kRow<DType::Q5_K>,    kRow<DType::Q6_K>,   kRow<DType::IQ4_NL>, kRow<DType::IQ4_XS>,
     kRow<DType::MXFP4>, kRow<DType::IQ2_XXS>, kRow<DType::IQ2_XS>, kRow<DType::IQ2_S>,  kRow<DType::IQ3_XXS>,
     kRow<DType::IQ3_S>, kRow<DType::IQ1_S>,   kRow<DType::IQ1_M>,  kRow<DType::TQ1_0>,  kRow<DType::TQ2_0>,
+    kRow<DType::NVFP4>,
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Unpackers of the K formats: blocks of 256 weights, eight groups of 32. What an unpacker is: unpack.md.
+// Unpackers of the K formats and of TQ2_0: blocks of 256 weights, eight groups of 32. What an unpacker is:
+// unpack.md.
 //
 // Everything is anonymous (see nibbles.h).
 #pragma once
@@ -169,6 +170,26 @@ struct Q2_K {
   static QUERN_INLINE typename V::Bits codes(const uint8_t* block, size_t part, size_t j, size_t s,
                                              size_t r) {
     return bit_pairs<V>(block + kSteps, part, j, s, r);
+  }
+};
+
+// Ternary weights: one scale for all groups, codes of -1, 0, 1 in bit pairs as Q2_K's; 7 added to them makes
+// the offset one that sums start from.
+template <class V>
+struct TQ2_0 {
+  static constexpr const auto& kMap = panel_runs::kTQ2_0;
+  static constexpr size_t kBytes = panel_block_bytes(kMap), kScale = panel_place(kMap, 64),
+                          kSteps = panel_place(kMap, 0);
+  static constexpr size_t kGroups = 8, kTogether = 4, kSums = 1, kMinima = 0;
+  static constexpr bool kTable = false;
+  static constexpr int kBits = 4, kOffset = 8;
+
+  static QUERN_INLINE typename V::Floats scale(const uint8_t* block, size_t, size_t r) {
+    return f16<V>(block + kScale, r);
+  }
+  static QUERN_INLINE typename V::Bits codes(const uint8_t* block, size_t part, size_t j, size_t s,
+                                             size_t r) {
+    return V::plus(bit_pairs<V>(block + kSteps, part, j, s, r), V::splat(7));
   }
 };
 

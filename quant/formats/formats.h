@@ -155,6 +155,12 @@ Encode encode;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
 }  // namespace mxfp4
+namespace nvfp4 {
+inline constexpr uint32_t kWeights = 64, kBytes = 36;
+Decode decode;
+UnpackGroup unpack_group;
+FirstNonFinite first_non_finite;
+}  // namespace nvfp4
 namespace iq2_xxs {
 inline constexpr uint32_t kWeights = 256, kBytes = 66;
 Decode decode;
@@ -322,7 +328,7 @@ void decode_groups(const uint8_t* blocks, size_t n_groups, float* out) noexcept 
     kUnpack(blocks, g, &group);
     for (size_t half = 0; half < 2; ++half, out += 16) {
       const int8_t* code = group.code + 16 * half;
-      const float d = group.d * static_cast<float>(group.scale[half]);
+      const float d = (half == 0 ? group.d : group.d_second) * static_cast<float>(group.scale[half]);
       for (size_t k = 0; k < 16; ++k) out[k] = d * static_cast<float>(code[k]);
       if (!group.has_min) continue;
       const float minimum = group.mu * static_cast<float>(group.min[half]);
@@ -331,10 +337,15 @@ void decode_groups(const uint8_t* blocks, size_t n_groups, float* out) noexcept 
   }
 }
 
+inline void set_d(float d, WeightGroup* out) {
+  out->d = out->d_second = d;
+  out->two_steps = false;
+}
+
 // Fills what a format without sub-scales and minimum leaves open.
 inline void set_plain(float d, WeightGroup* out) {
   out->scale[0] = out->scale[1] = 1;
-  out->d = d;
+  set_d(d, out);
   out->has_min = false;
   out->min[0] = out->min[1] = 0;
   out->mu = 0;

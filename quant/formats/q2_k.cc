@@ -91,7 +91,7 @@ void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
     out->scale[half] = packed & 15;
     out->min[half] = packed >> 4;
   }
-  out->d = load_f16(block + kD);
+  set_d(load_f16(block + kD), out);
   out->has_min = true;
   out->mu = -load_f16(block + kDmin);
 }

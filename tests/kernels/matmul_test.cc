@@ -144,6 +144,7 @@ MakeBlock extreme_blocks(const BlockFormat& format) {
 struct Problem {
   size_t rows, k, n_tokens;
   bool add = false;
+  float factor = 1;
 };
 
 Bytes in_layout(const MatmulKernel& kernel, const Bytes& weights, size_t rows, size_t k) {
@@ -186,7 +187,8 @@ void run(const MatmulKernel& kernel, const Problem& p, const Bytes& laid_out, Ac
               .tiles = tiles.data(),
               .y = y.data(),
               .y_stride = p.rows + kMargin,
-              .add = p.add});
+              .add = p.add,
+              .factor = p.factor});
 }
 
 std::vector<float> multiply(const MatmulKernel& kernel, const Problem& p, const Bytes& weights,
@@ -249,7 +251,8 @@ Expected exact_dot(const BlockFormat& format, const uint8_t* row, const Activati
       WeightGroup group;
       format.unpack_group(row, k / 32, &group);
       const size_t half = k % 32 / 16;
-      largest = std::abs(double(group.d) * group.scale[half] * group.code[k % 32]);
+      const double d = half == 0 ? group.d : group.d_second;
+      largest = std::abs(d * group.scale[half] * group.code[k % 32]);
       if (group.has_min) largest += std::abs(double(group.mu) * group.min[half]);
     }
     e.sum += w[k] * x;
@@ -368,6 +371,27 @@ TEST_P(Matmul, EqualsScalarForEveryNumberOfTokens) {
   for (size_t n_tokens = 1; n_tokens <= 40; ++n_tokens)
     expect_scalar_bits({33, columns(2), n_tokens, n_tokens % 2 == 0}, static_cast<uint32_t>(n_tokens));
   expect_scalar_bits({17, columns(1), 518, true}, 518);  // more than kernels keep sums for
+}
+
+TEST_P(Matmul, MultipliesByAFactorOnceAfterTheDot) {
+  for (const size_t n_tokens : {1, 2, 3, 17, 66})
+    for (const bool add : {false, true}) {
+      const Problem plain = {35, columns(3), n_tokens}, scaled = {35, columns(3), n_tokens, add, 0.7f};
+      const Bytes weights = make_weights(format(), plain.rows, plain.k, usual_blocks(format()), 6);
+      Activations a = random_activations(n_tokens, plain.k, 7);
+      const std::vector<float> dots = multiply(scalar_kernel(format().dtype), plain, weights, a);
+      std::vector<float> expected = initial_y(scaled);
+      for (size_t t = 0; t < n_tokens; ++t)
+        for (size_t r = 0; r < plain.rows; ++r) {
+          const size_t i = t * (plain.rows + kMargin) + r;
+          const float dot = dots[i] * 0.7f;
+          expected[i] = add ? expected[i] + dot : dot;
+        }
+      for (const KernelSet* set : {&scalar::kKernelSet, GetParam().set})
+        ASSERT_EQ(
+            difference(multiply(*set->find_matmul(format().dtype), scaled, weights, a), expected, scaled), "")
+            << set->name;
+    }
 }
 
 TEST_P(Matmul, EqualsScalarForManyPanels) {

@@ -113,6 +113,14 @@ float mxfp4(const uint8_t* b, int e) {
   const float power = b[0] == 255 ? NAN : static_cast<float>(std::ldexp(1.0, b[0] - 127));
   return (code <= 8 ? 1.0f : -1.0f) * kE2M1[code % 8] * power;  // the reference has no -0
 }
+float nvfp4(const uint8_t* b, int e) {
+  constexpr float kE2M1[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const int sub = e / 16, d = b[sub] == 127 ? 0 : b[sub], mantissa = d % 8, exponent = d / 8 % 16;
+  const double scale =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(1 + mantissa / 8.0, exponent - 7);
+  const int code = b[4 + 8 * sub + e % 8] >> (e % 16 < 8 ? 0 : 4) & 15;
+  return (code <= 8 ? 1.0f : -1.0f) * kE2M1[code % 8] * static_cast<float>(scale);
+}
 float f32(const uint8_t* b, int) {
   return std::bit_cast<float>(b[0] | b[1] << 8 | b[2] << 16 | static_cast<uint32_t>(b[3]) << 24);
 }
@@ -160,6 +168,7 @@ constexpr Described kDescribed[] = {
     {"TQ1_0", 34, 256, 54, nullptr, true},
     {"TQ2_0", 35, 256, 66, nullptr, true},
     {"MXFP4", 39, 32, 17, mxfp4},
+    {"NVFP4", 40, 64, 36, nvfp4},
 };
 
 const Described& described(const BlockFormat& format) {
@@ -197,7 +206,7 @@ TEST(BlockFormatTable, FindsRowsById) {
 }
 
 TEST(BlockFormatTable, DoesNotKnowOtherIds) {
-  for (const uint32_t id : {4u, 5u, 9u, 15u, 31u, 33u, 36u, 38u, 40u, 41u, 1000u, 0xffffffffu}) {
+  for (const uint32_t id : {4u, 5u, 9u, 15u, 31u, 33u, 36u, 38u, 41u, 1000u, 0xffffffffu}) {
     EXPECT_EQ(find_block_format(static_cast<DType>(id)), nullptr) << id;
   }
 }
@@ -291,10 +300,12 @@ TEST(BlockFormat, GroupsAreTheDecodedWeights) {
       std::memset(&group, 0x5a, sizeof group);
       format.unpack_group(row.data(), i / 32, &group);
       const size_t k = i % 32, half = k / 16;
-      const double product = static_cast<double>(group.d) * group.scale[half] * group.code[k];
+      const double d = half == 0 ? group.d : group.d_second;
+      const double product = d * group.scale[half] * group.code[k];
       const double minimum = static_cast<double>(group.mu) * group.min[half];
       ASSERT_EQ(decoded[i], static_cast<float>(product + minimum)) << i;
       ASSERT_TRUE(group.has_min || minimum == 0) << i;
+      ASSERT_TRUE(group.two_steps || group.d == group.d_second || std::isnan(group.d)) << i;
     }
   }
 }

@@ -195,6 +195,7 @@ const std::map<DType, ByteMap>& drawn_maps() {
       {DType::Q6_K, q6_k_byte},
       {DType::IQ4_NL, [](size_t r, size_t i) { return i < 2 ? 2 * r + i : step_byte(32, r, i - 2); }},
       {DType::IQ4_XS, planes_map({.d = 0, .second = 2, .planes = 4, .n_planes = 4, .steps = 8})},
+      {DType::TQ2_0, planes_map({.d = 64, .second = 64, .planes = 0, .n_planes = 0, .steps = 0})},
       {DType::MXFP4, [](size_t r, size_t i) { return i == 0 ? r : step_byte(16, r, i - 1); }},
   };
   return maps;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -63,6 +64,18 @@ void set_u32s(GgufMetadata* metadata, const std::string& key, const std::vector<
   std::vector<uint8_t> bytes(values.size() * sizeof(uint32_t));
   std::memcpy(bytes.data(), values.data(), bytes.size());
   metadata->set_value(key, GgufValue{GgufType::kArray, GgufType::kU32, values.size(), bytes});
+}
+
+// A matrix of floats a power of two smaller, and the factor of its products that makes up for it.
+void move_into_scale(File& file, const std::string& matrix, float factor) {
+  Tensor& tensor = file.at(matrix + ".weight");
+  for (size_t at = 0; at < tensor.bytes.size(); at += sizeof(float)) {
+    float weight;
+    std::memcpy(&weight, tensor.bytes.data() + at, sizeof weight);
+    weight /= factor;
+    std::memcpy(tensor.bytes.data() + at, &weight, sizeof weight);
+  }
+  file.add(matrix + ".scale", 1, factor);
 }
 
 struct Variant {
@@ -165,6 +178,14 @@ const std::vector<Variant> kHarmless = {
     {"RopeFrequenciesOfOne", [](File& f) { f.add("rope_freqs.weight", 32, 1); }, ""},
     {"BiasOfZeros", [](File& f) { f.add("blk.0.attn_q.bias", 256, 0); }, ""},
     {"StoredFrequencies", [](File& f) { f.add("blk.0.attn_rot_embd", 32, 0.5f); }, "blk.0.attn_rot_embd"},
+    {"ScalesOfMatrices",
+     [](File& f) {
+       for (const char* matrix : {"blk.0.attn_q", "blk.1.attn_output", "blk.2.ffn_up", "blk.2.ffn_down"})
+         move_into_scale(f, matrix, 4);
+       move_into_scale(f, "output", 0.5f);
+     },
+     ""},
+    {"InputScale", [](File& f) { f.add("blk.0.attn_q.input_scale", 1, 0.01f); }, "blk.0.attn_q.input_scale"},
     {"LeftOverWindow", [](File& f) { f.metadata.set_u32("llama.attention.sliding_window", 2); },
      "llama.attention.sliding_window is 2 and ignored"},
 };
@@ -196,6 +217,9 @@ const std::vector<Refused> kHarmful = {
      },
      "llama.attention.head_count_kv"},
     {"LongRope", [](File& f) { f.metadata.set_string("llama.rope.scaling.type", "longrope"); }, "longrope"},
+    {"ScaleOfNothing", [](File& f) { f.add("blk.7.attn_q.scale", 1, 1); }, "blk.7.attn_q.scale"},
+    {"ScaleOfEveryRow", [](File& f) { f.add("blk.0.attn_q.scale", 256, 1); }, "expected 1 float"},
+    {"ScaleOfTheEmbedding", [](File& f) { f.add("token_embd.scale", 1, 1); }, "token_embd.scale"},
     {"BiasOfNothing", [](File& f) { f.add("blk.7.attn_q.bias", 256, 0); }, "blk.7.attn_q.bias"},
 };
 
@@ -220,6 +244,20 @@ INSTANTIATE_TEST_SUITE_P(Files, HarmlessVariant, testing::ValuesIn(kHarmless),
                          [](const auto& tested) { return tested.param.name; });
 INSTANTIATE_TEST_SUITE_P(Files, HarmfulVariant, testing::ValuesIn(kHarmful),
                          [](const auto& tested) { return tested.param.name; });
+
+TEST(OtherWriters, AScaleThatIsNoNumberIsDamage) {
+  File file = read_file(test::converted("tiny-mistral", kType));
+  file.add("blk.0.attn_q.scale", 1, NAN);
+  const test::TempFolder folder;
+  write_file(folder.file("changed.gguf"), file);
+  try {
+    load(folder.file("changed.gguf"));
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kIntegrity);
+    EXPECT_NE(std::string(e.what()).find("blk.0.attn_q.scale"), std::string::npos) << e.what();
+  }
+}
 
 TEST(OtherWriters, WindowOfQuernsOwnKeyIsApplied) {
   File file = read_file(test::converted("tiny-mistral", kType));
