@@ -27,6 +27,16 @@ constexpr int kCentre = Block::kOffset == 0 && Block::kBits == 5 ? 16 : Block::k
 template <class Block>
 constexpr int kAddBack = kCentre<Block> - Block::kOffset;
 
+// What int16 sums start from, of -8 * sums.
+template <class Block>
+QUERN_INLINE Bits bias_of(const uint8_t* bias8) {
+  static_assert(kCentre<Block> == 0 || kCentre<Block> == 8 || kCentre<Block> == 12 || kCentre<Block> == 16);
+  if constexpr (kCentre<Block> == 0) return _mm256_setzero_si256();
+  const Bits bias = broadcast4(bias8);
+  if constexpr (kCentre<Block> == 12) return _mm256_add_epi16(bias, _mm256_srai_epi16(bias, 1));
+  return kCentre<Block> == 16 ? _mm256_add_epi16(bias, bias) : bias;
+}
+
 // n_blocks blocks of P panels, panel_stride bytes apart, x C tokens, added to acc[P][C][16], which lives in
 // L1: the registers are taken.
 template <class Block, size_t C, size_t P>
@@ -39,14 +49,7 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
     Bits sum[P * C][2];
     QUERN_UNROLL
     for (size_t i = 0; i < P * C; ++i) {
-      Bits bias = _mm256_setzero_si256();
-      if constexpr (kCentre<Block> != 0) {
-        static_assert(kCentre<Block> == 8 || kCentre<Block> == 12 || kCentre<Block> == 16);
-        bias = broadcast4(a + Tile::kBias8 + 4 * (i % C));
-        if constexpr (kCentre<Block> == 12) bias = _mm256_add_epi16(bias, _mm256_srai_epi16(bias, 1));
-        if constexpr (kCentre<Block> == 16) bias = _mm256_add_epi16(bias, bias);
-      }
-      sum[i][0] = sum[i][1] = bias;
+      sum[i][0] = sum[i][1] = bias_of<Block>(a + Tile::kBias8 + 4 * (i % C));
       pin(sum[i][0], sum[i][1]);
     }
     QUERN_UNROLL
@@ -114,6 +117,7 @@ struct Kernel : Tiles<PackedBlock<Format>> {
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Format::kBytes;
   static constexpr size_t kStreams = Format::kMinima != 0 ? 2 : 4;  // minima take registers
+  static constexpr size_t kMostTokens = 2;
   static constexpr size_t kChunkBlocks = 128;
 
   static void accumulate(const uint8_t* blocks, size_t n_blocks, const QuantizedActivations& a, size_t token,
@@ -128,9 +132,75 @@ struct Kernel : Tiles<PackedBlock<Format>> {
   }
 };
 
-// Blocks of several groups, and tables, whose look-up takes registers, are taken apart for any number of
-// tokens. Below kManyTokens memory sets the pace: block by block, so that reading never pauses for long. The
-// request is for most of the next block.
+// One or two tokens x P panels of a format whose groups come out together, added to acc[P][C][16], where
+// memory is the limit: 8 rows and one token at a time, for which the sums of up to four groups fit in
+// registers, so that reading never pauses.
+template <class Format, size_t C, size_t P>
+QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                                   const TilePosition& at, float* acc) noexcept {
+  using Tile = TileBlock<C>;
+  using Side = TileSide<C>;
+  constexpr size_t kTogether = Format::kTogether, kAtOnce = kTogether < 4 ? kTogether : 4,
+                   kParts = Format::kGroups / kTogether, kPartBytes = Format::kBytes / kParts;
+  const uint8_t *a = at.block, *side = at.side;
+  for (; n_blocks != 0; --n_blocks, block += Format::kBytes, a += Format::kGroups * Tile::kBytes,
+                        side += Format::kGroups * Side::kBytes) {
+    for (size_t i = 0; i < kParts * P * C * 2; ++i) {
+      const size_t part = i / (2 * P * C), p = i / (2 * C) % P, t = i / 2 % C, r = i % 2;
+      const uint8_t* const panel_block = block + p * panel_stride;
+      const uint8_t* const ahead = panel_block + kPrefetchAhead<P> + kPartBytes * part + kPartBytes / 2 * r;
+      float* const out = acc + kPanelRows * (p * C + t) + 8 * r;
+      QUERN_UNROLL
+      for (size_t first = 0; first < kTogether; first += kAtOnce) {
+        const size_t group = kTogether * part + first;
+        const uint8_t* const tile = a + group * Tile::kBytes + 4 * t;
+        const uint8_t* const sides = side + group * Side::kBytes + 4 * t;
+        Bits sum[kAtOnce];
+        QUERN_UNROLL
+        for (size_t j = 0; j < kAtOnce; ++j) {
+          sum[j] = bias_of<Format>(tile + j * Tile::kBytes + Tile::kBias8);
+          pin(sum[j]);
+        }
+        QUERN_UNROLL
+        for (size_t s = 0; s < 8; ++s) {
+          compiler_fence();
+          if (t == 0 && first == 0) {
+            QUERN_UNROLL_INNER
+            for (size_t line = (kPartBytes / 2 * s / 8 + 63) / 64; 64 * line < kPartBytes / 2 * (s + 1) / 8;
+                 ++line)
+              prefetch(ahead + 64 * line);
+          }
+          QUERN_UNROLL
+          for (size_t j = 0; j < kAtOnce; ++j) {
+            const Bits products =
+                _mm256_maddubs_epi16(Format::codes(panel_block, part, first + j, s, r),
+                                     broadcast4(tile + j * Tile::kBytes + Tile::kStepBytes * s));
+            sum[j] = _mm256_add_epi16(sum[j], products);
+            pin(sum[j]);
+          }
+        }
+        __m256 y = _mm256_loadu_ps(out);
+        QUERN_UNROLL
+        for (size_t j = 0; j < kAtOnce; ++j) {
+          Bits dot = _mm256_madd_epi16(sum[j], _mm256_set1_epi16(1));
+          if constexpr (kAddBack<Format> != 0)
+            dot = _mm256_add_epi32(dot, broadcast4(sides + j * Side::kBytes + Side::kSums16));
+          const __m256 da = broadcast_f32(tile + j * Tile::kBytes + Tile::kScales);
+          y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot),
+                              _mm256_mul_ps(Format::scale(panel_block, group + j, r), da), y);
+          if constexpr (Format::kMinima != 0)
+            y = _mm256_fmadd_ps(Format::minimum(panel_block, group + j, r),
+                                broadcast_f32(sides + j * Side::kBytes + Side::kScaledSums), y);
+        }
+        _mm256_storeu_ps(out, y);
+      }
+    }
+  }
+}
+
+// Blocks of several groups, and tables, whose look-up takes registers, are taken apart for more tokens. Below
+// kManyTokens memory sets the pace: block by block, so that reading never pauses for long. The request is for
+// most of the next block.
 constexpr size_t kManyTokens = 5;
 constexpr size_t kUnpackAhead = 3072;
 
@@ -154,11 +224,30 @@ struct GroupsKernel : Tiles<ByteBlockOf<Format>> {
   }
 };
 
+// The same for one or two tokens.
+template <class Format>
+struct Packed {
+  using Activations = QuantizedActivations;
+  static constexpr size_t kBlockWeights = 32 * Format::kGroups;
+  static constexpr size_t kBlockBytes = Format::kBytes;
+  static constexpr size_t kStreams = 2;
+  static constexpr size_t kMostTokens = Format::kTogether == 4 ? 1 : 2;  // two share what bit pairs cost
+
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
+                   float* acc) noexcept {
+    if constexpr (Format::kGroups > 1)
+      tile_loop_packed<Format, C, P>(blocks, panel_stride, n_blocks, at, acc);
+    else
+      tile_loop<PackedBlock<Format>, C, P>(blocks, panel_stride, n_blocks, at, acc);
+  }
+};
+
 template <template <class> class Unpacker>
 void multiply(const MatmulArgs& args) noexcept {
   using Format = Unpacker<Vector8>;
   if constexpr (Format::kGroups > 1 || Format::kTable)
-    walk_panels<GroupsKernel<Format>, kSlabTokens>(args);
+    matmul<GroupsKernel<Format>, Packed<Format>>(args);
   else
     matmul<Kernel<Format>>(args);
 }
@@ -169,9 +258,10 @@ constexpr MatmulKernel row_of(DType dtype) {
 }
 
 constexpr MatmulKernel kRows[] = {
-    row_of<unpack::Q4_0>(DType::Q4_0),   row_of<unpack::Q4_1>(DType::Q4_1), row_of<unpack::Q5_0>(DType::Q5_0),
-    row_of<unpack::Q5_1>(DType::Q5_1),   row_of<unpack::Q4_K>(DType::Q4_K), row_of<unpack::Q5_K>(DType::Q5_K),
-    row_of<unpack::MXFP4>(DType::MXFP4),
+    row_of<unpack::Q4_0>(DType::Q4_0),   row_of<unpack::Q4_1>(DType::Q4_1),
+    row_of<unpack::Q5_0>(DType::Q5_0),   row_of<unpack::Q5_1>(DType::Q5_1),
+    row_of<unpack::Q4_K>(DType::Q4_K),   row_of<unpack::Q5_K>(DType::Q5_K),
+    row_of<unpack::MXFP4>(DType::MXFP4), row_of<unpack::TQ2_0>(DType::TQ2_0),
 };
 
 }  // namespace

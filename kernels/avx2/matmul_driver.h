@@ -119,13 +119,14 @@ size_t walk_streams(const MatmulArgs& args) noexcept {
   return args.row_begin + run * kStreams * kPanelRows;
 }
 
-// One or two tokens: in streams straight from packed codes (one token: Few::kStreams); what is left, and more
-// tokens, by the walk. Few: like Kernel, for packed blocks.
+// One or two tokens (Few::kMostTokens): in streams straight from packed codes (one token: Few::kStreams);
+// what is left, and more tokens, by the walk. Few: like Kernel, for packed blocks.
 template <class Kernel, class Few = Kernel>
 void matmul(const MatmulArgs& args) noexcept {
   MatmulArgs rest = args;
   if (args.n_tokens == 1) rest.row_begin = walk_streams<Few, 1, Few::kStreams>(args);
-  if (args.n_tokens == 2) rest.row_begin = walk_streams<Few, 2, 2>(args);
+  if constexpr (Few::kMostTokens == 2)
+    if (args.n_tokens == 2) rest.row_begin = walk_streams<Few, 2, 2>(args);
   walk_panels<Kernel, kSlabTokens>(rest);
 }
 

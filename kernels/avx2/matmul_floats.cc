@@ -41,7 +41,7 @@ struct Kernel {
   using Activations = FloatActivations;
   static constexpr size_t kBlockWeights = 1;
   static constexpr size_t kBlockBytes = kPanelRows * Weight::kBytes;
-  static constexpr size_t kStreams = 2;
+  static constexpr size_t kStreams = 2, kMostTokens = 2;
   static constexpr size_t kChunkBlocks = 256;  // 16 KB of F32
 
   template <size_t N, size_t P>

@@ -83,6 +83,48 @@ QUERN_KERNEL void tile_loop(const uint8_t* block, size_t panel_stride, size_t n_
   }
 }
 
+// The same of a format with a table, straight from its packed blocks: one or two tokens, for which memory is
+// the limit, so that reading never pauses.
+template <class Format, size_t C, size_t P>
+QUERN_KERNEL void tile_loop_packed(const uint8_t* block, size_t panel_stride, size_t n_blocks,
+                                   const TilePosition& at, float* acc) noexcept {
+  using Tile = TileBlock<C>;
+  constexpr size_t kShare = Format::kBytes / Format::kGroups;
+  Bits ones = _mm256_set1_epi16(1);
+  pin(ones);
+  const uint8_t* a = at.block;
+  for (; n_blocks != 0; --n_blocks, block += Format::kBytes) {
+    for (size_t g = 0; g < Format::kGroups; ++g, a += Tile::kBytes) {
+      for (size_t i = 0; i < 2 * P; ++i) {
+        const size_t p = i / 2, r = i % 2;
+        const uint8_t* const panel_block = block + p * panel_stride;
+        Bits sum[C];
+        QUERN_UNROLL
+        for (size_t t = 0; t < C; ++t) sum[t] = _mm256_setzero_si256();
+        QUERN_UNROLL
+        for (size_t j = 0; j < 8; ++j) {
+          const size_t s = j / 2 + 4 * (j % 2);  // steps that share their bytes follow each other
+          if (64 * (2 * (j / 2)) < kShare && j % 2 == 0)
+            prefetch(panel_block + kPrefetchAhead<P> + kShare * g + 128 * (j / 2) + 64 * r);
+          const Bits w = Format::codes(panel_block, g, 0, s, r), magnitude = _mm256_abs_epi8(w);
+          QUERN_UNROLL
+          for (size_t t = 0; t < C; ++t) {
+            const Bits four = broadcast4(a + Tile::kStepBytes * s + 4 * t);
+            const Bits pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, w));
+            sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(pairs, ones));
+            pin(sum[t]);
+          }
+        }
+        const __m256 d = Format::scale(panel_block, g, r);
+        QUERN_UNROLL
+        for (size_t t = 0; t < C; ++t)
+          add_scaled(sum[t], _mm256_mul_ps(d, broadcast_f32(a + Tile::kScales + 4 * t)),
+                     acc + kPanelRows * (p * C + t) + 8 * r);
+      }
+    }
+  }
+}
+
 // Two codes in each lane of 16 rows times the two activations at `a`, which every lane gets; added to sum, or
 // the first that is in it.
 template <bool kFirst>
@@ -161,7 +203,7 @@ struct Kernel {
   using Activations = PairActivations;
   static constexpr size_t kBlockWeights = 32;
   static constexpr size_t kBlockBytes = Q8_0Block::kBytes;
-  static constexpr size_t kStreams = 4;
+  static constexpr size_t kStreams = 4, kMostTokens = 2;
   static constexpr size_t kChunkBlocks = 16;  // widened, 17 KB
 
   template <size_t C, size_t P>
@@ -228,9 +270,25 @@ struct TableKernel {
   }
 };
 
+// The same for one or two tokens.
+template <class Format>
+struct PackedTable {
+  using Activations = PairActivations;
+  static constexpr size_t kBlockWeights = 32 * Format::kGroups;
+  static constexpr size_t kBlockBytes = Format::kBytes;
+  static constexpr size_t kStreams = 2, kMostTokens = 2;
+
+  template <size_t C, size_t P>
+  static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,
+                   float* acc) noexcept {
+    tile_loop_packed<Format, C, P>(blocks, panel_stride, n_blocks, at, acc);
+  }
+};
+
 template <template <class> class Unpacker>
 void multiply_table(const MatmulArgs& args) noexcept {
-  walk_panels<TableKernel<Unpacker<Vector8>>, kSlabTokens>(args);
+  using Format = Unpacker<Vector8>;
+  matmul<TableKernel<Format>, PackedTable<Format>>(args);
 }
 
 constexpr MatmulKernel kRows[] = {

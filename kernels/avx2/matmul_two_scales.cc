@@ -151,6 +151,7 @@ struct Packed {
   static constexpr size_t kBlockWeights = 256;
   static constexpr size_t kBlockBytes = Format::kBytes;
   static constexpr size_t kStreams = 2;
+  static constexpr size_t kMostTokens = Format::kBits == 2 ? 1 : 2;  // two share what bit pairs cost
 
   template <size_t C, size_t P>
   static void tile(const uint8_t* blocks, size_t panel_stride, size_t n_blocks, const TilePosition& at,

@@ -65,9 +65,13 @@ struct Vector8 {
     return _mm256_shuffle_epi8(
         _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), i);
   }
-  // 2^(e - 128) for 8 bytes e; NaN for 255.
+  // 2^(e - 128) for 8 bytes e; NaN for 255. Hardly any weight needs an e of 0, 1 or 255.
   static QUERN_INLINE Floats powers(const uint8_t* p) {
     const Bits e = bytes(p);
+    uint64_t eight;
+    __builtin_memcpy(&eight, p, sizeof eight);
+    if (!has_zero_byte(eight & 0xfefefefefefefefe) && !has_zero_byte(~eight))
+      return _mm256_castsi256_ps(left(minus(e, made32(1)), 23));
     const Bits small = _mm256_sllv_epi32(made32(0x00200000), e), usual = left(minus(e, made32(1)), 23);
     const Bits bits = _mm256_blendv_epi8(usual, small, _mm256_cmpgt_epi32(made32(2), e));
     return _mm256_castsi256_ps(
@@ -75,6 +79,9 @@ struct Vector8 {
   }
 
  private:
+  static QUERN_INLINE bool has_zero_byte(uint64_t x) {
+    return ((x - 0x0101010101010101) & ~x & 0x8080808080808080) != 0;
+  }
   static QUERN_INLINE __m128i load8(const uint8_t* p) {
     return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   }
