@@ -78,7 +78,7 @@ FAULTS = [
     # --- kernels ---
     Fault("sets without a kernel of their own refuse the format", "kernels/cpu_device.cc",
           "if (kernel == nullptr) kernel = kernel_sets().front().set->find_matmul(tensor.dtype);", "",
-          "exactness", "WholeModel.HasTheSameBitsOnEverySet"),
+          "cpu_device", "CpuDevice.FallsBackToTheReferenceAndSaysSoOncePerFormat"),
     Fault("the sums of a float product are cut after 255 columns", "kernels/scalar/matmul.cc",
           "for (size_t k = 0; k < args.k; ++k) {\n    float w;", "for (size_t k = 0; k < args.k && k < 255; ++k) {\n    float w;",
           "matmul", "ScalarMatmul.IsTheDotProductOfDecodedWeights"),
