@@ -260,21 +260,37 @@ struct IQ1_M {
     const auto d = static_cast<uint16_t>(scales[0] >> 12 | (scales[1] >> 8 & 0xf0) |
                                          (scales[2] >> 4 & 0xf00) | (scales[3] & 0xf000));
     _mm256_store_ps(row.d, _mm256_set1_ps(one_f16(d) * 0.125f));
-    QUERN_UNROLL
-    for (size_t i = 0; i < 16; ++i)
-      row.sub_scales[i] = static_cast<int16_t>(2 * (scales[i / 4] >> 3 * (i % 4) & 7) + 1);
+    // Three bits of each of 16 scales at bit 1 of as many words, and 1 below them.
+    const Bits256 words = _mm256_shuffle_epi8(
+        _mm256_broadcastq_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 48))),
+        _mm256_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 6, 7,
+                         6, 7, 6, 7));
+    const Bits256 threes = _mm256_and_si256(words, _mm256_set1_epi64x(0x0e00'01c0'0038'0007));
+    const Bits256 aligned = _mm256_mullo_epi16(threes, _mm256_set1_epi64x(0x0001'0008'0040'0200));
+    store256(row.sub_scales, _mm256_or_si256(_mm256_srli_epi16(aligned, 8), _mm256_set1_epi16(1)));
+    // The fourth bits of 32 nibbles, as bytes of 1 or -1.
+    const __m128i high = load128(block + 32), eight = _mm_set1_epi8(8);
+    const __m128i low_bits = _mm_and_si128(high, eight),
+                  high_bits = _mm_and_si128(_mm_srli_epi16(high, 4), eight);
+    const auto shifts_of = [&](__m128i bits) QUERN_INLINED {
+      return _mm_or_si128(_mm_cmpeq_epi8(bits, eight), _mm_set1_epi8(1));
+    };
+    alignas(16) uint8_t shifts[32];
+    _mm_store_si128(reinterpret_cast<__m128i*>(shifts), shifts_of(_mm_unpacklo_epi8(low_bits, high_bits)));
+    _mm_store_si128(reinterpret_cast<__m128i*>(shifts + 16),
+                    shifts_of(_mm_unpackhi_epi8(low_bits, high_bits)));
+    const Bits256 eight_times =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     QUERN_UNROLL
     for (size_t g = 0; g < 8; ++g) {
       const uint8_t* low = block + 4 * g;
-      const size_t high = word16(block + 32 + 2 * g);
+      const size_t nibbles = word16(block + 32 + 2 * g);
       const Bits256 w =
-          entries_of(kIq1Bytes.entries, low[0] | (high << 8 & 0x700), low[1] | (high << 4 & 0x700),
-                     low[2] | (high & 0x700), low[3] | (high >> 4 & 0x700));
-      const auto shift = [&](size_t bit) QUERN_INLINED -> int64_t {
-        return (high >> bit & 1) != 0 ? -1 : 0x0101010101010101;
-      };
-      store256(row.codes + 32 * g,
-               _mm256_add_epi8(w, _mm256_set_epi64x(shift(15), shift(11), shift(7), shift(3))));
+          entries_of(kIq1Bytes.entries, low[0] | (nibbles << 8 & 0x700), low[1] | (nibbles << 4 & 0x700),
+                     low[2] | (nibbles & 0x700), low[3] | (nibbles >> 4 & 0x700));
+      const Bits256 shift =
+          _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int32_t>(word32(shifts + 4 * g))), eight_times);
+      store256(row.codes + 32 * g, _mm256_add_epi8(w, shift));
     }
   }
 };

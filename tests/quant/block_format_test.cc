@@ -352,7 +352,7 @@ TEST(BlockFormat, FirstNonFiniteIsTheFirstBlockThatDoesNotDecodeToNumbers) {
         if (expected < decoded.size()) bad_offsets.insert(offset);
       }
     }
-    EXPECT_FALSE(bad_offsets.empty());
+    EXPECT_EQ(bad_offsets.empty(), format.dtype == DType::NVFP4);  // whose every byte is a number
   }
 }
 
