@@ -199,7 +199,7 @@ FAULTS = [
     Fault("a loop's end is not waited for", "quant/parallel.cc",
           "  barrier(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);\n",
           "  static_cast<void>(n_chunks == 0 ? kUnknownPatience : 3 * (Clock::now() - start) / n_chunks);\n",
-          "files", "ThreadPoolOf.FinishesEachLoopBeforeTheNextBegins"),
+          "files", "ThreadPool.WaitsForTheItemThatAnotherThreadIsIn"),
     Fault("a reader that has left is an error", "cli/main.cc",
           "catch (const OutputClosed&) {\n    return 0;", "catch (const OutputClosed&) {\n    return 5;",
           "cli", "Run.ReaderThatLeavesEndsItQuietly"),

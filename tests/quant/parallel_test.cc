@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <time.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <stdexcept>
@@ -58,6 +59,23 @@ TEST_P(ThreadPoolOf, FinishesEachLoopBeforeTheNextBegins) {
     }
   });
   EXPECT_EQ(values, std::vector<int>(kItems, 2000));
+}
+
+// The other thread is in the middle of its item when the caller has none left.
+TEST(ThreadPool, WaitsForTheItemThatAnotherThreadIsIn) {
+  ThreadPool pool(2);
+  std::atomic<bool> begun = false, done = false;
+  pool.parallel_region([&] {
+    pool.parallel_for(2, 1, [&](int thread, size_t, size_t) noexcept {
+      if (thread == 0) {
+        while (!begun) std::this_thread::yield();
+      } else if (!begun.exchange(true)) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        done = true;
+      }
+    });
+    EXPECT_TRUE(done);
+  });
 }
 
 TEST_P(ThreadPoolOf, PassesOnWhatTheBodyThrowsAndWorksAgain) {
