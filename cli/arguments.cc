@@ -99,10 +99,13 @@ void Arguments::texts(const std::string& names, const std::string& placeholder, 
 }
 
 void Arguments::choice(const std::string& names, const std::string& help, std::vector<std::string> choices,
-                       std::string* value) {
-  option(names, "NAME", help, [choices, value](std::string_view name, const std::string& text) {
+                       std::string* value, std::vector<std::pair<std::string, std::string>> aliases) {
+  option(names, "NAME", help, [choices, aliases, value](std::string_view name, const std::string& text) {
+    std::string wanted = lower(text);
+    for (const auto& [alias, choice] : aliases)
+      if (alias == wanted) wanted = lower(choice);
     const auto found = std::find_if(choices.begin(), choices.end(),
-                                    [&](const std::string& choice) { return lower(choice) == lower(text); });
+                                    [&](const std::string& choice) { return lower(choice) == wanted; });
     if (found == choices.end())
       fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", name, printable(text), fmt::join(choices, ", "),
            suggestion(lower(text), choices));
@@ -155,8 +158,8 @@ void Arguments::take_positionals(const std::vector<std::string>& words) const {
            table_.name);
   }
   if (words.size() > table_.positionals.size())
-    fail(ErrorCode::kUsage, "unexpected argument '{}' (see quern {} --help)",
-         printable(words[table_.positionals.size()]), table_.name);
+    fail(ErrorCode::kUsage, "unexpected argument '{}'{} (see quern {} --help)",
+         printable(words[table_.positionals.size()]), advice_for_argument(table_.name), table_.name);
 }
 
 bool Arguments::parse(std::span<const std::string> arguments) {

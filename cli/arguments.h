@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cli/option_table.h"
@@ -41,9 +42,10 @@ class Arguments {
   // May be given several times.
   void texts(const std::string& names, const std::string& placeholder, const std::string& help,
              std::vector<std::string>* values);
-  // One of `choices`, in any case; the target gets it as it stands there.
+  // One of `choices`, in any case; the target gets it as it stands there. `aliases`: other names, in lower
+  // case, and the choices that they mean.
   void choice(const std::string& names, const std::string& help, std::vector<std::string> choices,
-              std::string* value);
+              std::string* value, std::vector<std::pair<std::string, std::string>> aliases = {});
   // A comma-separated list of integers.
   void integers(const std::string& names, const std::string& help, int64_t min, int64_t max,
                 std::vector<int64_t>* values);

@@ -50,7 +50,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.text("--load", "FILE", "Go on with a conversation that /save wrote", &options->load);
   options->conversation.declare(parser);
   parser.flag("--once", "Read one message (-p, -f or stdin), print the answer, end", &options->once);
-  add_text_input(parser, &options->input, /*with_escapes=*/true);
+  add_text_input(parser, &options->input, "-p and --stop");
   parser.flag("--json", "With --once: print one object: text, ids, timings", &options->json);
   parser.flag("--no-history", "Neither read nor keep the history of messages", &options->no_history);
   options->generation.generate.max_tokens = -1;

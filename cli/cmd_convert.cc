@@ -49,7 +49,8 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                     &convert.source);
   parser.text("-o,--output", "FILE", "The GGUF file to write (required)", &convert.output);
   parser.choice("--type", "Number format of the weights (default: q4_0; from a GGUF: as they are)", types,
-                &convert.type);
+                &convert.type,
+                {{"q3_k", "q3_k_m"}, {"q4_k", "q4_k_m"}, {"q5_k", "q5_k_m"}});  // as llama-quantize has them
   parser.texts("--tensor-type", "PATTERN=FORMAT",
                "Format of the matrices whose names a regular expression fits; the first that fits counts",
                &options->tensor_types);

@@ -29,7 +29,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                    "  quern run model.gguf -e -p \"Summary of the following:\\n\" -f article.txt\n"
                    "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
   parser.positional("MODEL", "A GGUF file", &options->model);
-  add_text_input(parser, &options->input, /*with_escapes=*/true);
+  add_text_input(parser, &options->input, "-p and --stop");
   parser.text("--ids", "N,N,...", "The prompt as token ids; the completion is printed as ids too",
               &options->ids);
   parser.text("--ids-file", "FILE", "The same from a file: a JSON list of ids, or an object with ids",

@@ -39,7 +39,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "A GGUF file, tokenizer.model, tokenizer.json, tekken.json, a tiktoken rank file (with --pre), or a "
       "checkpoint folder; known by what is in it",
       &options->model);
-  add_text_input(parser, &options->input);
+  add_text_input(parser, &options->input, "-p");
   parser.flag("--no-bos", "Without the tokens that the vocabulary adds to a text (begin, end)",
               &options->no_bos);
   parser.text("--chat", "FILE",

@@ -46,7 +46,7 @@ constexpr ForeignOption kForeign[] = {
     {"--temperature", "run|chat|serve", Value::kOne, "--temp", "", ""},
     {"-s", "run|chat", Value::kOne, "--seed", "", ""},
     {"-sys|--system-prompt", "chat", Value::kOne, "--system", "", ""},
-    {"--escape", "run|chat", Value::kNone, "-e", "", ""},
+    {"--escape", "run|chat|tokenize", Value::kNone, "-e", "", ""},
     {"--silent|--log-disable", "", Value::kNone, "-q", "", ""},
     {"-pg", "bench", Value::kOne, "--pg", "", ""},
     {"--outfile|--out", "convert", Value::kOne, "-o", "", ""},
@@ -63,9 +63,8 @@ constexpr ForeignOption kForeign[] = {
      "batching",
      "", Value::kNone, kAnyway, "", ""},
     {"--verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone, kAnyway, "", ""},
-    {"-cnv|--conversation|--interactive|-i|--interactive-first|-if|--jinja|--color|-co|-mli|--multiline-"
-     "input",
-     "chat", Value::kNone, kAnyway, "", ""},
+    {"-cnv|--conversation|--interactive|-i|--interactive-first|-if", "chat", Value::kNone, kAnyway, "", ""},
+    {"--jinja|--color|-co|-mli|--multiline-input", "run|chat", Value::kNone, kAnyway, "", ""},
     {"--mmap", "", Value::kNone, kAnyway, "", ""},
     {"--allow-requantize", "convert", Value::kNone, kAnyway, "", ""},
     {"-fa|--flash-attn", "", Value::kMaybe, kAnyway, "|on|1|auto",
@@ -237,6 +236,14 @@ std::vector<std::string> translate_foreign(const CommandTable& table,
   }
   out.insert(out.begin(), models.begin(), models.end());
   return out;
+}
+
+// ollama run MODEL TEXT; llama-quantize IN OUT TYPE.
+std::string_view advice_for_argument(std::string_view command) {
+  if (command == "run" || command == "tokenize") return ": a text goes behind -p";
+  if (command == "convert") return ": the output goes behind -o, its type behind --type";
+  if (command == "perplexity") return ": a text's file goes behind -f";
+  return {};
 }
 
 std::string_view advice_for_command(std::string_view name) {

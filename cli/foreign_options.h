@@ -16,6 +16,9 @@ namespace quern {
 // behind options of the table, and everything behind "--", stay as they are.
 std::vector<std::string> translate_foreign(const CommandTable& table, std::span<const std::string> arguments);
 
+// ": where it belongs", for a word that a command has no place for; empty: nothing to say.
+std::string_view advice_for_argument(std::string_view command);
+
 // One line for a command's name that other programs have ("serve", "pull"); empty: nobody's.
 std::string_view advice_for_command(std::string_view name);
 

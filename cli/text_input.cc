@@ -28,16 +28,15 @@ struct FileDescriptor {
 
 }  // namespace
 
-void add_text_input(Arguments& arguments, TextInput* input, bool with_escapes) {
+void add_text_input(Arguments& arguments, TextInput* input, std::string_view escapes_of) {
   arguments.text("-p,--prompt", "TEXT", "The text; - is stdin", &input->text);
   arguments.text(
       "-f,--file", "FILE",
       "Read the text from a file, less one newline at its end; - is stdin; behind -p's when both are given "
       "(neither: stdin)",
       &input->file);
-  if (with_escapes)
-    arguments.flag("-e,--escapes", "\\n, \\t, \\\\ and \\xNN in -p and --stop stand for bytes",
-                   &input->escapes);
+  arguments.flag("-e,--escapes", fmt::format("\\n, \\t, \\\\ and \\xNN in {} stand for bytes", escapes_of),
+                 &input->escapes);
   add_parse_special(arguments, &input->parse_special);
 }
 
@@ -75,10 +74,15 @@ std::string read_text(const TextInput& input, TextRule rule) {
   if (input.text == "-" && input.file == "-") fail(ErrorCode::kUsage, "-p - and -f - cannot both be stdin");
   if (!input.given() && isatty(STDIN_FILENO) != 0)
     fail(ErrorCode::kUsage, "no text: give -p TEXT, -f FILE or pipe it in");
+  const auto skip_mark = [rule](std::string* bytes, const std::string& where) {
+    if (rule == TextRule::kPrompt && skip_byte_order_mark(bytes))
+      print_notice("{}: the byte order mark at its start is skipped", where);
+  };
   std::string text;
   if (!input.given() || input.text == "-") {
     text = read_bytes("-");
     refuse_utf16(text, "stdin");
+    skip_mark(&text, "stdin");
   } else if (input.text) {
     text = input.escapes ? unescape("--prompt", *input.text) : *input.text;
   }
@@ -86,8 +90,7 @@ std::string read_text(const TextInput& input, TextRule rule) {
   std::string content = read_bytes(*input.file);
   const std::string where = *input.file == "-" ? "stdin" : printable(*input.file, kPathBytes);
   refuse_utf16(content, where);
-  if (rule == TextRule::kPrompt && skip_byte_order_mark(&content))
-    print_notice("{}: the byte order mark at its start is skipped", where);
+  skip_mark(&content, where);
   if (content.ends_with('\n')) content.pop_back();
   if (rule == TextRule::kPrompt && content.ends_with('\r')) content.pop_back();
   return text + content;

@@ -25,8 +25,8 @@ struct TextInput {
   bool given() const { return text || file; }
 };
 
-// Declares -p, -f and --parse-special; with_escapes: -e too.
-void add_text_input(Arguments& arguments, TextInput* input, bool with_escapes = false);
+// Declares -p, -f, -e and --parse-special; escapes_of: which options' texts -e is about, for the help.
+void add_text_input(Arguments& arguments, TextInput* input, std::string_view escapes_of);
 void add_parse_special(Arguments& arguments, bool* parse_special);
 // Which tokens the text can spell (formats.md 3.6).
 TextRole role_of(bool parse_special);
@@ -35,12 +35,13 @@ TextRole role_of(bool parse_special);
 // rule.
 enum class TextRule {
   kExact,   // every byte but one newline at the end: what is measured or counted
-  kPrompt,  // and "\r\n" goes like "\n", a byte order mark at the start is skipped, with a notice
+  kPrompt,  // and a file's "\r\n" goes like "\n", a byte order mark at the start is skipped, with a notice
 };
 
 // -p (its escapes resolved with -e), then -f, which has a newline at its end dropped (editors put one there);
-// neither: all of stdin, raw. "-p -" and "-f -" are stdin. Throws kUsage when none is given and stdin is a
-// terminal; kIo for what cannot be read; kMalformed for UTF-16; kResource beyond kMaxTextBytes.
+// neither: all of stdin, its last newline included. "-p -" and "-f -" are stdin. Throws kUsage when none is
+// given and stdin is a terminal; kIo for what cannot be read; kMalformed for UTF-16; kResource beyond
+// kMaxTextBytes.
 std::string read_text(const TextInput& input, TextRule rule);
 inline constexpr uint64_t kMaxTextBytes = 256u << 20;
 

@@ -28,7 +28,7 @@ Values parse(const std::vector<std::string>& arguments) {
   parser.positional("MODEL", "A file", &values.model);
   parser.text("-p,--prompt", "TEXT", "The text", &values.prompt);
   parser.texts("--stop", "TEXT", "Stops", &values.stop);
-  parser.choice("--kv", "Format", {"f16", "f32"}, &values.kv);
+  parser.choice("--kv", "Format", {"f16", "f32"}, &values.kv, {{"half", "f16"}});
   parser.integers("--sizes", "Sizes", 0, 100, &values.sizes);
   parser.integer<int64_t>("-n,--max-tokens", "Tokens", -1, 1000, &values.n);
   parser.number("--temp", "Temperature", 0, 100, &values.temperature);
@@ -85,7 +85,7 @@ TEST(ArgumentParser, RefusesUnknownOptionsWithASuggestion) {
 }
 
 TEST(ArgumentParser, RefusesWhatIsTooMuchOrTooLittle) {
-  EXPECT_EQ(usage_error({"m", "n"}), "unexpected argument 'n' (see quern run --help)");
+  EXPECT_EQ(usage_error({"m", "n"}), "unexpected argument 'n': a text goes behind -p (see quern run --help)");
   EXPECT_NE(usage_error({}).find("MODEL"), std::string::npos);
   EXPECT_NE(usage_error({"m", "-n"}).find("--max-tokens"), std::string::npos);
   EXPECT_EQ(usage_error({"m", "--json=1"}), "--json takes no value, found '--json=1'");
@@ -99,11 +99,13 @@ TEST(ArgumentParser, LastOfSeveralValuesCountsUnlessAllDo) {
 TEST(ArgumentParser, NothingBehindTwoDashesIsAnOption) {
   EXPECT_EQ(parse({"-n", "1", "--", "-n"}).model, "-n");
   EXPECT_EQ(parse({"--", "--json"}).model, "--json");
-  EXPECT_EQ(usage_error({"--", "m", "--json"}), "unexpected argument '--json' (see quern run --help)");
+  EXPECT_EQ(usage_error({"--", "m", "--json"}),
+            "unexpected argument '--json': a text goes behind -p (see quern run --help)");
 }
 
 TEST(ArgumentParser, NamesOfChoicesMayBeInAnyCase) {
   EXPECT_EQ(parse({"m", "--kv", "F32"}).kv, "f32");
+  EXPECT_EQ(parse({"m", "--kv", "F32", "--kv", "Half"}).kv, "f16");
   EXPECT_EQ(usage_error({"m", "--kv", "F23"}), "--kv: 'F23' is none of f16, f32 (did you mean 'f16'?)");
 }
 
@@ -120,6 +122,7 @@ TEST(ArgumentParser, SpellingsOfOtherProgramsMeanTheSame) {
                                                {"--mirostat", "0"},
                                                {"--verbose"},
                                                {"--no-perf"},
+                                               {"--color"},
                                                {"--no-warmup"}}) {
     std::vector<std::string> arguments = {"x"};
     arguments.insert(arguments.end(), idle.begin(), idle.end());

@@ -71,6 +71,9 @@ TEST_F(TextInput, EndsOfLinesAndMarksGoWhereAPersonIsRead) {
   }
   EXPECT_NE(run({"-f", folder_.write("mark.txt", "\xEF\xBB\xBFHello")}).err.find("byte order mark"),
             std::string::npos);
+  const ProcessResult piped = run({}, input("\xEF\xBB\xBFHello"));
+  EXPECT_EQ(piped.out, expected);
+  EXPECT_NE(piped.err.find("stdin: the byte order mark"), std::string::npos) << describe(piped);
 }
 
 TEST_F(TextInput, EveryByteButOneNewlineCountsWhereBytesAreCounted) {
@@ -97,6 +100,7 @@ TEST_F(TextInput, Utf16IsRefusedByName) {
 
 TEST_F(TextInput, EscapesStandForBytesWhenAskedFor) {
   EXPECT_EQ(run({"-e", "-p", R"(a\n\t\\\x41)"}).out, run({"-p", "a\n\t\\A"}).out);
+  EXPECT_EQ(ids({"-e", "-p", R"(a\n\t\\\xC3\xA9)"}), ids({"-p", "a\n\t\\\xC3\xA9"}));
   EXPECT_NE(run({"-p", R"(KING\n)"}).out, run({"-e", "-p", R"(KING\n)"}).out);
   const ProcessResult stopped = run({"-p", "KING RICHARD II:\n", "-n", "40", "-e", "--stop", R"(\n)"});
   EXPECT_EQ(stopped.out.find('\n'), std::string::npos) << describe(stopped);
