@@ -60,7 +60,10 @@ std::string read_bytes(const std::string& path) {
   std::vector<char> chunk(1 << 16);
   for (;;) {
     const ssize_t n = read(file.fd, chunk.data(), chunk.size());
-    if (n == 0) return bytes;
+    if (n == 0) {
+      refuse_utf16(bytes, path == "-" ? where : printable(path, kPathBytes));
+      return bytes;
+    }
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_errno(errno, fmt::format("cannot read {}", where));
     bytes.append(chunk.data(), static_cast<size_t>(n));
@@ -81,7 +84,6 @@ std::string read_text(const TextInput& input, TextRule rule) {
   std::string text;
   if (!input.given() || input.text == "-") {
     text = read_bytes("-");
-    refuse_utf16(text, "stdin");
     skip_mark(&text, "stdin");
   } else if (input.text) {
     text = input.escapes ? unescape("--prompt", *input.text) : *input.text;
@@ -89,7 +91,6 @@ std::string read_text(const TextInput& input, TextRule rule) {
   if (!input.file) return text;
   std::string content = read_bytes(*input.file);
   const std::string where = *input.file == "-" ? "stdin" : printable(*input.file, kPathBytes);
-  refuse_utf16(content, where);
   skip_mark(&content, where);
   if (content.ends_with('\n')) content.pop_back();
   if (rule == TextRule::kPrompt && content.ends_with('\r')) content.pop_back();

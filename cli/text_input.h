@@ -56,7 +56,7 @@ bool skip_byte_order_mark(std::string* text);
 // Whether stdin is a regular file with something left to read, which a user may have meant to be read.
 bool stdin_holds_a_text();
 
-// The bytes of a regular file, a pipe or, with "-", of stdin. Same errors.
+// The bytes of a regular file, a pipe or, with "-", of stdin: a text, a template or JSON. Same errors.
 std::string read_bytes(const std::string& path);
 
 // Token ids of a file: a JSON list of integers, or an object with such a list as its "ids". kMalformed for

@@ -89,6 +89,8 @@ TEST_F(TextInput, Utf16IsRefusedByName) {
     for (const ProcessResult& result :
          {run({"-f", file}), run({}, input(text)), quern({"tokenize", model_, "-f", file}),
           quern({"perplexity", model_, "-f", file}),
+          quern({"tokenize", model_, "--chat", file, "--chat-format", "mistral-v1"}),
+          quern({"tokenize", model_, "--chat", folder_.write("chat.json", "[]"), "--template", file}),
           quern({"chat", model_, "--chat-format", "mistral-v1", "--once"}, input(text)),
           quern({"chat", model_, "--chat-format", "mistral-v1"}, input(text))}) {
       EXPECT_EQ(result.exit_code, 2) << describe(result);
