@@ -106,6 +106,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
     const std::string source = read_bytes(*arguments.template_file);
     template_.emplace(source, printable(*arguments.template_file, kPathBytes));
     thinks_ = knows_thought(source);
+    tool_format_ = tool_format_of(source);
   } else if (!arguments.format.empty()) {
     format_ = &require_chat_format(arguments.format);
   } else if (const ChatFormat* known = known_chat_format(vocabulary)) {
@@ -114,6 +115,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
   } else if (!vocabulary.chat_template.empty()) {
     template_.emplace(vocabulary.chat_template, "the file's chat template");
     thinks_ = knows_thought(vocabulary.chat_template);
+    tool_format_ = tool_format_of(vocabulary.chat_template);
     choice_ = "chat template: the file's own (override: --template, --chat-format)";
   } else if (!fallback.empty()) {
     format_ = &require_chat_format(std::string(fallback));

@@ -1,6 +1,7 @@
 // quern run: complete a text.
 #include "cli/command.h"
 #include "cli/generation_report.h"
+#include "cli/grammar_options.h"
 #include "cli/model_progress.h"
 #include "cli/parse.h"
 #include "cli/report.h"
@@ -18,6 +19,7 @@ struct Options {
   std::optional<std::string> ids, ids_file;
   SessionArguments session;
   GenerationArguments generation;
+  GrammarArguments grammar;
   bool json = false;
 };
 
@@ -27,6 +29,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                    "  quern run model.gguf -f prompt.txt --temp 0 --stop \"###\"\n"
                    "  echo -n \"The sky is\" | quern run model.gguf --seed 7\n"
                    "  quern run model.gguf -e -p \"Summary of the following:\\n\" -f article.txt\n"
+                   "  quern run model.gguf -p \"A person as JSON: \" --json-schema person.json -n -1\n"
                    "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
   parser.positional("MODEL", "A GGUF file", &options->model);
   add_text_input(parser, &options->input, "-p and --stop");
@@ -35,6 +38,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.text("--ids-file", "FILE", "The same from a file: a JSON list of ids, or an object with ids",
               &options->ids_file);
   options->generation.declare(parser, "Tokens to generate at most; -1: until the end (default 128)");
+  options->grammar.declare(parser);
   options->session.declare(parser);
   parser.flag("--json", "Print one object at the end: text, ids, timings", &options->json);
   return parser.parse(arguments);
@@ -92,6 +96,8 @@ int run_run(std::span<const std::string> arguments) {
   if (ids && options.input.given()) fail(ErrorCode::kUsage, "--ids excludes --prompt and --file");
   if (ids && !options.generation.generate.stop.empty())
     fail(ErrorCode::kUsage, "--stop needs text; it excludes --ids");
+  if (ids && options.grammar.given())
+    fail(ErrorCode::kUsage, "a grammar is of text; --grammar and --json-schema exclude --ids");
   const std::vector<TokenId> given = given_ids(options);  // refused before the model is loaded
   if (!ids && !options.input.given() && stdin_is_terminal())
     fail(ErrorCode::kUsage, "no text: give -p TEXT or -f FILE; `quern chat {}` opens a conversation",
@@ -100,12 +106,14 @@ int run_run(std::span<const std::string> arguments) {
   if (options.input.escapes)
     for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
 
+  std::optional<Grammar> grammar = options.grammar.read();  // refused before the model is loaded
   const auto model = load_model(options.model, options.session.options());
   if (options.ids_file) require_ids_of(*model, *options.ids_file, given);
   if (options.ids) require_given_ids(*model, given);
   const std::vector<TokenId> prompt =
       ids ? given : encode(text, role_of(options.input.parse_special), *model);
-  const CompletionOptions generate_options = options.generation.options();
+  CompletionOptions generate_options = options.generation.options();
+  if (grammar) generate_options.constraint = constrain(*model, std::move(*grammar));
   Session session(*model);
 
   const StopScope stop;
@@ -125,6 +133,9 @@ int run_run(std::span<const std::string> arguments) {
     printer.finish(ids);
   flush_out();
   report_full_context(*model, result);
+  if (!result.meets_constraint)
+    print_notice(
+        "warning: the text was cut short: it is only the beginning of what the grammar takes (override: -n)");
   report_timings(*model, result);
   return stop.requested() ? stop_exit_code() : 0;
 }

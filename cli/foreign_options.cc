@@ -28,7 +28,9 @@ constexpr std::string_view kSamplers =
 constexpr std::string_view kNoGpu = "this build computes on the CPU alone; leave it out";
 constexpr std::string_view kNoDownload =
     "quern downloads nothing: get the file or folder first and give its path";
-constexpr std::string_view kNoGrammar = "output that a grammar or a schema constrains is not supported";
+constexpr std::string_view kNoGrammar =
+    "a grammar or a schema that an answer is held to is a file's in quern run (--grammar, --json-schema), a "
+    "request's in quern serve";
 constexpr std::string_view kOneThreadCount = "--threads is for prompts and generation alike";
 constexpr std::string_view kOneKvFormat = "keys and values have one format: --kv f16, f32 or q8_0 sets both";
 constexpr std::string_view kOwnBatches =
@@ -55,6 +57,8 @@ constexpr ForeignOption kForeign[] = {
     {"--split-max-size", "convert", Value::kOne, "--split-size", "", ""},
     {"--chat-template-file", "chat|tokenize", Value::kOne, "--template", "", ""},
     {"-st|--single-turn", "chat", Value::kNone, "--once", "", ""},
+    {"--grammar-file", "run", Value::kOne, "--grammar", "", ""},
+    {"-jf|--json-schema-file", "run", Value::kOne, "--json-schema", "", ""},
     {"--ids-only", "tokenize", Value::kNone, "--json", "", ""},
     // What happens anyway.
     {"-no-cnv|--no-conversation|--no-display-prompt|--no-warmup|--simple-io|--no-escape|--no-context-shift|--"

@@ -92,6 +92,9 @@ Completion::Completion(const Tokenizer* tokenizer, bool with_text, std::span<con
          prompt.size(), context);
   QUERN_CHECK(tokenizer != nullptr || !with_text);
   if (with_text) decoder_.emplace(*tokenizer, options.new_text ? prompt.first(0) : prompt, options.new_text);
+  if (options.constraint == nullptr) return;
+  QUERN_CHECK(with_text);
+  constraint_.emplace(options.constraint, decoder_->drops_next_space());
 }
 
 std::span<const TokenId> Completion::pending() const {
@@ -126,13 +129,29 @@ std::span<const float> Completion::adjusted(std::span<const float> logits) {
   return adjusted_;
 }
 
+std::span<const uint64_t> Completion::allowed() {
+  if (!constraint_) return {};
+  constraint_->next_tokens(&allowed_);
+  for (const TokenId id : forbidden_) clear_bit(allowed_, id);
+  if (constraint_->may_end()) {
+    if (!options_.ignore_eos)
+      for (const TokenId id : tokenizer_->end_ids()) set_bit(allowed_, id);
+    for (const TokenId id : stop_ids_) set_bit(allowed_, id);
+  }
+  if (std::all_of(allowed_.begin(), allowed_.end(), [](uint64_t word) { return word == 0; }))
+    fail(ErrorCode::kMalformed, "no token of the vocabulary goes on as the grammar asks after '{}'",
+         printable(std::string_view(text_).substr(text_.size() - std::min<size_t>(text_.size(), 40))));
+  return allowed_;
+}
+
 CompletionStep Completion::feed(std::span<const float> logits) {
   QUERN_CHECK(!finished());
   const auto is_full = [&] {
     return options_.max_tokens >= 0 && tokens().size() >= static_cast<uint64_t>(options_.max_tokens);
   };
   if (is_full()) return {std::nullopt, finish(FinishReason::kMaxTokens)};  // none are wanted
-  const TokenId id = sampler_.pick(adjusted(logits), sequence_, sequence_.size());
+  if (constraint_ && constraint_->must_end()) return {std::nullopt, finish(FinishReason::kEndOfText)};
+  const TokenId id = sampler_.pick(adjusted(logits), sequence_, sequence_.size(), allowed());
   if (tokenizer_ != nullptr && tokenizer_->ends_text(id))
     return {std::nullopt, finish(FinishReason::kEndOfText)};
   if (contains(stop_ids_, id)) {
@@ -143,16 +162,23 @@ CompletionStep Completion::feed(std::span<const float> logits) {
   state_ = State::kToken;
   sequence_.push_back(id);
   if (options_.presence_penalty != 0 || options_.frequency_penalty != 0) ++counts_[id];
-  CompletionStep step{id, decoder_ ? keep(filter_.push(decoder_->push(id))) : std::string()};
+  if (constraint_) QUERN_CHECK(constraint_->push(id));
+  CompletionStep step{id, decoder_ ? keep(filter_.push(decode(id))) : std::string()};
   if (filter_.stopped()) {
     stop_text_ = filter_.met();
     step.text += finish(FinishReason::kStopText);
+  } else if (constraint_ && constraint_->must_end()) {
+    step.text += finish(FinishReason::kEndOfText);
   } else if (sequence_.size() > context_) {  // the token that was picked has no place any more
     step.text += finish(FinishReason::kContextFull);
   } else if (is_full()) {
     step.text += finish(FinishReason::kMaxTokens);
   }
   return step;
+}
+
+std::string Completion::decode(TokenId id) {
+  return contains(options_.spelled, id) ? decoder_->push_text(tokenizer_->piece(id)) : decoder_->push(id);
 }
 
 std::string Completion::interrupt() {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/engine/constraint.h"
 #include "runtime/sampler.h"
 #include "runtime/tokenizer/tokenizer.h"
 
@@ -33,6 +35,12 @@ struct CompletionOptions {
   // The text is a message of its own (chat), not the prompt's continuation: its first piece loses the leading
   // space.
   bool new_text = false;
+  // What the text is held to; null: nothing. Its trie is of the model's vocabulary. The text then ends where
+  // it is whole, at its end token or where nothing may follow; what cuts it short (max_tokens, a stop text,
+  // the end of the context) leaves the beginning of such a text.
+  std::shared_ptr<const Constraint> constraint{};
+  // Control tokens that are spelled in the text, in place of none at all.
+  std::vector<TokenId> spelled{};
   // Texts that end a completion; not part of its text. One that is spelled exactly as a control token ends it
   // at that token as well, which has no text.
   std::vector<std::string> stop;
@@ -91,8 +99,9 @@ class Completion {
   // Tokens to evaluate: all of the prompt (of which a cache may hold the beginning), or one. Empty once
   // finished. Valid until the next call that is not const: an evaluation that feeds on its way needs a copy.
   std::span<const TokenId> pending() const;
-  // logits: [vocab_size] of the last pending token. Throws kIntegrity for logits that are not finite. Not
-  // once finished.
+  // logits: [vocab_size] of the last pending token. Throws kIntegrity for logits that are not finite,
+  // kMalformed where no token of the vocabulary goes on as the constraint asks, or it goes on in too many
+  // ways. Not once finished.
   CompletionStep feed(std::span<const float> logits);
   // Ends it where it is; returns the text that was held back. Once finished it does nothing.
   std::string interrupt();
@@ -101,9 +110,14 @@ class Completion {
   std::span<const TokenId> tokens() const { return std::span(sequence_).subspan(n_prompt_); }
   // What steps and interrupt() have returned, joined.
   const std::string& text() const { return text_; }
+  // The text is whole as the constraint has it; true where there is none.
+  bool meets_constraint() const { return !constraint_ || constraint_->may_end(); }
 
  private:
+  // The tokens that may come next; empty: all.
+  std::span<const uint64_t> allowed();
   std::span<const float> adjusted(std::span<const float> logits);
+  std::string decode(TokenId id);
   std::string finish(FinishReason reason);
   std::string keep(std::string text);
 
@@ -117,6 +131,8 @@ class Completion {
   std::vector<TokenId> forbidden_, stop_ids_;
   Sampler sampler_;
   std::optional<StreamDecoder> decoder_;  // none: without text
+  std::optional<ConstraintState> constraint_;
+  TokenMask allowed_;
   StopFilter filter_;
   std::string text_, stop_text_;
   std::vector<float> adjusted_;                   // logits as the sampler sees them

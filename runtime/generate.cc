@@ -54,6 +54,7 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
   result.prompt_seconds = seconds(prompt_end - start);
   result.decode_seconds = seconds(Clock::now() - prompt_end);
   result.reason = completion.reason();
+  result.meets_constraint = completion.meets_constraint();
   result.tokens.assign(completion.tokens().begin(), completion.tokens().end());
   result.text = completion.text();
   return result;

@@ -17,7 +17,8 @@ struct GenerateResult {
   std::vector<int32_t> tokens;  // generated ids, the end token not included
   std::string text;             // what on_text received, joined
   FinishReason reason = FinishReason::kMaxTokens;
-  size_t prompt_tokens = 0;  // evaluated (a reused prefix does not count)
+  bool meets_constraint = true;  // false: only the beginning of a text that the constraint takes
+  size_t prompt_tokens = 0;      // evaluated (a reused prefix does not count)
   double prompt_seconds = 0;
   size_t decode_tokens = 0;  // single-token evaluations
   double decode_seconds = 0;

@@ -1,6 +1,7 @@
 #include "runtime/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -41,19 +42,30 @@ TokenId greedy(std::span<const float> logits) {
   return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
+// Calls visit(id) for each bit, the lowest first.
+template <class Visit>
+void for_each_allowed(std::span<const uint64_t> allowed, size_t vocab_size, Visit visit) {
+  QUERN_CHECK(allowed.size() == (vocab_size + 63) / 64);
+  for (size_t word = 0; word < allowed.size(); ++word)
+    for (uint64_t bits = allowed[word]; bits != 0; bits &= bits - 1)
+      visit(word * 64 + static_cast<size_t>(std::countr_zero(bits)));
+}
+
 }  // namespace
 
 Sampler::Sampler(const SamplerOptions& options) : options_(options) { check_options(options); }
 
-TokenId Sampler::pick(std::span<const float> logits, std::span<const TokenId> history, uint64_t position) {
+TokenId Sampler::pick(std::span<const float> logits, std::span<const TokenId> history, uint64_t position,
+                      std::span<const uint64_t> allowed) {
   QUERN_CHECK(!logits.empty());
   for (const float logit : logits) {
     if (!std::isfinite(logit)) fail(ErrorCode::kIntegrity, "non-finite logits at position {}", position);
   }
   logits = penalise(logits, history);
-  if (options_.temperature == 0) return greedy(logits);
+  if (options_.temperature == 0 && allowed.empty()) return greedy(logits);
 
-  collect_best(logits);
+  collect_best(logits, allowed);
+  if (options_.temperature == 0) return candidates_[0].id;
   cut_tail();
 
   const double scale = static_cast<double>(options_.temperature);
@@ -90,16 +102,20 @@ std::span<const float> Sampler::penalise(std::span<const float> logits, std::spa
   return penalised_;
 }
 
-void Sampler::collect_best(std::span<const float> logits) {
+void Sampler::collect_best(std::span<const float> logits, std::span<const uint64_t> allowed) {
   candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    candidates_.push_back({logits[id], static_cast<TokenId>(id), 0});
-  }
+  const auto add = [&](size_t id) { candidates_.push_back({logits[id], static_cast<TokenId>(id), 0}); };
+  if (allowed.empty())
+    for (size_t id = 0; id < logits.size(); ++id) add(id);
+  else
+    for_each_allowed(allowed, logits.size(), add);
+  QUERN_CHECK(!candidates_.empty());
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
   };
   const auto top_k = static_cast<size_t>(options_.top_k);
-  const size_t n_kept = top_k == 0 ? logits.size() : std::min(top_k, logits.size());
+  const size_t n_all = candidates_.size();
+  const size_t n_kept = top_k == 0 ? n_all : std::min(top_k, n_all);
   // A heap of n_kept: one comparison for nearly every other candidate.
   std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(n_kept),
                     candidates_.end(), better);

@@ -26,9 +26,11 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options);
 
   // logits: [vocab_size], unchanged. history: all tokens so far, the prompt included. position: index that
-  // the picked token will have in the sequence. Throws kIntegrity "non-finite logits at position N" when a
-  // logit is NaN or infinite.
-  TokenId pick(std::span<const float> logits, std::span<const TokenId> history, uint64_t position);
+  // the picked token will have in the sequence. allowed: [vocab_size] bits, 64 a word, the lowest first: the
+  // tokens that there are, at least one; empty: all. Throws kIntegrity "non-finite logits at position N" when
+  // a logit is NaN or infinite.
+  TokenId pick(std::span<const float> logits, std::span<const TokenId> history, uint64_t position,
+               std::span<const uint64_t> allowed = {});
 
  private:
   struct Candidate {
@@ -37,8 +39,9 @@ class Sampler {
     double weight;
   };
   std::span<const float> penalise(std::span<const float> logits, std::span<const TokenId> history);
-  void collect_best(std::span<const float> logits);  // -> candidates_, sorted, cut by top_k
-  void cut_tail();                                   // top_p, then min_p
+  // -> candidates_, sorted, cut by top_k
+  void collect_best(std::span<const float> logits, std::span<const uint64_t> allowed);
+  void cut_tail();  // top_p, then min_p
 
   SamplerOptions options_;
   std::vector<Candidate> candidates_;

@@ -45,9 +45,11 @@ CompletionReply::CompletionReply(CompletionKind kind, const Tokenizer& tokenizer
       stream_(request.stream),
       include_usage_(request.include_usage),
       log_probs_(request.log_probs),
+      call_seed_(request.call_seed()),
       choices_(request.prompts.size() * request.n) {
   for (const auto& prompt : request.prompts) n_prompt_tokens_ += prompt.size();
   for (size_t i = 0; i < choices_.size(); ++i) {
+    choices_[i].call_splitter = ToolCallSplitter(request.tool_format);
     const std::vector<TokenId>& prompt = request.prompts[i / request.n];
     prompt_sizes_.push_back(prompt.size());
     echoes_.push_back(request.echo ? request.prompt_texts[i / request.n] : "");
@@ -76,7 +78,7 @@ std::string CompletionReply::push(size_t index, const AnswerEvent& event) {
       std::string events = scored_echo(index);
       ++choice.n_tokens;
       if (log_probs_ && !stream_) choice.tokens.push_back(event);
-      const ThoughtSplitter::Parts parts = add(choice, event.text, false);
+      const Parts parts = add(index, event.text, false);
       if (!stream_ || (parts.empty() && !log_probs_)) return events;
       return events + chunk(index, parts, std::span(&event, log_probs_ ? 1 : 0), {}, false);
     }
@@ -84,11 +86,11 @@ std::string CompletionReply::push(size_t index, const AnswerEvent& event) {
       std::string events = scored_echo(index);
       choice.finished = true;
       choice.reason = event.reason;
-      const ThoughtSplitter::Parts parts = add(choice, event.text, true);
+      const Parts parts = add(index, event.text, true);
       ++n_finished_;
       if (!stream_) return {};
       if (!parts.empty()) events += chunk(index, parts, {}, {}, false);
-      return events + chunk(index, {}, {}, reason_name(event.reason), false);
+      return events + chunk(index, {}, {}, end_of(choice), false);
     }
     case AnswerEvent::Kind::kFailed:
       ++n_finished_;
@@ -107,21 +109,50 @@ std::string CompletionReply::scored_echo(size_t index) {
   return chunk(index, {{}, echoes_[index]}, tokens, {}, true);
 }
 
-ThoughtSplitter::Parts CompletionReply::add(Choice& choice, std::string_view text, bool last) {
-  ThoughtSplitter::Parts parts;
+CompletionReply::Parts CompletionReply::add(size_t index, std::string_view text, bool last) {
+  Choice& choice = choices_[index];
+  Parts parts;
+  std::string answer(text);
   if (choice.splitter) {
-    parts = choice.splitter->push(text);
+    ThoughtSplitter::Parts split = choice.splitter->push(text);
     if (last) {
       const ThoughtSplitter::Parts rest = choice.splitter->finish();
-      parts.thought += rest.thought;
-      parts.text += rest.text;
+      split.thought += rest.thought;
+      split.text += rest.text;
     }
-  } else {
-    parts.text = text;
+    parts.thought = std::move(split.thought);
+    answer = std::move(split.text);
   }
+  ToolCallSplitter::Parts split = choice.call_splitter.push(answer);
+  if (last) split.text += choice.call_splitter.finish().text;
+  parts.text = std::move(split.text);
+  parts.calls = std::move(split.calls);
+  parts.first_call = choice.calls.size();
+  for (size_t i = 0; i < parts.calls.size(); ++i)
+    if (parts.calls[i].id.empty()) parts.calls[i].id = make_call_id(call_seed_, index, parts.first_call + i);
   choice.thought += parts.thought;
   choice.text += parts.text;
+  choice.calls.insert(choice.calls.end(), parts.calls.begin(), parts.calls.end());
   return parts;
+}
+
+std::string_view CompletionReply::end_of(const Choice& choice) {
+  return choice.reason == FinishReason::kEndOfText && !choice.calls.empty() ? "tool_calls"
+                                                                            : reason_name(choice.reason);
+}
+
+// first: the number of the first of them, in a chunk of a stream.
+void CompletionReply::write_calls(JsonWriter& json, std::span<const ToolCall> calls,
+                                  std::optional<size_t> first) {
+  if (calls.empty()) return;
+  json.key("tool_calls").begin_array();
+  for (size_t i = 0; i < calls.size(); ++i) {
+    json.begin_object();
+    if (first) json.field("index", *first + i);
+    json.field("id", calls[i].id).field("type", "function").key("function").begin_object();
+    json.field("name", calls[i].name).field("arguments", calls[i].arguments).end_object().end_object();
+  }
+  json.end_array();
 }
 
 void CompletionReply::write_head(JsonWriter& json, bool is_chunk) const {
@@ -223,9 +254,8 @@ void CompletionReply::write_log_probs(JsonWriter& json, std::span<const AnswerEv
   json.end_array().end_object();
 }
 
-std::string CompletionReply::chunk(size_t index, const ThoughtSplitter::Parts& parts,
-                                   std::span<const AnswerEvent> tokens, std::string_view reason,
-                                   bool first) const {
+std::string CompletionReply::chunk(size_t index, const Parts& parts, std::span<const AnswerEvent> tokens,
+                                   std::string_view reason, bool first) const {
   JsonWriter json;
   json.begin_object();
   write_head(json, true);
@@ -234,8 +264,9 @@ std::string CompletionReply::chunk(size_t index, const ThoughtSplitter::Parts& p
     json.key("delta").begin_object();
     if (first) json.field("role", "assistant");
     if (!parts.thought.empty()) json.field("reasoning_content", parts.thought);
-    if (first || (reason.empty() && (parts.thought.empty() || !parts.text.empty())))
-      json.field("content", parts.text);
+    const bool has_others = !parts.thought.empty() || !parts.calls.empty();
+    if (first || (reason.empty() && (!has_others || !parts.text.empty()))) json.field("content", parts.text);
+    write_calls(json, parts.calls, parts.first_call);
     json.end_object();
   } else {
     json.field("text", parts.text);
@@ -280,14 +311,19 @@ std::string CompletionReply::whole() const {
     const Choice& choice = choices_[i];
     json.begin_object().field("index", i);
     if (kind_ == CompletionKind::kChat) {
-      json.key("message").begin_object().field("role", "assistant").field("content", choice.text);
+      json.key("message").begin_object().field("role", "assistant");
+      if (choice.text.empty() && !choice.calls.empty())
+        json.key("content").null();
+      else
+        json.field("content", choice.text);
       if (!choice.thought.empty()) json.field("reasoning_content", choice.thought);
+      write_calls(json, choice.calls, std::nullopt);
       json.key("refusal").null().end_object();
     } else {
       json.field("text", choice.text);
     }
     write_log_probs(json, choice.tokens, choice.n_prompt_tokens > 0 ? 0 : echoes_[i].size());
-    json.field("finish_reason", reason_name(choice.reason)).end_object();
+    json.field("finish_reason", end_of(choice)).end_object();
   }
   json.end_array();
   write_usage(json);

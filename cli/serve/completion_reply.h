@@ -11,6 +11,7 @@
 #include "cli/serve/completion_request.h"
 #include "cli/serve/reply.h"
 #include "cli/thinking.h"
+#include "cli/tool_calls.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
@@ -31,26 +32,38 @@ class CompletionReply : public Reply {
   std::string whole() const override;
 
  private:
+  // What more of an answer there is.
+  struct Parts {
+    std::string thought, text;
+    std::vector<ToolCall> calls{};
+    size_t first_call = 0;  // the number of the first of them
+    bool empty() const { return thought.empty() && text.empty() && calls.empty(); }
+  };
   struct Choice {
     std::string text, thought;
+    std::vector<ToolCall> calls;
     std::optional<ThoughtSplitter> splitter;  // none: all is text
-    std::vector<AnswerEvent> tokens;          // with probabilities, where wanted; of a stream the prompt's
-    size_t n_prompt_tokens = 0;               // at the start of `tokens`
+    ToolCallSplitter call_splitter{ToolFormat::kNone};
+    std::vector<AnswerEvent> tokens;  // with probabilities, where wanted; of a stream the prompt's
+    size_t n_prompt_tokens = 0;       // at the start of `tokens`
     size_t n_tokens = 0, n_reused = 0;
     bool finished = false;
     FinishReason reason = FinishReason::kInterrupted;
   };
+  // OpenAI's word for why a choice has ended.
+  static std::string_view end_of(const Choice& choice);
 
   // Of a stream, once the prompt is read: its text with the probabilities of its tokens, where they are
   // wanted.
   std::string scored_echo(size_t index);
   // Notes what more of the answer there is.
-  ThoughtSplitter::Parts add(Choice& choice, std::string_view text, bool last);
+  Parts add(size_t index, std::string_view text, bool last);
   // reason: why the answer has ended; empty: it goes on.
-  std::string chunk(size_t index, const ThoughtSplitter::Parts& parts, std::span<const AnswerEvent> tokens,
+  std::string chunk(size_t index, const Parts& parts, std::span<const AnswerEvent> tokens,
                     std::string_view reason, bool first) const;
   void write_head(JsonWriter& json, bool is_chunk) const;
   void write_usage(JsonWriter& json) const;
+  static void write_calls(JsonWriter& json, std::span<const ToolCall> calls, std::optional<size_t> first);
   void write_log_probs(JsonWriter& json, std::span<const AnswerEvent> tokens, size_t text_offset) const;
   void write_chance(JsonWriter& json, TokenId id, double log_prob) const;
   std::string spelling(TokenId id) const;
@@ -60,6 +73,7 @@ class CompletionReply : public Reply {
   const std::string id_, model_;
   const int64_t created_;
   const bool stream_, include_usage_, log_probs_;
+  const uint64_t call_seed_;
   size_t n_prompt_tokens_ = 0;  // of all prompts
   std::vector<size_t> prompt_sizes_;
   std::vector<Choice> choices_;

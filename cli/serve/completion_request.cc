@@ -48,24 +48,6 @@ std::vector<std::pair<TokenId, float>> parse_logit_bias(RequestFields& fields, s
   return biases;
 }
 
-// What constrains an answer would be a broken promise if it were ignored.
-void refuse_constraints(RequestFields& fields) {
-  for (const char* name :
-       {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
-        "grammar", "json_schema", "structured_outputs", "regex", "ebnf"})
-    if (fields.find(name) != nullptr)
-      refuse(fields.param(name), fmt::format("{}: this server cannot constrain an answer", name));
-  if (const Json* format = fields.find("response_format")) {
-    RequestFields inner(*format, fields.param("response_format"));
-    const std::string type = inner.required_text("type");
-    if (type != "text")
-      refuse(inner.param("type"),
-             fmt::format("response_format: expected the type \"text\", found \"{}\": this server cannot "
-                         "constrain an answer",
-                         printable(type)));
-  }
-}
-
 // What both of OpenAI's have.
 void parse_openai(RequestFields& fields, const RequestContext& context, CompletionRequest* request) {
   parse_common(fields, context, request);
@@ -187,6 +169,13 @@ void parse_prompts(RequestFields& fields, const RequestContext& context, Complet
 
 }  // namespace
 
+uint64_t CompletionRequest::call_seed() const {
+  uint64_t hash = options.sampler.seed ^ 0xcbf29ce484222325;  // FNV-1a
+  for (const std::vector<TokenId>& prompt : prompts)
+    for (const TokenId id : prompt) hash = (hash ^ static_cast<uint64_t>(id)) * 0x100000001b3;
+  return hash;
+}
+
 std::vector<TokenId> parse_ids(std::span<const Json> list, size_t vocab_size, const std::string& param) {
   std::vector<TokenId> ids;
   for (const Json& element : list) {
@@ -225,7 +214,7 @@ void parse_common(RequestFields& fields, const RequestContext& context, Completi
   sampler.seed = seed ? static_cast<uint64_t>(*seed) : context.seed ? *context.seed : std::random_device()();
   options.logit_bias = parse_logit_bias(fields, context.tokenizer.size());
   options.ignore_eos = fields.boolean("ignore_eos", options.ignore_eos);
-  refuse_constraints(fields);
+  request->language = parse_language(fields);
 }
 
 std::vector<std::string> parse_stops(RequestFields& fields, std::string_view name) {
@@ -258,19 +247,18 @@ void parse_template_variables(RequestFields& fields, Json::Object* variables) {
     variables->push_back({"add_generation_prompt", Json(true)});
 }
 
-Json::Object parse_chat_variables(RequestFields& fields) {
+Json::Object parse_chat_variables(RequestFields& fields, const ChatEncoding* chat, ToolRequest* tools) {
   const Json::Array& messages = fields.required_list("messages");
   Json::Array list;
   for (size_t i = 0; i < messages.size(); ++i)
     list.push_back(parse_message(messages[i], fmt::format("messages[{}]", i)));
   Json::Object variables = {{"messages", Json(list)}};
   parse_template_variables(fields, &variables);
-  for (const char* name : {"tools", "functions"})
-    if (const Json* tools = fields.find(name); tools != nullptr && tools->size() > 0)
-      refuse(name, fmt::format("{}: this server cannot call tools yet", name));
-  if (const Json* choice = fields.find("tool_choice"))
-    if (choice->as_string() == nullptr || (*choice->as_string() != "none" && *choice->as_string() != "auto"))
-      refuse("tool_choice", "tool_choice: there are no tools");
+  if (const Json* functions = fields.find("functions"); functions != nullptr && functions->size() > 0)
+    refuse("functions", "functions: the older form is not taken; use tools");
+  std::optional<Json> shown;
+  *tools = parse_tools(fields, chat != nullptr ? chat->tool_format() : ToolFormat::kNone, &shown);
+  if (shown) variables.push_back({"tools", std::move(*shown)});
   return variables;
 }
 
@@ -306,6 +294,19 @@ void set_chat_prompt(const RequestContext& context, const Json::Object& variable
   request->begins_in_thought = ends_in_thought(context.tokenizer, request->prompts.front());
 }
 
+void set_constraint(const RequestContext& context, const ToolRequest& tools, CompletionRequest* request) {
+  if (tools.active()) {
+    request->language = tool_language(tools, std::move(request->language));
+    request->tool_format = tools.format;
+    request->options.spelled = call_tokens(tools.format, context.tokenizer);
+  }
+  if (!request->language) return;
+  const ThoughtRules thought = {request->begins_in_thought, request->splits_thought};
+  request->options.constraint =
+      compile_language(*request->language, thought, context.tries.get(request->options.spelled));
+  request->language.reset();
+}
+
 CompletionRequest parse_chat_request(const Json& body, const RequestContext& context) {
   RequestFields fields(body);
   CompletionRequest request;
@@ -320,8 +321,10 @@ CompletionRequest parse_chat_request(const Json& body, const RequestContext& con
   if (thoughts != "auto" && thoughts != "none")
     refuse("reasoning_format",
            fmt::format("reasoning_format: expected \"auto\" or \"none\", found \"{}\"", printable(thoughts)));
-  set_chat_prompt(context, parse_chat_variables(fields), &request);
+  ToolRequest tools;
+  set_chat_prompt(context, parse_chat_variables(fields, context.chat, &tools), &request);
   request.splits_thought &= thoughts == "auto";
+  set_constraint(context, tools, &request);
   request.ignored = fields.unknown();
   return request;
 }
@@ -343,6 +346,7 @@ CompletionRequest parse_completion_request(const Json& body, const RequestContex
     refuse("suffix", "suffix: this server does not fill in");
   parse_prompts(fields, context, &request);
   refuse_long_prompt(request, context, "prompt");
+  set_constraint(context, {}, &request);
   request.ignored = fields.unknown();
   return request;
 }

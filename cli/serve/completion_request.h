@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "cli/chat_encoding.h"
+#include "cli/serve/constraint_request.h"
 #include "cli/serve/request_fields.h"
+#include "cli/serve/tool_request.h"
+#include "cli/tool_calls.h"
 #include "quant/json/json.h"
 #include "runtime/completion.h"
 
@@ -28,7 +31,12 @@ struct CompletionRequest {
   bool echo = false;
   // The answer may begin with a thought, or the prompt has begun one (cli/thinking.h).
   bool splits_thought = false, begins_in_thought = false;
-  std::vector<std::string> ignored;  // fields without effect
+  ToolFormat tool_format = ToolFormat::kNone;  // in which the answer may call tools; kNone: it may not
+  std::optional<Language> language;            // until it is compiled into the options
+  std::vector<std::string> ignored;            // fields without effect
+
+  // Of the ids of calls: they depend on the request and its seed alone, and differ from turn to turn.
+  uint64_t call_seed() const;
 };
 
 // What a request is read with.
@@ -38,24 +46,27 @@ struct RequestContext {
   const CompletionOptions& defaults;  // of what a request does not say
   std::optional<uint64_t> seed;       // likewise; none: each request gets a drawn one
   uint64_t context;                   // positions
+  TokenTries& tries;                  // of the model's vocabulary
 };
 
 // POST /v1/chat/completions and /v1/completions. Throw ApiError: 400 with the field.
 CompletionRequest parse_chat_request(const Json& body, const RequestContext& context);
 CompletionRequest parse_completion_request(const Json& body, const RequestContext& context);
 
-// The variables of the chat template that `fields` describes: messages checked, texts of lists joined, tools
-// refused.
-Json::Object parse_chat_variables(RequestFields& fields);
+// The variables of the chat template that `fields` describes: messages checked, texts of lists joined. tools:
+// those of the request.
+Json::Object parse_chat_variables(RequestFields& fields, const ChatEncoding* chat, ToolRequest* tools);
 // Adds "chat_template_kwargs", and "add_generation_prompt" unless it is there.
 void parse_template_variables(RequestFields& fields, Json::Object* variables);
-// Model, stream and how tokens are picked; constraints are refused.
+// Model, stream, how tokens are picked, and the language that the answer is held to.
 void parse_common(RequestFields& fields, const RequestContext& context, CompletionRequest* request);
 // A text, or a list of some.
 std::vector<std::string> parse_stops(RequestFields& fields, std::string_view name);
 // The conversation becomes the request's prompt. Throws ApiError 400 where it has no room in the context.
 void set_chat_prompt(const RequestContext& context, const Json::Object& variables,
                      CompletionRequest* request);
+// Holds the answer to its language, which may call tools. The prompt is set.
+void set_constraint(const RequestContext& context, const ToolRequest& tools, CompletionRequest* request);
 // Its ids, or what the template prints. Throws ApiError for what the template refuses.
 std::vector<TokenId> encode_chat(const ChatEncoding* chat, const Json::Object& variables);
 std::string render_chat(const ChatEncoding* chat, const Json::Object& variables);

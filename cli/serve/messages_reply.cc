@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "quant/json/json_writer.h"
 
 namespace quern {
@@ -55,9 +57,10 @@ void write_block(JsonWriter& json, bool is_thinking, std::string_view text) {
   json.end_object();
 }
 
-void write_stop(JsonWriter& json, const AnswerEvent& end) {
-  json.field("stop_reason", reason_name(end.reason)).key("stop_sequence");
-  end.stop_text.empty() ? json.null() : json.value(end.stop_text);
+// input: JSON.
+void write_call(JsonWriter& json, const ToolCall& call, std::string_view input) {
+  json.begin_object().field("type", "tool_use").field("id", call.id).field("name", call.name);
+  json.key("input").literal(input).end_object();
 }
 
 }  // namespace
@@ -80,7 +83,9 @@ MessagesReply::MessagesReply(std::string id, std::string model, const Completion
       n_prompt_(request.prompts.front().size()),
       stream_(request.stream),
       splits_thought_(request.splits_thought),
-      splitter_(request.begins_in_thought) {}
+      call_seed_(request.call_seed()),
+      splitter_(request.begins_in_thought),
+      call_splitter_(request.tool_format) {}
 
 std::string MessagesReply::push(size_t, const AnswerEvent& event) {
   switch (event.kind) {
@@ -103,12 +108,34 @@ std::string MessagesReply::push(size_t, const AnswerEvent& event) {
 }
 
 std::string MessagesReply::add(const ThoughtSplitter::Parts& parts) {
+  const ToolCallSplitter::Parts split = call_splitter_.push(parts.text);
   thought_ += parts.thought;
-  text_ += parts.text;
+  text_ += split.text;
   std::string events;
   if (!parts.thought.empty()) events += add_to(Block::kThinking, parts.thought);
-  if (!parts.text.empty()) events += add_to(Block::kText, parts.text);
+  if (!split.text.empty()) events += add_to(Block::kText, split.text);
+  events += add_calls(split.calls);
   return stream_ ? events : "";
+}
+
+// Each is a block of its own.
+std::string MessagesReply::add_calls(std::vector<ToolCall> calls) {
+  std::string events;
+  for (ToolCall& call : calls) {
+    if (call.id.empty()) call.id = make_call_id(call_seed_, 0, calls_.size());
+    events += end_block();
+    JsonWriter start;
+    start.begin_object().field("type", "content_block_start").field("index", n_blocks_);
+    write_call(start.key("content_block"), call, "{}");
+    events += typed_event("content_block_start", start.end_object());
+    JsonWriter json;
+    json.begin_object().field("type", "content_block_delta").field("index", n_blocks_).key("delta");
+    json.begin_object().field("type", "input_json_delta").field("partial_json", call.arguments).end_object();
+    events += typed_event("content_block_delta", json.end_object());
+    events += stop_block();
+    calls_.push_back(std::move(call));
+  }
+  return events;
 }
 
 std::string MessagesReply::add_to(Block block, std::string_view text) {
@@ -131,8 +158,11 @@ std::string MessagesReply::add_to(Block block, std::string_view text) {
 }
 
 std::string MessagesReply::end_block() {
-  if (block_ == Block::kNone) return {};
-  block_ = Block::kNone;
+  if (std::exchange(block_, Block::kNone) == Block::kNone) return {};
+  return stop_block();
+}
+
+std::string MessagesReply::stop_block() {
   JsonWriter json;
   json.begin_object().field("type", "content_block_stop").field("index", n_blocks_++);
   return typed_event("content_block_stop", json.end_object());
@@ -148,17 +178,26 @@ std::string MessagesReply::end(const AnswerEvent& event) {
   } else {
     events = add({{}, event.text});
   }
+  const std::string rest = call_splitter_.finish().text;
+  text_ += rest;
+  if (!rest.empty()) events += add_to(Block::kText, rest);
   if (!stream_) return {};
-  if (text_.empty() && thought_.empty()) events += add_to(Block::kText, "");
+  if (text_.empty() && thought_.empty() && calls_.empty()) events += add_to(Block::kText, "");
   events += end_block();
   JsonWriter json;
   json.begin_object().field("type", "message_delta").key("delta").begin_object();
-  write_stop(json, end_);
+  write_stop(json);
   json.end_object().key("usage").begin_object();
   json.field("input_tokens", n_prompt_).field("output_tokens", n_tokens_).end_object();
   events += typed_event("message_delta", json.end_object());
   JsonWriter stop;
   return events + typed_event("message_stop", stop.begin_object().field("type", "message_stop").end_object());
+}
+
+void MessagesReply::write_stop(JsonWriter& json) const {
+  const bool calls = end_.reason == FinishReason::kEndOfText && !calls_.empty();
+  json.field("stop_reason", calls ? "tool_use" : reason_name(end_.reason)).key("stop_sequence");
+  end_.stop_text.empty() ? json.null() : json.value(end_.stop_text);
 }
 
 std::string MessagesReply::stream_begin() const {
@@ -181,9 +220,10 @@ std::string MessagesReply::whole() const {
   json.begin_object().field("id", id_).field("type", "message").field("role", "assistant");
   json.field("model", model_).key("content").begin_array();
   if (!thought_.empty()) write_block(json, true, thought_);
-  if (!text_.empty() || thought_.empty()) write_block(json, false, text_);
+  if (!text_.empty() || (thought_.empty() && calls_.empty())) write_block(json, false, text_);
+  for (const ToolCall& call : calls_) write_call(json, call, call.arguments);
   json.end_array();
-  write_stop(json, end_);
+  write_stop(json);
   json.key("usage").begin_object();
   json.field("input_tokens", n_prompt_).field("output_tokens", n_tokens_).end_object();
   return json.end_object().text();

@@ -3,10 +3,13 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cli/serve/completion_request.h"
 #include "cli/serve/reply.h"
 #include "cli/thinking.h"
+#include "cli/tool_calls.h"
+#include "quant/json/json_writer.h"
 
 namespace quern {
 
@@ -27,15 +30,21 @@ class MessagesReply : public Reply {
   enum class Block : uint8_t { kNone, kThinking, kText };
 
   std::string add(const ThoughtSplitter::Parts& parts);
+  std::string add_calls(std::vector<ToolCall> calls);
   std::string add_to(Block block, std::string_view text);
   std::string end_block();
+  std::string stop_block();
   std::string end(const AnswerEvent& event);
+  void write_stop(JsonWriter& json) const;
 
   const std::string id_, model_;
   const size_t n_prompt_;
   const bool stream_, splits_thought_;
+  const uint64_t call_seed_;
   ThoughtSplitter splitter_;
+  ToolCallSplitter call_splitter_;
   std::string text_, thought_;
+  std::vector<ToolCall> calls_;
   size_t n_tokens_ = 0;
   Block block_ = Block::kNone;  // of the stream, that has not ended
   size_t n_blocks_ = 0;         // that have

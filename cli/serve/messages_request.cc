@@ -9,10 +9,11 @@ namespace {
 
 constexpr std::string_view kBetween = "\n\n";                      // texts that stand side by side
 constexpr std::string_view kThinkingVariable = "enable_thinking";  // as templates call it
-constexpr size_t kMaxNamedTools = 8;
 
 struct Content {
   std::string text, thought;
+  Json::Array calls;    // of an assistant, as OpenAI has them
+  Json::Array results;  // messages of the role "tool", which come before the text
 };
 
 void append(std::string* joined, bool is_first, std::string_view text) {
@@ -20,8 +21,32 @@ void append(std::string* joined, bool is_first, std::string_view text) {
   *joined += text;
 }
 
-// A text, or blocks of it. Answers that come back may hold thoughts.
-Content parse_content(RequestFields& fields, std::string_view name, bool of_assistant) {
+// {"type": "tool_use", "id", "name", "input"}
+Json parse_call_block(RequestFields& block) {
+  const Json* input = block.find("input");
+  Json::Object function = {{"name", Json(block.required_text("name"))},
+                           {"arguments", input != nullptr ? *input : Json(Json::Object{})}};
+  return Json(Json::Object{{"id", Json(block.required_text("id"))},
+                           {"type", Json(std::string("function"))},
+                           {"function", Json(std::move(function))}});
+}
+
+Content parse_content(RequestFields& fields, std::string_view name, std::string_view role);
+
+// {"type": "tool_result", "tool_use_id", "content"}
+Json parse_result_block(RequestFields& block) {
+  const std::string id = block.required_text("tool_use_id");
+  (void)block.boolean("is_error", false);  // its text says so
+  const std::string text =
+      block.find("content") != nullptr ? parse_content(block, "content", "tool").text : "";
+  return Json(
+      Json::Object{{"role", Json(std::string("tool"))}, {"content", Json(text)}, {"tool_call_id", Json(id)}});
+}
+
+// A text, or blocks of it. Answers that come back may hold thoughts and calls, what a user says their
+// results.
+Content parse_content(RequestFields& fields, std::string_view name, std::string_view role) {
+  const bool of_assistant = role == "assistant";
   const std::string param = fields.param(name);
   const Json* value = fields.find(name);
   if (value == nullptr) refuse(param, param + " is missing");
@@ -41,9 +66,16 @@ Content parse_content(RequestFields& fields, std::string_view name, bool of_assi
       append(&content.text, n_texts++ == 0, block.required_text("text"));
     else if (type == "thinking" && of_assistant)
       append(&content.thought, n_thoughts++ == 0, block.required_text("thinking"));
+    else if (type == "tool_use" && of_assistant)
+      content.calls.push_back(parse_call_block(block));
+    else if (type == "tool_result" && role == "user")
+      content.results.push_back(parse_result_block(block));
     else
       refuse(block.param("type"), fmt::format("{}: expected \"text\"{}, found \"{}\"", block.param("type"),
-                                              of_assistant ? " or \"thinking\"" : "", printable(type)));
+                                              of_assistant     ? ", \"thinking\" or \"tool_use\""
+                                              : role == "user" ? " or \"tool_result\""
+                                                               : "",
+                                              printable(type)));
   }
   return content;
 }
@@ -63,7 +95,7 @@ std::vector<Turn> parse_turns(RequestFields& fields) {
     if (role != "user" && role != "assistant")
       refuse(message.param("role"), fmt::format("{}: expected \"user\" or \"assistant\", found \"{}\"",
                                                 message.param("role"), printable(role)));
-    Content content = parse_content(message, "content", role == "assistant");
+    Content content = parse_content(message, "content", role);
     if (turns.empty() || turns.back().role != role) {
       turns.push_back({role, std::move(content)});
       continue;
@@ -71,32 +103,10 @@ std::vector<Turn> parse_turns(RequestFields& fields) {
     Content& last = turns.back().content;
     append(&last.text, last.text.empty(), content.text);
     append(&last.thought, last.thought.empty(), content.thought);
+    last.calls.insert(last.calls.end(), content.calls.begin(), content.calls.end());
+    last.results.insert(last.results.end(), content.results.begin(), content.results.end());
   }
   return turns;
-}
-
-void refuse_tools(RequestFields& fields) {
-  if (const Json* tools = fields.find("tools"); tools != nullptr && tools->size() > 0) {
-    std::string names;
-    for (size_t i = 0; tools->as_array() != nullptr && i < std::min(tools->size(), kMaxNamedTools); ++i) {
-      const Json* name = (*tools)[i].find("name");
-      if (name != nullptr && name->as_string() != nullptr)
-        names += (names.empty() ? "" : ", ") + printable(*name->as_string());
-    }
-    if (tools->size() > kMaxNamedTools) names += ", ...";
-    refuse("tools", fmt::format("tools: this server cannot call tools yet{}",
-                                names.empty() ? "" : fmt::format(" ({})", names)));
-  }
-  if (const Json* servers = fields.find("mcp_servers"); servers != nullptr && servers->size() > 0)
-    refuse("mcp_servers", "mcp_servers: this server cannot call tools yet");
-  if (const Json* choice = fields.find("tool_choice")) {
-    RequestFields inner(*choice, "tool_choice");
-    const std::string type = inner.required_text("type");
-    if (type != "auto" && type != "none")
-      refuse(inner.param("type"), fmt::format("{}: expected \"auto\" or \"none\" where there are no tools, "
-                                              "found \"{}\"",
-                                              inner.param("type"), printable(type)));
-  }
 }
 
 // Asks the template for a thought, or for none, where it can be asked.
@@ -116,16 +126,19 @@ void parse_thinking(RequestFields& fields, Json::Object* variables, std::vector<
 }
 
 // What a template sees.
-Json::Object parse_variables(RequestFields& fields, const RequestContext& context,
+Json::Object parse_variables(RequestFields& fields, const RequestContext& context, ToolRequest* tools,
                              std::vector<std::string>* ignored) {
   Json::Array list;
   if (fields.find("system") != nullptr) {
-    const std::string text = parse_content(fields, "system", false).text;
+    const std::string text = parse_content(fields, "system", "system").text;
     if (!text.empty()) list.push_back(Json(Json::Object{{"role", Json("system")}, {"content", Json(text)}}));
   }
   const std::vector<Turn> turns = parse_turns(fields);
   for (const Turn& turn : turns) {
+    list.insert(list.end(), turn.content.results.begin(), turn.content.results.end());
+    if (!turn.content.results.empty() && turn.content.text.empty()) continue;
     Json::Object message = {{"role", Json(turn.role)}, {"content", Json(turn.content.text)}};
+    if (!turn.content.calls.empty()) message.push_back({"tool_calls", Json(turn.content.calls)});
     if (!turn.content.thought.empty()) message.push_back({"reasoning_content", Json(turn.content.thought)});
     if (&turn == &turns.back() && turn.role == "assistant") {
       if (context.chat != nullptr && !context.chat->continues_answers())
@@ -136,20 +149,37 @@ Json::Object parse_variables(RequestFields& fields, const RequestContext& contex
   }
   Json::Object variables = {{"messages", Json(list)}};
   parse_template_variables(fields, &variables);
-  refuse_tools(fields);
+  if (const Json* servers = fields.find("mcp_servers"); servers != nullptr && servers->size() > 0)
+    refuse("mcp_servers", "mcp_servers: this server asks no others");
+  std::optional<Json> shown;
+  *tools = parse_anthropic_tools(
+      fields, context.chat != nullptr ? context.chat->tool_format() : ToolFormat::kNone, &shown);
+  if (shown) variables.push_back({"tools", std::move(*shown)});
   parse_thinking(fields, &variables, ignored);
   return variables;
 }
 
-void refuse_output_format(RequestFields& fields, std::vector<std::string>* ignored) {
-  constexpr std::string_view kWhy = "this server cannot constrain an answer";
-  if (fields.find("output_format") != nullptr)
-    refuse("output_format", fmt::format("output_format: {}", kWhy));
+// output_config.format, and its older name. Beside it response_format and its like are taken as in OpenAI's.
+void parse_output_format(RequestFields& fields, CompletionRequest* request,
+                         std::vector<std::string>* ignored) {
+  const auto take = [&](RequestFields& owner, std::string_view name) {
+    const Json* format = owner.find(name);
+    if (format == nullptr) return;
+    const std::string param = owner.param(name);
+    if (request->language) refuse(param, fmt::format("{}: only one constraint at a time", param));
+    RequestFields inner(*format, param);
+    if (const std::string type = inner.required_text("type"); type != "json_schema")
+      refuse(inner.param("type"),
+             fmt::format("{}: expected \"json_schema\", found \"{}\"", inner.param("type"), printable(type)));
+    const Json* schema = inner.find("schema");
+    if (schema == nullptr) refuse(inner.param("schema"), inner.param("schema") + " is missing");
+    request->language = schema_language(*schema, inner.param("schema"));
+  };
+  take(fields, "output_format");
   const Json* config = fields.find("output_config");
   if (config == nullptr) return;
   RequestFields inner(*config, "output_config");
-  if (inner.find("format") != nullptr)
-    refuse(inner.param("format"), fmt::format("{}: {}", inner.param("format"), kWhy));
+  take(inner, "format");
   for (const std::string& name : inner.unknown()) ignored->push_back(inner.param(name));
 }
 
@@ -165,8 +195,10 @@ CompletionRequest parse_messages_request(const Json& body, const RequestContext&
   const std::vector<std::string> stops = parse_stops(fields, "stop_sequences");
   request.options.stop.insert(request.options.stop.end(), stops.begin(), stops.end());
   std::vector<std::string> ignored;
-  refuse_output_format(fields, &ignored);
-  set_chat_prompt(context, parse_variables(fields, context, &ignored), &request);
+  parse_output_format(fields, &request, &ignored);
+  ToolRequest tools;
+  set_chat_prompt(context, parse_variables(fields, context, &tools, &ignored), &request);
+  set_constraint(context, tools, &request);
   request.ignored = fields.unknown();
   request.ignored.insert(request.ignored.end(), ignored.begin(), ignored.end());
   return request;
@@ -175,7 +207,8 @@ CompletionRequest parse_messages_request(const Json& body, const RequestContext&
 std::vector<TokenId> parse_messages_prompt(const Json& body, const RequestContext& context) {
   RequestFields fields(body);
   std::vector<std::string> ignored;  // what has no effect on the answer has none on its prompt
-  return encode_chat(context.chat, parse_variables(fields, context, &ignored));
+  ToolRequest tools;
+  return encode_chat(context.chat, parse_variables(fields, context, &tools, &ignored));
 }
 
 }  // namespace quern

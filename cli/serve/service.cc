@@ -113,7 +113,8 @@ Service::Service(const Model& model, const ChatEncoding* chat, Scheduler& schedu
       scheduler_(scheduler),
       options_(std::move(options)),
       access_(options_.access),
-      created_(std::time(nullptr)) {}
+      created_(std::time(nullptr)),
+      tries_(model) {}
 
 HttpResponse Service::refusal(int status, const std::string& message) {
   return error_response(ApiError(status, kInvalidRequest, message), {});
@@ -198,7 +199,7 @@ CompletionRequest Service::parse(CompletionKind kind, const HttpRequest& request
 }
 
 RequestContext Service::request_context() const {
-  return {model_.tokenizer(), chat_, options_.defaults, options_.seed, model_.context()};
+  return {model_.tokenizer(), chat_, options_.defaults, options_.seed, model_.context(), tries_};
 }
 
 HttpResponse Service::count_tokens(const HttpRequest& request) const {
@@ -379,7 +380,8 @@ HttpResponse Service::apply_template(const HttpRequest& request) const {
   const Json body = parse_body(request);
   RequestFields fields(body);
   JsonWriter json;
-  const std::string prompt = render_chat(chat_, parse_chat_variables(fields));
+  ToolRequest tools;
+  const std::string prompt = render_chat(chat_, parse_chat_variables(fields, chat_, &tools));
   return json_response(json.begin_object().field("prompt", prompt).end_object().text());
 }
 

@@ -62,7 +62,8 @@ class Service {
   const int64_t created_;
   // One request is read at a time: a template runs alone, and what a large request takes is taken once.
   mutable std::mutex reading_;
-  std::mutex mutex_;  // of running_
+  mutable TokenTries tries_;  // likewise
+  std::mutex mutex_;          // of running_
   std::map<std::string, std::shared_ptr<Running>> running_;
 };
 

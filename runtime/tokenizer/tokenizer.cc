@@ -180,6 +180,13 @@ std::string StreamDecoder::push(TokenId id) {
   return out;
 }
 
+std::string StreamDecoder::push_text(std::string_view text) {
+  std::string out;
+  give_up_characters(&pending_, &out);
+  at_start_ = false;
+  return out += text;
+}
+
 std::string StreamDecoder::finish() {
   std::string out;
   give_up_characters(&pending_, &out);

@@ -104,8 +104,11 @@ class StreamDecoder {
   // its leading space if the vocabulary puts one before a text, or if the ids are a text of their own (an
   // answer in a conversation).
   StreamDecoder(const Tokenizer& tokenizer, std::span<const TokenId> context, bool own_text = false);
-  std::string push(TokenId id);  // throws kUsage for an id that is not in the vocabulary
-  std::string finish();          // what was held back; incomplete bytes become U+FFFD
+  std::string push(TokenId id);                  // throws kUsage for an id that is not in the vocabulary
+  std::string push_text(std::string_view text);  // whole characters that no id stands for
+  std::string finish();                          // what was held back; incomplete bytes become U+FFFD
+  // The next piece loses the space that it may begin with.
+  bool drops_next_space() const { return at_start_ && drops_space_; }
 
  private:
   const Tokenizer& tokenizer_;

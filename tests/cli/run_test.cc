@@ -325,6 +325,52 @@ TEST(RunMemory, IsTheFileOnceInEitherLayout) {
   EXPECT_EQ(outputs[0], outputs[1]);
 }
 
+TEST_F(Run, TextsAreHeldToAGrammarOrASchema) {
+  const TempFolder folder;
+  const std::string grammar =
+      folder.write("a.gbnf", "root ::= \" \"? word (\", \" word){2}\nword ::= [a-z]{3}\n");
+  const std::string schema = folder.write(
+      "a.json", R"({"type": "object", "properties": {"n": {"type": "integer"}, "ok": {"type": "boolean"}},
+                    "required": ["n", "ok"]})");
+  for (const char* seed : {"1", "2", "3"}) {
+    const ProcessResult words =
+        quern({"run", model_, "-p", "Once", "--grammar", grammar, "-n", "-1", "--seed", seed, "--temp", "2"});
+    ASSERT_EQ(words.exit_code, 0) << describe(words);
+    const size_t begin = words.out.starts_with(' ') ? 1 : 0;
+    ASSERT_EQ(words.out.size() - begin, 13u) << words.out;
+    EXPECT_EQ(words.out.substr(begin + 3, 2), ", ");
+    const ProcessResult object = quern(
+        {"run", model_, "-p", "Once", "--json-schema", schema, "-n", "100", "--seed", seed, "--temp", "1"});
+    ASSERT_EQ(object.exit_code, 0) << describe(object);
+    EXPECT_EQ(Json::parse(object.out).size(), 2u) << object.out;
+    EXPECT_EQ(quern({"run", model_, "-p", "Once", "--json-schema", schema, "-n", "100", "--seed", seed,
+                     "--temp", "1", "-t", "2", "--isa", "scalar"})
+                  .out,
+              object.out);
+  }
+  const ProcessResult cut = quern({"run", model_, "-p", "Once", "--json-schema", schema, "-n", "2", "-q"});
+  EXPECT_EQ(cut.exit_code, 0) << describe(cut);
+  EXPECT_NE(cut.err.find("warning: the text was cut short"), std::string::npos) << describe(cut);
+}
+
+TEST_F(Run, WhatNoTextCanBeHeldToEndsItBeforeTheModelIsLoaded) {
+  const TempFolder folder;
+  const std::string schema = folder.write("a.json", R"({"properties": {"a": {"not": {}}}})");
+  const std::string grammar = folder.write("a.gbnf", "root ::= x");
+  const auto refused = [&](const std::vector<std::string>& options, int code, const std::string& words) {
+    std::vector<std::string> all = {"run", "none.gguf", "-p", "a"};
+    all.insert(all.end(), options.begin(), options.end());
+    const ProcessResult result = quern(all);
+    EXPECT_EQ(result.exit_code, code) << describe(result);
+    EXPECT_NE(result.err.find(words), std::string::npos) << describe(result);
+  };
+  refused({"--json-schema", schema}, 2, "a.json: #/properties/a: not: this keyword is not supported");
+  refused({"--grammar", grammar}, 2, "a.gbnf: line 1: there is no rule 'x'");
+  refused({"--grammar", grammar, "--json-schema", schema}, 1, "--grammar excludes --json-schema");
+  refused({"--grammar", "root ::= \"a\""}, 1, "--grammar takes a file");
+  refused({"--json-schema", folder.file("none.json")}, 5, "none.json");
+}
+
 TEST_F(Run, TimingsStandOnALineOfTheirOwnInAPipe) {
   const TempFolder folder;
   const std::string model = converted(folder, "stories260k", "q8_0");

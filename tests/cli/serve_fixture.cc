@@ -2,13 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace quern::test {
 
 Server::Server(const std::string& model, const std::vector<std::string>& more) {
-  std::vector<std::string> arguments = {"serve",         model,        "--port",  "0",
-                                        "--chat-format", "mistral-v1", "--alias", "tiny"};
+  std::vector<std::string> arguments = {"serve", model, "--port", "0", "--alias", "tiny"};
+  if (std::find(more.begin(), more.end(), "--template") == more.end())
+    arguments.insert(arguments.end(), {"--chat-format", "mistral-v1"});
   arguments.insert(arguments.end(), more.begin(), more.end());
   process_ = std::make_unique<Process>(quern_command(arguments), with_test_environment());
   const std::string kLine = "listening on http://127.0.0.1:";

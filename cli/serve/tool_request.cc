@@ -1,0 +1,284 @@
+#include "cli/serve/tool_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/engine/grammar_schema.h"
+
+namespace quern {
+namespace {
+
+using State = GrammarBuilder::State;
+
+constexpr size_t kMaxTools = 128;
+constexpr size_t kMaxNameBytes = 64;
+
+void check_name(const std::string& name, const std::string& param, const std::vector<Tool>& others) {
+  const bool known_chars = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+  });
+  if (name.empty() || name.size() > kMaxNameBytes || !known_chars)
+    refuse(param, fmt::format("{}: expected at most {} letters, digits, '_', '-' and '.', found '{}'", param,
+                              kMaxNameBytes, printable(name)));
+  if (std::any_of(others.begin(), others.end(), [&](const Tool& tool) { return tool.name == name; }))
+    refuse(param, fmt::format("{}: '{}' is there twice", param, name));
+}
+
+const Json::Array* tool_list(RequestFields& fields) {
+  const Json* value = fields.find("tools");
+  if (value == nullptr) return nullptr;
+  const std::string param = fields.param("tools");
+  if (value->as_array() == nullptr || value->size() > kMaxTools)
+    refuse(param, fmt::format("{}: expected a list of at most {} tools, found {}", param, kMaxTools,
+                              value->describe()));
+  return value->as_array();
+}
+
+// A schema of arguments: of an object, or nothing.
+const Json* parameters_of(const Json* value, const std::string& param) {
+  if (value == nullptr || value->size() == 0) {
+    if (value != nullptr && value->as_object() == nullptr)
+      refuse(param, fmt::format("{}: expected a JSON schema, found {}", param, value->describe()));
+    return nullptr;
+  }
+  if (value->as_object() == nullptr)
+    refuse(param, fmt::format("{}: expected a JSON schema, found {}", param, value->describe()));
+  const Json* type = value->find("type");
+  if (type != nullptr && (type->as_string() == nullptr || *type->as_string() != "object"))
+    refuse(param, fmt::format("{}: expected the type \"object\", found {}", param, type->describe()));
+  return value;
+}
+
+void keep_only(ToolRequest* request, const std::string& name, const std::string& param) {
+  std::erase_if(request->tools, [&](const Tool& tool) { return tool.name != name; });
+  if (request->tools.empty()) refuse(param, fmt::format("{}: there is no tool '{}'", param, printable(name)));
+  request->choice = ToolRequest::Choice::kRequired;
+}
+
+void require_format(const ToolRequest& request) {
+  if (request.active() && request.format == ToolFormat::kNone)
+    refuse("tools",
+           "tools: the model's chat template has none, or its model writes calls in a way that is not read "
+           "here (read are those of Hermes, Qwen, Llama 3 and Mistral)");
+}
+
+// Whether arguments can be held to a schema. Throws what refuses it.
+void try_schema(const Json& schema, const std::string& param) {
+  GrammarBuilder builder(param);
+  const GrammarBuilder::Rule rule = add_json_schema(builder, schema, param);
+  builder.finish(rule);
+}
+
+class ToolGrammar {
+ public:
+  ToolGrammar(GrammarBuilder& builder, const ToolRequest& request) : b_(builder), request_(request) {}
+
+  GrammarBuilder::Rule build(const std::optional<Language>& text) {
+    const GrammarBuilder::Rule root = b_.add_rule("answer");
+    const GrammarBuilder::Rule call = b_.add_rule("call");
+    for (const Tool& tool : request_.tools) {
+      const State at = b_.add_state();
+      b_.add_empty(b_.begin(call), at);
+      b_.add_empty(one_call(at, tool), b_.end(call));
+    }
+    const bool required = request_.choice == ToolRequest::Choice::kRequired;
+    State at = b_.begin(root);
+    if (required) {
+      at = b_.text(b_.optional(at, [this](State s) { return b_.text(s, "\n"); }), call_mark(request_.format));
+    } else if (text) {
+      b_.add_empty(b_.call(at, text->add(b_)), b_.end(root));
+      at = b_.text(at, call_mark(request_.format));
+    } else if (request_.format == ToolFormat::kBare) {
+      // Text that does not begin like a call.
+      const State first = b_.chars(at, ~CharSet{{'{', '{'}, {'\t', '\r'}, {' ', ' '}});
+      const auto any = [this](State s) { return b_.chars(s, CharSet::all()); };
+      b_.add_empty(b_.repeat(first, any, 0, std::nullopt), b_.end(root));
+      b_.add_empty(at, b_.end(root));
+    } else {
+      at = b_.until(at, call_mark(request_.format), b_.end(root));
+    }
+    b_.add_empty(calls(at, call), b_.end(root));
+    return root;
+  }
+
+ private:
+  State space(State from) {
+    return b_.optional(from, [this](State s) { return b_.text(s, " "); });
+  }
+  State line(State from) {
+    return b_.optional(from, [this](State s) { return b_.text(s, "\n"); });
+  }
+
+  // Behind the first mark.
+  State calls(State from, GrammarBuilder::Rule call) {
+    const std::string_view mark = call_mark(request_.format);
+    const auto several = [&](State at, std::string_view between) {
+      if (!request_.several) return at;
+      return b_.repeat(
+          at, [&, between](State s) { return b_.call(b_.text(s, between), call); }, 0, std::nullopt);
+    };
+    switch (request_.format) {
+      case ToolFormat::kTagged: {
+        State at = b_.call(from, call);
+        if (request_.several)
+          at = b_.repeat(
+              at, [&](State s) { return b_.call(b_.text(line(line(s)), mark), call); }, 0, std::nullopt);
+        return at;
+      }
+      case ToolFormat::kMistralNamed:
+        return several(b_.call(from, call), mark);
+      case ToolFormat::kMistralList: {
+        State at = b_.call(b_.text(space(from), "["), call);
+        if (request_.several)
+          at = b_.repeat(
+              at, [&](State s) { return b_.call(space(b_.text(s, ",")), call); }, 0, std::nullopt);
+        return b_.text(at, "]");
+      }
+      case ToolFormat::kBare:
+      case ToolFormat::kNone:
+        break;
+    }
+    return b_.call(from, call);
+  }
+
+  State one_call(State from, const Tool& tool) {
+    const CharSet id_chars = {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}};
+    const auto id = [&](State at) {
+      return b_.repeat(
+          at, [&](State s) { return b_.chars(s, id_chars); }, 9, 9);
+    };
+    if (request_.format == ToolFormat::kMistralNamed) {
+      State at = b_.text(from, tool.name);
+      at = b_.optional(at, [&](State s) { return id(b_.text(s, "[CALL_ID]")); });
+      return arguments(space(b_.text(at, "[ARGS]")), tool);
+    }
+    const bool tagged = request_.format == ToolFormat::kTagged;
+    State at = tagged ? line(from) : from;
+    at = space(b_.text(at, "{\"name\":"));
+    at = space(b_.text(at, fmt::format("\"{}\",", tool.name)));
+    at = b_.text(at, request_.format == ToolFormat::kBare ? "\"parameters\":" : "\"arguments\":");
+    at = arguments(space(at), tool);
+    if (request_.format == ToolFormat::kMistralList)
+      at = b_.optional(at, [&](State s) {
+        return b_.text(id(b_.text(space(b_.text(space(b_.text(s, ",")), "\"id\":")), "\"")), "\"");
+      });
+    at = b_.text(at, "}");
+    return tagged ? b_.text(line(at), "</tool_call>") : at;
+  }
+
+  State arguments(State from, const Tool& tool) {
+    static const Json any_object(Json::Object{{"type", Json(std::string("object"))}});
+    const Json* schema = tool.parameters != nullptr ? tool.parameters : &any_object;
+    try {
+      try_schema(*schema, tool.param);
+    } catch (const Error& error) {
+      if (tool.strict) refuse(tool.param, error.what());
+      schema = &any_object;
+    }
+    return b_.call(from, add_json_schema(b_, *schema, tool.param));
+  }
+
+  GrammarBuilder& b_;
+  const ToolRequest& request_;
+};
+
+}  // namespace
+
+ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
+  ToolRequest request;
+  request.format = format;
+  const Json::Array* list = tool_list(fields);
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
+    if (const std::string type = tool.required_text("type"); type != "function")
+      refuse(tool.param("type"),
+             fmt::format("{}: expected \"function\", found \"{}\"", tool.param("type"), printable(type)));
+    const Json* value = tool.find("function");
+    if (value == nullptr) refuse(tool.param("function"), tool.param("function") + " is missing");
+    RequestFields function(*value, tool.param("function"));
+    const std::string name = function.required_text("name");
+    check_name(name, function.param("name"), request.tools);
+    const std::string param = function.param("parameters");
+    request.tools.push_back(
+        {name, param, parameters_of(function.find("parameters"), param), function.boolean("strict", false)});
+  }
+  request.several = fields.boolean("parallel_tool_calls", true);
+  if (const Json* choice = fields.find("tool_choice")) {
+    const std::string param = fields.param("tool_choice");
+    if (const std::string* word = choice->as_string()) {
+      if (*word != "none" && *word != "auto" && *word != "required")
+        refuse(
+            param,
+            fmt::format("tool_choice: expected \"none\", \"auto\", \"required\" or a function, found \"{}\"",
+                        printable(*word)));
+      if (*word == "required" && request.tools.empty()) refuse(param, "tool_choice: there are no tools");
+      request.choice = *word == "none"   ? ToolRequest::Choice::kNone
+                       : *word == "auto" ? ToolRequest::Choice::kAuto
+                                         : ToolRequest::Choice::kRequired;
+    } else {
+      RequestFields inner(*choice, param);
+      if (const std::string type = inner.required_text("type"); type != "function")
+        refuse(inner.param("type"),
+               fmt::format("{}: expected \"function\", found \"{}\"", inner.param("type"), printable(type)));
+      const Json* value = inner.find("function");
+      if (value == nullptr) refuse(inner.param("function"), inner.param("function") + " is missing");
+      RequestFields function(*value, inner.param("function"));
+      keep_only(&request, function.required_text("name"), function.param("name"));
+    }
+  }
+  require_format(request);
+  if (request.active()) *shown = Json(*list);
+  return request;
+}
+
+ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
+  ToolRequest request;
+  request.format = format;
+  const Json::Array* list = tool_list(fields);
+  Json::Array openai;
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
+    if (const auto type = tool.text("type"); type && *type != "custom")
+      refuse(tool.param("type"), fmt::format("{}: '{}' is not run here; expected \"custom\"",
+                                             tool.param("type"), printable(*type)));
+    const std::string name = tool.required_text("name"), description = tool.text("description").value_or("");
+    check_name(name, tool.param("name"), request.tools);
+    const std::string param = tool.param("input_schema");
+    const Json* schema = tool.find("input_schema");
+    request.tools.push_back({name, param, parameters_of(schema, param), tool.boolean("strict", false)});
+    Json::Object function = {{"name", Json(name)}, {"description", Json(description)}};
+    function.push_back({"parameters", schema != nullptr ? *schema : Json(Json::Object{})});
+    openai.push_back(
+        Json(Json::Object{{"type", Json(std::string("function"))}, {"function", Json(function)}}));
+  }
+  if (const Json* choice = fields.find("tool_choice")) {
+    RequestFields inner(*choice, fields.param("tool_choice"));
+    const std::string type = inner.required_text("type");
+    request.several = !inner.boolean("disable_parallel_tool_use", false);
+    if (type == "none") {
+      request.choice = ToolRequest::Choice::kNone;
+    } else if (type == "any") {
+      if (request.tools.empty()) refuse(inner.param("type"), "tool_choice.type: there are no tools");
+      request.choice = ToolRequest::Choice::kRequired;
+    } else if (type == "tool") {
+      keep_only(&request, inner.required_text("name"), inner.param("name"));
+    } else if (type != "auto") {
+      refuse(inner.param("type"),
+             fmt::format("{}: expected \"auto\", \"any\", \"tool\" or \"none\", found \"{}\"",
+                         inner.param("type"), printable(type)));
+    }
+  }
+  require_format(request);
+  if (request.active()) *shown = Json(std::move(openai));
+  return request;
+}
+
+Language tool_language(const ToolRequest& request, std::optional<Language> text) {
+  return {"tools",
+          [request, text](GrammarBuilder& builder) { return ToolGrammar(builder, request).build(text); }};
+}
+
+}  // namespace quern

@@ -1,0 +1,1013 @@
+#include "runtime/engine/grammar_schema.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "quant/error.h"
+#include "quant/json/json_writer.h"
+#include "quant/utf8.h"
+#include "runtime/engine/grammar_regex.h"
+
+namespace quern {
+namespace {
+
+using State = GrammarBuilder::State;
+using Rule = GrammarBuilder::Rule;
+
+enum TypeBit : unsigned {
+  kNullType = 1,
+  kBooleanType = 2,
+  kIntegerType = 4,  // a part of the numbers
+  kNumberType = 8,
+  kStringType = 16,
+  kArrayType = 32,
+  kObjectType = 64,
+  kAnyType = 127,
+};
+struct TypeName {
+  std::string_view name;
+  unsigned bits;  // whose values it takes
+};
+constexpr TypeName kTypeNames[] = {{"null", kNullType},       {"boolean", kBooleanType},
+                                   {"integer", kIntegerType}, {"number", kNumberType | kIntegerType},
+                                   {"string", kStringType},   {"array", kArrayType},
+                                   {"object", kObjectType}};
+
+constexpr std::string_view kAnnotations[] = {
+    "title",   "description", "default",       "examples",         "$comment",
+    "$schema", "$id",         "$defs",         "definitions",      "deprecated",
+    "id",      "readOnly",    "writeOnly",     "contentMediaType", "contentEncoding",
+    "example", "nullable",    "contentSchema", "$anchor"};
+// Keywords that say something of values of one type alone.
+struct TypedKeyword {
+  std::string_view name;
+  unsigned type;
+};
+constexpr TypedKeyword kTyped[] = {{"properties", kObjectType},
+                                   {"required", kObjectType},
+                                   {"additionalProperties", kObjectType},
+                                   {"unevaluatedProperties", kObjectType},
+                                   {"minProperties", kObjectType},
+                                   {"maxProperties", kObjectType},
+                                   {"items", kArrayType},
+                                   {"prefixItems", kArrayType},
+                                   {"minItems", kArrayType},
+                                   {"maxItems", kArrayType},
+                                   {"uniqueItems", kArrayType},
+                                   {"minLength", kStringType},
+                                   {"maxLength", kStringType},
+                                   {"pattern", kStringType},
+                                   {"format", kStringType},
+                                   {"minimum", kNumberType},
+                                   {"maximum", kNumberType},
+                                   {"exclusiveMinimum", kNumberType},
+                                   {"exclusiveMaximum", kNumberType},
+                                   {"multipleOf", kNumberType}};
+// And those that stand for a schema by themselves.
+constexpr std::string_view kWhole[] = {"$ref", "const", "enum", "anyOf", "oneOf", "allOf"};
+
+struct Format {
+  std::string_view name, pattern;
+};
+#define QUERN_DATE                                                                                           \
+  "[1-9][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[" \
+  "0-"                                                                                                       \
+  "9]|2[0-8]))"
+#define QUERN_TIME \
+  "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+#define QUERN_OCTET "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+#define QUERN_LABEL "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?"
+constexpr Format kFormats[] = {
+    {"date", QUERN_DATE},
+    {"time", QUERN_TIME},
+    {"date-time", QUERN_DATE "T" QUERN_TIME},
+    {"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
+    {"ipv4", QUERN_OCTET "(\\." QUERN_OCTET "){3}"},
+    {"ipv6", "[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}"},
+    {"hostname", QUERN_LABEL "(\\." QUERN_LABEL "){0,7}"},
+    {"email", "[A-Za-z0-9_+-]{1,16}(\\.[A-Za-z0-9_+-]{1,16}){0,2}@" QUERN_LABEL "(\\." QUERN_LABEL "){1,4}"},
+    {"uri",
+     "https?://" QUERN_LABEL "(\\." QUERN_LABEL "){0,7}(/[A-Za-z0-9_.~-]{0,64}){0,16}(\\?[A-Za-z0-9_.~=&-]"
+     "{1,256})?"},
+};
+#undef QUERN_DATE
+#undef QUERN_TIME
+#undef QUERN_OCTET
+#undef QUERN_LABEL
+
+constexpr int64_t kMaxInteger = 999'999'999'999'999'999;  // 18 digits
+constexpr size_t kMaxOneOf = 128;
+constexpr int kMaxHops = 32;  // of references to references
+constexpr size_t kIndexedMembers = 16;
+
+template <size_t n>
+bool is_in(const std::string_view (&names)[n], std::string_view name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+// Bounds of a number; those that are there.
+struct Bounds {
+  std::optional<int64_t> low, high;
+  bool low_open = false, high_open = false;  // the bound itself is outside
+};
+
+class SchemaCompiler {
+ public:
+  SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
+      : b_(builder), root_(root), where_(where) {}
+
+  Rule compile() {
+    const Rule rule = rule_of(root_, "#");
+    while (!pending_.empty()) {
+      const Pending next = pending_.front();
+      pending_.pop_front();
+      b_.add_empty(schema(b_.begin(next.rule), *next.schema, next.path), b_.end(next.rule));
+    }
+    return rule;
+  }
+
+ private:
+  struct Pending {
+    const Json* schema;
+    std::string path;
+    Rule rule;
+  };
+
+  [[noreturn]] void refuse(const std::string& path, std::string_view keyword, const std::string& why) const {
+    fail(ErrorCode::kMalformed, "{}: {}: {}: {}", where_, printable(path, 200), keyword, why);
+  }
+
+  // Each place once, whoever refers to it.
+  Rule rule_of(const Json& schema, const std::string& path) {
+    const auto [found, is_new] = rules_.try_emplace(&schema, 0);
+    if (is_new) {
+      found->second = b_.add_rule(path);
+      pending_.push_back({&schema, path, found->second});
+    }
+    return found->second;
+  }
+  State value(State from, const Json& schema, const std::string& path) {
+    return b_.call(from, rule_of(schema, path));
+  }
+
+  // As Json::find; objects of many members are gone through once.
+  const Json* member(const Json& object, std::string_view name) {
+    if (object.as_object() == nullptr || object.size() <= kIndexedMembers) return object.find(name);
+    auto& index = indices_[&object];
+    if (index.empty())
+      for (const JsonMember& one : *object.as_object()) index.emplace(one.key, &one.value);
+    const auto found = index.find(name);
+    return found == index.end() ? nullptr : found->second;
+  }
+
+  // --- references
+
+  const Json& resolve(const std::string& reference, const std::string& path) {
+    if (!reference.starts_with("#"))
+      refuse(
+          path, "$ref",
+          fmt::format("'{}' is not in this document; expected one that begins with #", printable(reference)));
+    const std::string pointer = percent_decoded(reference.substr(1), path);
+    if (!pointer.empty() && pointer[0] != '/')
+      refuse(path, "$ref", fmt::format("'{}' is a name; expected a path (#/...)", printable(reference)));
+    const Json* at = &root_;
+    for (size_t begin = 1; begin <= pointer.size();) {
+      const size_t end = std::min(pointer.find('/', begin), pointer.size());
+      const std::string token = unescaped(pointer.substr(begin, end - begin));
+      const Json* next = nullptr;
+      if (at->as_array() != nullptr) {
+        const bool is_number =
+            !token.empty() && token.size() < 7 &&
+            std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
+        const size_t index = is_number ? static_cast<size_t>(std::stoul(token)) : at->size();
+        if (index < at->size()) next = &(*at->as_array())[index];
+      } else {
+        next = member(*at, token);
+      }
+      if (next == nullptr) refuse(path, "$ref", fmt::format("there is no '{}'", printable(reference)));
+      at = next;
+      begin = end + 1;
+    }
+    return *at;
+  }
+
+  std::string percent_decoded(const std::string& text, const std::string& path) const {
+    std::string out;
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (text[i] != '%') {
+        out += text[i];
+        continue;
+      }
+      const std::string digits = text.substr(i + 1, 2);
+      if (digits.size() != 2 || digits.find_first_not_of("0123456789abcdefABCDEF") != digits.npos)
+        refuse(path, "$ref", fmt::format("'{}' has a % without two digits", printable(text)));
+      out += static_cast<char>(std::stoi(digits, nullptr, 16));
+      i += 2;
+    }
+    return out;
+  }
+
+  static std::string unescaped(std::string token) {
+    std::string out;
+    for (size_t i = 0; i < token.size(); ++i) {
+      const bool is_escape = token[i] == '~' && i + 1 < token.size();
+      if (is_escape && token[i + 1] == '0')
+        out += '~', ++i;
+      else if (is_escape && token[i + 1] == '1')
+        out += '/', ++i;
+      else
+        out += token[i];
+    }
+    return out;
+  }
+
+  // The schema that a chain of bare references ends at.
+  const Json& target(const Json& schema, const std::string& path) {
+    const Json* at = &schema;
+    for (int hop = 0; hop < kMaxHops; ++hop) {
+      const Json* reference = at->find("$ref");
+      if (reference == nullptr || reference->as_string() == nullptr) break;
+      at = &resolve(*reference->as_string(), path);
+    }
+    return *at;
+  }
+
+  // --- one schema
+
+  State schema(State from, const Json& schema, const std::string& path) {
+    if (const bool* everything = schema.as_bool())
+      return *everything ? b_.call(from, any_value()) : b_.add_state();
+    if (schema.as_object() == nullptr)
+      fail(ErrorCode::kMalformed, "{}: {}: expected a schema, found {}", where_, printable(path, 200),
+           schema.describe());
+    std::string_view whole;
+    unsigned asked = 0;  // types that keywords speak of
+    std::string_view typed;
+    for (const JsonMember& one : *schema.as_object()) {
+      if (one.key == "type" || is_in(kAnnotations, one.key) || one.key.starts_with("x-")) continue;
+      if (is_in(kWhole, one.key)) {
+        if (!whole.empty()) refuse(path, one.key, fmt::format("not taken beside {}", whole));
+        whole = one.key;
+        continue;
+      }
+      const auto* known = std::find_if(std::begin(kTyped), std::end(kTyped),
+                                       [&](const TypedKeyword& keyword) { return keyword.name == one.key; });
+      if (known == std::end(kTyped))
+        refuse(path, printable(one.key),
+               "this keyword is not supported, and to ignore it would break a promise");
+      asked |= known->type;
+      typed = one.key;
+    }
+    const unsigned types = stated_types(schema, path);
+    if (!whole.empty()) {
+      if (asked != 0) refuse(path, typed, fmt::format("not taken beside {}", whole));
+      return by_keyword(from, schema, whole, types, path);
+    }
+    if (schema.find("type") == nullptr && asked == 0) return b_.call(from, any_value());
+    return by_type(from, schema, schema.find("type") != nullptr ? types : asked, path);
+  }
+
+  // Bits of "type"; all where there is none.
+  unsigned stated_types(const Json& schema, const std::string& path) const {
+    const Json* type = schema.find("type");
+    if (type == nullptr) return kAnyType;
+    const std::span<const Json> names =
+        type->as_array() == nullptr ? std::span(type, 1) : std::span(*type->as_array());
+    unsigned types = 0;
+    for (const Json& name : names) {
+      const auto* known = std::find_if(
+          std::begin(kTypeNames), std::end(kTypeNames),
+          [&](const TypeName& one) { return name.as_string() != nullptr && one.name == *name.as_string(); });
+      if (known == std::end(kTypeNames)) refuse(path, "type", fmt::format("{} is no type", name.describe()));
+      types |= known->bits;
+    }
+    if (types == 0) refuse(path, "type", "there is none");
+    return types;
+  }
+
+  static unsigned type_of(const Json& value) {
+    if (value.is_null()) return kNullType;
+    if (value.as_bool() != nullptr) return kBooleanType;
+    if (value.as_string() != nullptr) return kStringType;
+    if (value.as_array() != nullptr) return kArrayType;
+    if (value.as_object() != nullptr) return kObjectType;
+    const double x = value.as_number().value_or(0.5);
+    return x == std::trunc(x) ? kIntegerType : kNumberType;
+  }
+
+  State by_keyword(State from, const Json& schema, std::string_view keyword, unsigned types,
+                   const std::string& path) {
+    const Json& operand = *schema.find(keyword);
+    const std::string place = fmt::format("{}/{}", path, keyword);
+    if (keyword == "$ref") {
+      if (operand.as_string() == nullptr)
+        refuse(path, keyword, "expected a string, found " + operand.describe());
+      const Json& referred = resolve(*operand.as_string(), path);
+      require_within(referred, types, path, keyword);
+      return value(from, referred, *operand.as_string());
+    }
+    if (keyword == "const" || keyword == "enum") {
+      std::vector<std::string> texts;
+      for (const Json& one : constants(schema, path))
+        if ((type_of(one) & types) != 0) texts.push_back(compact_json(one));
+      return add_choice(b_, from, std::move(texts));
+    }
+    if (operand.as_array() == nullptr || operand.size() == 0)
+      refuse(path, keyword, "expected a list of schemas, found " + operand.describe());
+    if (keyword == "allOf" && operand.size() > 1)
+      refuse(path, keyword,
+             "more than one schema at a time is not supported; write what they come to as one");
+    if (keyword == "oneOf") require_disjoint(operand, path);
+    std::vector<GrammarBuilder::Piece> pieces;
+    for (size_t i = 0; i < operand.size(); ++i) {
+      const std::string one = fmt::format("{}/{}", place, i);
+      require_within(operand[i], types, one, "type");
+      pieces.push_back([this, &operand, i, one](State at) { return value(at, operand[i], one); });
+    }
+    return b_.any_of(from, pieces);
+  }
+
+  // A "type" beside a reference or a choice must say nothing that these do not say.
+  void require_within(const Json& schema, unsigned types, const std::string& path, std::string_view keyword) {
+    if (types != kAnyType && (own_types(schema, path) & ~types) != 0)
+      refuse(path, keyword, "the \"type\" beside it takes less than it; state the type there");
+  }
+
+  // Types of the values that a schema takes, or more.
+  unsigned own_types(const Json& schema, const std::string& path) {
+    const Json& at = target(schema, path);
+    if (at.as_object() == nullptr) return kAnyType;
+    if (at.find("const") != nullptr || at.find("enum") != nullptr) {
+      unsigned types = 0;
+      for (const Json& one : constants(at, path)) types |= type_of(one);
+      return types & stated_types(at, path);
+    }
+    return stated_types(at, path);
+  }
+
+  std::span<const Json> constants(const Json& schema, const std::string& path) const {
+    if (const Json* one = schema.find("const")) return {one, 1};
+    const Json* list = schema.find("enum");
+    if (list == nullptr || list->as_array() == nullptr || list->size() == 0)
+      refuse(path, "enum", "expected a list of values");
+    return *list->as_array();
+  }
+
+  // --- oneOf
+
+  void require_disjoint(const Json& list, const std::string& path) {
+    if (list.size() > kMaxOneOf) refuse(path, "oneOf", fmt::format("more than {} schemas", kMaxOneOf));
+    for (size_t i = 0; i < list.size(); ++i)
+      for (size_t k = 0; k < i; ++k)
+        if (!are_disjoint(list[k], list[i], path, 0))
+          refuse(
+              path, "oneOf",
+              fmt::format("its schemas {} and {} may take the same value, which oneOf refuses; use anyOf, or "
+                          "constants of a required property that tell them apart",
+                          k, i));
+  }
+
+  bool are_disjoint(const Json& first, const Json& second, const std::string& path, int depth) {
+    const Json &a = target(first, path), &b = target(second, path);
+    if (&a == &b || a.as_object() == nullptr || b.as_object() == nullptr) return false;
+    if ((own_types(a, path) & own_types(b, path)) == 0) return true;
+    const auto is_constant = [](const Json& s) {
+      return s.find("const") != nullptr || s.find("enum") != nullptr;
+    };
+    if (is_constant(a) && is_constant(b)) {
+      std::set<std::string> texts;
+      for (const Json& one : constants(a, path)) texts.insert(comparable(one));
+      for (const Json& one : constants(b, path))
+        if (texts.contains(comparable(one))) return false;
+      return true;
+    }
+    if (depth > 0 || own_types(a, path) != kObjectType || own_types(b, path) != kObjectType) return false;
+    const Json *properties = a.find("properties"), *others = b.find("properties");
+    if (properties == nullptr || others == nullptr || properties->as_object() == nullptr) return false;
+    for (const JsonMember& property : *properties->as_object()) {
+      const Json* other = member(*others, property.key);
+      if (other != nullptr && requires_member(a, property.key) && requires_member(b, property.key) &&
+          are_disjoint(property.value, *other, path, depth + 1))
+        return true;
+    }
+    return false;
+  }
+
+  // Equal for values that JSON schema calls equal, as 1 and 1.0.
+  static std::string comparable(const Json& value) {
+    const std::optional<double> x = value.as_number();
+    return x ? json_number(*x) : compact_json(value);
+  }
+
+  static bool requires_member(const Json& schema, std::string_view name) {
+    const Json* list = schema.find("required");
+    if (list == nullptr || list->as_array() == nullptr) return false;
+    return std::any_of(list->as_array()->begin(), list->as_array()->end(), [&](const Json& one) {
+      return one.as_string() != nullptr && *one.as_string() == name;
+    });
+  }
+
+  // --- types
+
+  State by_type(State from, const Json& schema, unsigned types, const std::string& path) {
+    std::vector<GrammarBuilder::Piece> pieces;
+    if ((types & kNullType) != 0) pieces.push_back([this](State at) { return b_.text(at, "null"); });
+    if ((types & kBooleanType) != 0)
+      pieces.push_back([this](State at) { return add_choice(b_, at, {"true", "false"}); });
+    if ((types & kNumberType) != 0)
+      pieces.push_back([&, this](State at) { return number(at, schema, path); });
+    else if ((types & kIntegerType) != 0)
+      pieces.push_back([&, this](State at) { return integer(at, schema, path); });
+    if ((types & kStringType) != 0)
+      pieces.push_back([&, this](State at) { return string(at, schema, path); });
+    if ((types & kArrayType) != 0) pieces.push_back([&, this](State at) { return array(at, schema, path); });
+    if ((types & kObjectType) != 0)
+      pieces.push_back([&, this](State at) { return object(at, schema, path); });
+    return b_.any_of(from, pieces);
+  }
+
+  std::optional<size_t> count(const Json& schema, std::string_view keyword, const std::string& path) const {
+    const Json* value = schema.find(keyword);
+    if (value == nullptr) return std::nullopt;
+    const std::optional<double> x = value->as_number();
+    if (!x || *x < 0 || *x != std::trunc(*x))
+      refuse(path, keyword, "expected a whole number from 0, found " + value->describe());
+    return static_cast<size_t>(std::min(*x, 1e15));
+  }
+
+  // A maximum that is too large to be counted is a smaller one.
+  struct Counts {
+    size_t min;
+    std::optional<size_t> max;
+  };
+  Counts counts(const Json& schema, std::string_view min, std::string_view max,
+                const std::string& path) const {
+    Counts both = {count(schema, min, path).value_or(0), count(schema, max, path)};
+    if (both.min > GrammarBuilder::kMaxCount)
+      refuse(path, min, fmt::format("expected at most {}, found {}", GrammarBuilder::kMaxCount, both.min));
+    if (both.max) both.max = std::min(*both.max, GrammarBuilder::kMaxCount);
+    return both;
+  }
+
+  // --- strings
+
+  // Characters as a JSON string has them, one way each.
+  State json_chars(State from, const CharSet& set) {
+    const CharSet plain = set & ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
+    const State out = b_.add_state();
+    if (!plain.empty()) b_.add_empty(b_.chars(from, plain), out);
+    const auto escaped = [&](uint32_t point, const std::string& text) {
+      if (set.contains(point)) b_.add_empty(b_.text(from, text), out);
+    };
+    escaped('"', "\\\"");
+    escaped('\\', "\\\\");
+    for (uint32_t point = 0; point < 0x20; ++point) {
+      constexpr std::string_view kShort = "\b\f\n\r\t", kLetters = "bfnrt";
+      const size_t at = kShort.find(static_cast<char>(point));
+      escaped(point, at != kShort.npos ? std::string("\\") + kLetters[at] : fmt::format("\\u{:04x}", point));
+    }
+    return out;
+  }
+  // The same as a rule, where it has more than plain characters.
+  State json_set(State from, const CharSet& set) {
+    const auto [found, is_new] = char_rules_.try_emplace(set, 0);
+    if (is_new) {
+      found->second = b_.add_rule("characters");
+      b_.add_empty(json_chars(b_.begin(found->second), set), b_.end(found->second));
+    }
+    return b_.call(from, found->second);
+  }
+
+  // Any character, in any way that spells one character.
+  Rule any_char() {
+    if (any_char_) return *any_char_;
+    const Rule rule = b_.add_rule("a character");
+    any_char_ = rule;
+    const State begin = b_.begin(rule), end = b_.end(rule);
+    b_.add_empty(b_.chars(begin, ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}), end);
+    const State escape = b_.text(begin, "\\");
+    for (const char c : std::string_view("\"\\/bfnrt"))
+      b_.add_byte(escape, static_cast<uint8_t>(c), static_cast<uint8_t>(c), end);
+    // \uXXXX, but for surrogates, which spell a character in pairs only.
+    const State digits = b_.text(escape, "u");
+    const CharSet hex = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
+    const State after_d = b_.chars(digits, {{'D', 'D'}, {'d', 'd'}});
+    const State two = b_.chars(digits, hex & ~CharSet{{'D', 'D'}, {'d', 'd'}});
+    const State three = b_.chars(two, hex);
+    b_.add_empty(b_.chars(after_d, {{'0', '7'}}), three);
+    b_.add_empty(b_.chars(b_.chars(three, hex), hex), end);
+    return rule;
+  }
+
+  State string(State from, const Json& schema, const std::string& path) {
+    const Json *pattern = schema.find("pattern"), *format = schema.find("format");
+    const bool has_length = schema.find("minLength") != nullptr || schema.find("maxLength") != nullptr;
+    for (const auto& [keyword, value] : {std::pair<std::string_view, const Json*>{"pattern", pattern},
+                                         std::pair<std::string_view, const Json*>{"format", format}}) {
+      if (value == nullptr) continue;
+      if (value->as_string() == nullptr)
+        refuse(path, keyword, "expected a string, found " + value->describe());
+      if (has_length || (pattern != nullptr && format != nullptr))
+        refuse(path, keyword, "not supported beside lengths or another of them");
+    }
+    from = b_.text(from, "\"");
+    if (format != nullptr) {
+      const auto* known = std::find_if(std::begin(kFormats), std::end(kFormats),
+                                       [&](const Format& one) { return one.name == *format->as_string(); });
+      if (known == std::end(kFormats)) {
+        std::string names;
+        for (const Format& one : kFormats) names += fmt::format("{}{}", names.empty() ? "" : ", ", one.name);
+        refuse(path, "format",
+               fmt::format("'{}' is not supported; there are {}", printable(*format->as_string()), names));
+      }
+      const auto [found, is_new] = format_rules_.try_emplace(std::string(known->name), 0);
+      if (is_new) {
+        found->second = b_.add_rule("format");
+        b_.add_empty(add_regex(b_, b_.begin(found->second), known->pattern, where_), b_.end(found->second));
+      }
+      from = b_.call(from, found->second);
+    } else if (pattern != nullptr) {
+      const RegexOptions options = {
+          .searches = true, .write = [this](State at, const CharSet& set) { return json_set(at, set); }};
+      from = add_regex(b_, from, *pattern->as_string(),
+                       fmt::format("{}: {}: pattern", where_, printable(path, 200)), options);
+    } else {
+      const Counts n = counts(schema, "minLength", "maxLength", path);
+      const auto [found, is_new] = text_rules_.try_emplace({n.min, n.max}, 0);
+      if (is_new) {
+        const Rule rule = found->second = b_.add_rule("a string's text"), one = any_char();
+        b_.add_empty(b_.repeat(
+                         b_.begin(rule), [&](State at) { return b_.call(at, one); }, n.min, n.max),
+                     b_.end(rule));
+      }
+      from = b_.call(from, found->second);
+    }
+    return b_.text(from, "\"");
+  }
+
+  // --- numbers
+
+  std::optional<double> number_of(const Json& schema, std::string_view keyword,
+                                  const std::string& path) const {
+    const Json* value = schema.find(keyword);
+    if (value == nullptr) return std::nullopt;
+    if (value->as_bool() != nullptr)
+      refuse(path, keyword, "expected a number; true and false are of draft 4");
+    const std::optional<double> x = value->as_number();
+    if (!x) refuse(path, keyword, "expected a number, found " + value->describe());
+    return x;
+  }
+
+  // An integer bound as it is stated, where a double would round it.
+  int64_t exact_bound(const Json& schema, std::string_view keyword, double x) const {
+    if (const std::optional<int64_t> n = schema.find(keyword)->as_int()) return *n;
+    return static_cast<int64_t>(std::clamp(x, -9e18, 9e18));
+  }
+
+  // Bounds that integers keep to.
+  Bounds integer_bounds(const Json& schema, const std::string& path) const {
+    Bounds bounds;
+    const auto raise = [&](int64_t low) { bounds.low = bounds.low ? std::max(*bounds.low, low) : low; };
+    const auto lower = [&](int64_t high) { bounds.high = bounds.high ? std::min(*bounds.high, high) : high; };
+    if (const auto x = number_of(schema, "minimum", path))
+      raise(exact_bound(schema, "minimum", std::ceil(*x)));
+    if (const auto x = number_of(schema, "maximum", path))
+      lower(exact_bound(schema, "maximum", std::floor(*x)));
+    if (const auto x = number_of(schema, "exclusiveMinimum", path)) {
+      const int64_t low = exact_bound(schema, "exclusiveMinimum", std::floor(*x));
+      if (low < kMaxInteger)
+        raise(low + 1);
+      else
+        raise(INT64_MAX);
+    }
+    if (const auto x = number_of(schema, "exclusiveMaximum", path)) {
+      const int64_t high = exact_bound(schema, "exclusiveMaximum", std::ceil(*x));
+      if (high > -kMaxInteger)
+        lower(high - 1);
+      else
+        lower(INT64_MIN);
+    }
+    return bounds;
+  }
+
+  void refuse_multiple(const Json& schema, const std::string& path, bool of_integers) const {
+    const std::optional<double> x = number_of(schema, "multipleOf", path);
+    if (x && !(of_integers && *x == 1)) refuse(path, "multipleOf", "not supported");
+  }
+
+  State integer(State from, const Json& schema, const std::string& path) {
+    refuse_multiple(schema, path, true);
+    const Bounds bounds = integer_bounds(schema, path);
+    const int64_t low = std::max(bounds.low.value_or(-kMaxInteger), -kMaxInteger);
+    const int64_t high = std::min(bounds.high.value_or(kMaxInteger), kMaxInteger);
+    const State out = b_.add_state();
+    if (low > high) return out;
+    if (high >= 0)
+      add_digits(from, static_cast<uint64_t>(std::max<int64_t>(low, 0)), static_cast<uint64_t>(high), out);
+    if (low < 0)
+      add_digits(b_.text(from, "-"), static_cast<uint64_t>(std::max<int64_t>(-high, 1)),
+                 static_cast<uint64_t>(-low), out);
+    return out;
+  }
+
+  // Decimal numbers from low to high, without leading zeros.
+  void add_digits(State from, uint64_t low, uint64_t high, State to) {
+    uint64_t first = 0, last = 9;  // of so many digits
+    for (size_t n = 1; first <= high; ++n) {
+      const uint64_t a = std::max(low, first), b = std::min(high, last);
+      if (a <= b) add_same_length(from, std::to_string(a), std::to_string(b), to);
+      first = last + 1;
+      last = last * 10 + 9;
+      if (n == 18) break;
+    }
+  }
+  void add_digit(State from, char low, char high, State to) {
+    if (low <= high) b_.add_byte(from, static_cast<uint8_t>(low), static_cast<uint8_t>(high), to);
+  }
+  // Texts of the same number of digits from a to b.
+  void add_same_length(State from, std::string_view a, std::string_view b, State to) {
+    if (a.empty()) return b_.add_empty(from, to);
+    if (a[0] == b[0]) {
+      const State next = b_.add_state();
+      add_digit(from, a[0], a[0], next);
+      return add_same_length(next, a.substr(1), b.substr(1), to);
+    }
+    const std::string nines(a.size() - 1, '9'), zeros(a.size() - 1, '0');
+    const bool low_whole = a.substr(1) == zeros, high_whole = b.substr(1) == nines;
+    const auto low = static_cast<char>(a[0] + (low_whole ? 0 : 1));
+    const auto high = static_cast<char>(b[0] - (high_whole ? 0 : 1));
+    if (low <= high) {
+      State at = b_.add_state();
+      add_digit(from, low, high, at);
+      for (size_t i = 1; i < a.size(); ++i) {
+        const State next = b_.add_state();
+        add_digit(at, '0', '9', next);
+        at = next;
+      }
+      b_.add_empty(at, to);
+    }
+    if (!low_whole) {
+      const State next = b_.add_state();
+      add_digit(from, a[0], a[0], next);
+      add_same_length(next, a.substr(1), nines, to);
+    }
+    if (!high_whole) {
+      const State next = b_.add_state();
+      add_digit(from, b[0], b[0], next);
+      add_same_length(next, zeros, b.substr(1), to);
+    }
+  }
+
+  State number(State from, const Json& schema, const std::string& path) {
+    refuse_multiple(schema, path, false);
+    Bounds bounds;
+    for (const std::string_view keyword : {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}) {
+      const std::optional<double> x = number_of(schema, keyword, path);
+      if (!x) continue;
+      if (*x != std::trunc(*x) || std::abs(*x) >= 1e9)
+        refuse(path, keyword,
+               fmt::format("expected a whole number below 1e9 for a number's bound, found {}", *x));
+      const auto n = static_cast<int64_t>(*x);
+      const bool open = keyword.starts_with("exclusive"), is_low = keyword.ends_with("inimum");
+      std::optional<int64_t>& bound = is_low ? bounds.low : bounds.high;
+      bool& is_open = is_low ? bounds.low_open : bounds.high_open;
+      if (!bound || (is_low ? n > *bound : n < *bound)) {
+        bound = n;
+        is_open = open;
+      } else if (n == *bound) {
+        is_open |= open;
+      }
+    }
+    const State out = b_.add_state();
+    if (!bounds.low && !bounds.high) {
+      static constexpr std::string_view kNumber =
+          "-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?";
+      b_.add_empty(add_regex(b_, from, kNumber, where_), out);
+      return out;
+    }
+    // So few digits that no double is rounded onto a bound that is outside.
+    const bool is_open = bounds.low_open || bounds.high_open;
+    const int64_t most = is_open ? 999'999'999 : 999'999'999'999'999;
+    const size_t n_digits = is_open ? 6 : 15;
+    const int64_t low = bounds.low.value_or(-most), high = bounds.high.value_or(most);
+    if (low > high) return out;
+    if (high >= 0)
+      add_magnitudes(from, std::max<int64_t>(low, 0), bounds.low_open && low >= 0, high, bounds.high_open,
+                     n_digits, out);
+    if (low < 0)
+      add_magnitudes(b_.text(from, "-"), std::max<int64_t>(-high, 0), bounds.high_open && high <= 0, -low,
+                     bounds.low_open, n_digits, out);
+    return out;
+  }
+
+  // Decimal fractions from low to high; open: without the bound itself.
+  void add_magnitudes(State from, int64_t low, bool low_open, int64_t high, bool high_open, size_t n_digits,
+                      State to) {
+    const auto unsigned_of = [](int64_t n) { return static_cast<uint64_t>(n); };
+    const CharSet digits = {{'0', '9'}};
+    const auto digit = [&](State at) { return b_.chars(at, digits); };
+    const int64_t first = low_open ? low + 1 : low;
+    if (first < high) {
+      const State whole = b_.add_state();
+      add_digits(from, unsigned_of(first), unsigned_of(high - 1), whole);
+      b_.add_empty(whole, to);
+      b_.add_empty(b_.repeat(b_.text(whole, "."), digit, 1, n_digits), to);
+    }
+    if (low_open && low < high) {  // a fraction that is not zero
+      const State whole = b_.add_state();
+      add_digits(from, unsigned_of(low), unsigned_of(low), whole);
+      const State at = b_.repeat(b_.text(whole, "."), digit, 0, n_digits - 1);
+      b_.add_empty(b_.chars(at, {{'1', '9'}}), to);
+    }
+    if (!high_open && !(low_open && low == high)) add_digits(from, unsigned_of(high), unsigned_of(high), to);
+  }
+
+  // --- arrays and objects
+
+  // Nothing, a space, or the begin of an indented line.
+  State space(State from) {
+    if (!space_) {
+      space_ = b_.add_rule("white space");
+      const State begin = b_.begin(*space_), end = b_.end(*space_);
+      b_.add_empty(begin, end);
+      b_.add_byte(begin, ' ', ' ', end);
+      const auto indent = [&](State at) { return b_.chars(at, {{'\t', '\t'}, {' ', ' '}}); };
+      b_.add_empty(b_.repeat(b_.text(begin, "\n"), indent, 0, 20), end);
+    }
+    return b_.call(from, *space_);
+  }
+  State comma(State from) { return space(b_.text(from, ",")); }
+
+  Rule any_value() {
+    if (any_value_) return *any_value_;
+    const Rule rule = b_.add_rule("any value");
+    any_value_ = rule;
+    const Json everything(Json::Object{});
+    b_.add_empty(by_type(b_.begin(rule), everything, kAnyType, "#"), b_.end(rule));
+    return rule;
+  }
+
+  State array(State from, const Json& schema, const std::string& path) {
+    const Json *items = schema.find("items"), *prefix = schema.find("prefixItems");
+    if (items != nullptr && items->as_array() != nullptr)
+      refuse(path, "items", "a list of schemas is of older drafts; prefixItems says it now");
+    if (prefix != nullptr && prefix->as_array() == nullptr)
+      refuse(path, "prefixItems", "expected a list of schemas, found " + prefix->describe());
+    Counts n = counts(schema, "minItems", "maxItems", path);
+    if (const Json* unique = schema.find("uniqueItems")) {
+      if (unique->as_bool() == nullptr) refuse(path, "uniqueItems", "expected true or false");
+      if (*unique->as_bool() && !(n.max && *n.max <= 1)) refuse(path, "uniqueItems", "not supported");
+    }
+    const size_t n_prefix = prefix != nullptr ? prefix->size() : 0;
+    const auto item = [&](State at) {
+      return items != nullptr ? value(at, *items, path + "/items") : b_.call(at, any_value());
+    };
+    const State out = b_.add_state();
+    if (n.max && *n.max < n.min) return out;
+    from = b_.text(from, "[");
+    if (n.min == 0) b_.add_empty(space(from), out);
+    if (n.max != 0) {
+      // States by how many of the prefix are there; then the rest, counted.
+      State at = space(from);
+      size_t done = 0;
+      const auto may_stop = [&](State here) {
+        if (done >= n.min && done > 0) b_.add_empty(space(here), out);
+      };
+      for (; done < n_prefix && (!n.max || done < *n.max); ++done) {
+        may_stop(at);
+        at = value(done > 0 ? comma(at) : at, (*prefix)[done], fmt::format("{}/prefixItems/{}", path, done));
+      }
+      if (n.max && done == *n.max) {
+        b_.add_empty(space(at), out);
+      } else {
+        may_stop(at);
+        if (done == 0) {
+          at = item(at);
+          ++done;
+        }
+        const auto left = [&](size_t total) { return total > done ? total - done : 0; };
+        at = b_.repeat(
+            at, [&](State here) { return item(comma(here)); }, left(n.min),
+            n.max ? std::optional(left(*n.max)) : std::nullopt);
+        b_.add_empty(space(at), out);
+      }
+    }
+    return b_.text(out, "]");
+  }
+
+  struct Property {
+    std::string name;
+    const Json* schema;  // null: anything
+    bool required;
+  };
+
+  State object(State from, const Json& schema, const std::string& path) {
+    const Json *properties = schema.find("properties"), *more = schema.find("additionalProperties");
+    if (properties != nullptr && properties->as_object() == nullptr)
+      refuse(path, "properties", "expected an object, found " + properties->describe());
+    if (const Json* rest = schema.find("unevaluatedProperties"))
+      if (more != nullptr || rest->as_bool() == nullptr || *rest->as_bool())
+        refuse(path, "unevaluatedProperties",
+               "only false is supported, where there is no additionalProperties");
+    std::vector<std::string> required = required_names(schema, path);
+    std::unordered_set<std::string> missing(required.begin(), required.end());
+    std::vector<Property> list;
+    if (properties != nullptr)
+      for (const JsonMember& one : *properties->as_object())
+        list.push_back({one.key, &one.value, missing.erase(one.key) > 0});
+    const bool closed = more != nullptr ? more->as_bool() != nullptr && !*more->as_bool()
+                                        : properties != nullptr || !required.empty();
+    const bool says_closed = more != nullptr && closed;
+    for (const std::string& name : required) {
+      if (missing.erase(name) == 0) continue;
+      if (says_closed) return b_.add_state();  // nothing has it
+      list.push_back({name, more, true});
+    }
+    check_sizes(schema, list, closed, path);
+
+    // Before each property twice: with nothing in the object, and with something, behind which a comma
+    // stands.
+    State empty = space(b_.text(from, "{")), begun = b_.add_state();
+    const State open = b_.text(from, "{");
+    const State out = b_.add_state();
+    bool any_required = false;
+    for (const Property& property : list) {
+      const Rule pair = b_.add_rule(path);
+      State at = space(b_.text(b_.begin(pair), json_quote(property.name) + ":"));
+      at = property.schema != nullptr
+               ? value(at, *property.schema, fmt::format("{}/properties/{}", path, property.name))
+               : b_.call(at, any_value());
+      b_.add_empty(at, b_.end(pair));
+      const State next_empty = b_.add_state(), next_begun = b_.add_state();
+      if (!any_required) b_.add_empty(b_.call(empty, pair), next_begun);
+      b_.add_empty(b_.call(comma(begun), pair), next_begun);
+      if (property.required) {
+        any_required = true;
+      } else {
+        b_.add_empty(empty, next_empty);
+        b_.add_empty(begun, next_begun);
+      }
+      empty = next_empty;
+      begun = next_begun;
+    }
+    if (!closed) {
+      const Rule pair = b_.add_rule(path);
+      State at = space(b_.text(other_key(b_.begin(pair), list), ":"));
+      at = more != nullptr ? value(at, *more, path + "/additionalProperties") : b_.call(at, any_value());
+      b_.add_empty(at, b_.end(pair));
+      const State looped = b_.repeat(
+          begun, [&](State here) { return b_.call(comma(here), pair); }, 0, std::nullopt);
+      b_.add_empty(space(looped), out);
+      if (!any_required) {
+        const State first = b_.repeat(
+            b_.call(empty, pair), [&](State here) { return b_.call(comma(here), pair); }, 0, std::nullopt);
+        b_.add_empty(space(first), out);
+      }
+    } else {
+      b_.add_empty(space(begun), out);
+    }
+    if (!any_required) b_.add_empty(space(open), out);
+    return b_.text(out, "}");
+  }
+
+  std::vector<std::string> required_names(const Json& schema, const std::string& path) const {
+    std::vector<std::string> names;
+    const Json* list = schema.find("required");
+    if (list == nullptr) return names;
+    if (list->as_array() == nullptr)
+      refuse(path, "required", "expected a list of names, found " + list->describe());
+    for (const Json& name : *list->as_array()) {
+      if (name.as_string() == nullptr) refuse(path, "required", "expected a name, found " + name.describe());
+      names.push_back(*name.as_string());
+    }
+    return names;
+  }
+
+  void check_sizes(const Json& schema, const std::vector<Property>& list, bool closed,
+                   const std::string& path) const {
+    const auto n_required = static_cast<size_t>(
+        std::count_if(list.begin(), list.end(), [](const Property& one) { return one.required; }));
+    if (const auto min = count(schema, "minProperties", path); min && *min > n_required)
+      refuse(path, "minProperties", "not supported beyond the number of required properties");
+    if (const auto max = count(schema, "maxProperties", path); max && (!closed || *max < list.size()))
+      refuse(path, "maxProperties", "not supported below the number of properties, or where others may come");
+  }
+
+  // A key that is none of the list's, of plain characters, so that it is spelled in one way.
+  State other_key(State from, const std::vector<Property>& list) {
+    struct Node {
+      std::map<uint32_t, size_t> next;
+      bool is_key = false;
+    };
+    std::vector<Node> nodes(1);
+    for (const Property& property : list) {
+      size_t at = 0;
+      for (std::string_view rest = property.name; !rest.empty();) {
+        const size_t length = std::max<size_t>(utf8_length(rest), 1);
+        const auto point = static_cast<uint32_t>(code_point(rest.substr(0, length)));
+        rest.remove_prefix(length);
+        const auto [found, is_new] = nodes[at].next.try_emplace(point, nodes.size());
+        const size_t to = found->second;
+        if (is_new) nodes.emplace_back();
+        at = to;
+      }
+      nodes[at].is_key = true;
+    }
+    const CharSet plain = ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
+    std::vector<State> states;
+    for (size_t i = 0; i < nodes.size(); ++i) states.push_back(b_.add_state());
+    b_.add_empty(b_.text(from, "\""), states[0]);
+    const State other = b_.add_state(), end = b_.add_state();
+    b_.add_empty(b_.chars(other, plain), other);
+    b_.add_empty(other, end);
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      std::vector<CharSet::Range> known;
+      for (const auto& [point, to] : nodes[i].next) {
+        known.push_back({point, point});
+        const CharSet one = CharSet{{point, point}} & plain;
+        if (!one.empty()) b_.add_empty(b_.chars(states[i], one), states[to]);
+      }
+      b_.add_empty(b_.chars(states[i], plain & ~CharSet::of(known)), other);
+      if (!nodes[i].is_key) b_.add_empty(states[i], end);
+    }
+    return b_.text(end, "\"");
+  }
+
+  GrammarBuilder& b_;
+  const Json& root_;
+  const std::string& where_;
+  std::deque<Pending> pending_;
+  std::unordered_map<const Json*, Rule> rules_;
+  std::unordered_map<const Json*, std::unordered_map<std::string_view, const Json*>> indices_;
+  std::map<CharSet, Rule> char_rules_;
+  std::map<std::string, Rule> format_rules_;
+  std::map<std::pair<size_t, std::optional<size_t>>, Rule> text_rules_;
+  std::optional<Rule> any_char_, any_value_, space_;
+};
+
+void write_compact(JsonWriter& json, const Json& value) {
+  if (const Json::Object* object = value.as_object()) {
+    json.begin_object();
+    for (const JsonMember& one : *object) write_compact(json.key(one.key), one.value);
+    json.end_object();
+  } else if (const Json::Array* array = value.as_array()) {
+    json.begin_array();
+    for (const Json& one : *array) write_compact(json, one);
+    json.end_array();
+  } else if (const std::string* text = value.as_string()) {
+    json.value(*text);
+  } else if (const bool* truth = value.as_bool()) {
+    json.value(*truth);
+  } else if (const uint64_t* n = value.as_uint()) {
+    json.value(*n);
+  } else if (const auto i = value.as_int()) {
+    json.value(*i);
+  } else if (const auto x = value.as_number()) {
+    json.value(*x);
+  } else {
+    json.null();
+  }
+}
+
+}  // namespace
+
+std::string compact_json(const Json& value) {
+  JsonWriter json;
+  write_compact(json, value);
+  return json.text();
+}
+
+GrammarBuilder::State add_choice(GrammarBuilder& builder, GrammarBuilder::State from,
+                                 std::vector<std::string> texts) {
+  std::sort(texts.begin(), texts.end());
+  const State out = builder.add_state();
+  std::vector<State> path = {builder.add_state()};  // what the last text led through
+  builder.add_empty(from, path[0]);
+  std::string_view last;
+  for (const std::string& text : texts) {
+    size_t common = 0;
+    while (common < std::min(text.size(), last.size()) && text[common] == last[common]) ++common;
+    path.resize(common + 1);
+    for (size_t i = common; i < text.size(); ++i) path.push_back(builder.text(path[i], text.substr(i, 1)));
+    builder.add_empty(path.back(), out);
+    last = text;
+  }
+  return out;
+}
+
+GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where) {
+  return SchemaCompiler(builder, schema, where).compile();
+}
+
+Grammar compile_json_schema(const Json& schema, const std::string& where) {
+  GrammarBuilder builder(where);
+  const Rule root = add_json_schema(builder, schema, where);
+  return builder.finish(root);
+}
+
+}  // namespace quern

@@ -1,0 +1,40 @@
+// JSON schemas as grammars: every text that the grammar takes is JSON that the schema takes (drafts 4 to
+// 2020-12 where they agree). Not the other way round: texts are written one way (properties in the schema's
+// order, at most one space or one indented line between tokens, no escapes where none are needed in keys,
+// patterns and formats, integers of at most 18 digits), and an object is closed where the schema does not
+// say.
+//
+// Taken: true, false, type (one or several), enum, const, $ref within the document, anyOf, oneOf where no
+// two of its schemas can take the same value (types or constants tell them apart, or a property that both
+// require), allOf of one; properties, required, additionalProperties, minProperties and maxProperties where
+// they ask for nothing more; items, prefixItems, minItems, maxItems; minLength, maxLength, pattern
+// (grammar_regex.h), format; minimum, maximum, exclusiveMinimum, exclusiveMaximum of integers, and of numbers
+// where they are integers. Formats: date, time, date-time, uuid, ipv4, ipv6, email, hostname, uri. What only
+// annotates is passed over. Everything else is refused by its place and name, for a keyword that was passed
+// over would be a promise broken.
+#pragma once
+
+#include <string>
+
+#include "quant/json/json.h"
+#include "runtime/engine/grammar.h"
+
+namespace quern {
+
+inline constexpr JsonLimits kSchemaLimits = {.max_depth = 64, .max_values = 1u << 17};
+
+// Throws kMalformed "<where>: #/place: keyword ...". The schema is not needed afterwards.
+Grammar compile_json_schema(const Json& schema, const std::string& where);
+
+// Likewise, as a rule of a grammar that is being built; may be called several times for one builder.
+// The schema lives until then only.
+GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where);
+
+// A text that is one of a list.
+GrammarBuilder::State add_choice(GrammarBuilder& builder, GrammarBuilder::State from,
+                                 std::vector<std::string> texts);
+
+// A value as the grammars write it, on one line.
+std::string compact_json(const Json& value);
+
+}  // namespace quern
