@@ -117,8 +117,9 @@ std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult&
   std::vector<Column> columns = {{"model", -30, model.description},
                                  {"size", 10, size_cell(model.size)},
                                  {"params", 10, params_cell(model.n_params)},
-                                 {"backend", -10, "CPU"},
-                                 {"threads", 7, std::to_string(result.n_threads)}};
+                                 {"backend", -10, model.n_gpu_layers > 0 ? "CUDA" : "CPU"}};
+  if (model.n_gpu_layers > 0) columns.push_back({"ngl", 3, std::to_string(model.n_gpu_layers)});
+  columns.push_back({"threads", 7, std::to_string(result.n_threads)});
   if (model.kv_type != "f16") {  // shown where they are not the default
     columns.push_back({"type_k", 6, model.kv_type});
     columns.push_back({"type_v", 6, model.kv_type});
@@ -218,8 +219,8 @@ std::vector<Field> fields(const BenchModel& model, const BenchResult& result) {
   return {text("build_commit", std::string(kBuildCommit)),
           number("build_number", QUERN_VERSION_NUMBER),
           text("cpu_info", model.cpu_info),
-          text("gpu_info", ""),
-          text("backends", "CPU"),
+          text("gpu_info", model.gpu_info),
+          text("backends", model.n_gpu_layers > 0 ? "CUDA" : "CPU"),
           text("model_filename", model.filename),
           text("model_type", model.description),
           number("model_size", model.size),
@@ -232,7 +233,7 @@ std::vector<Field> fields(const BenchModel& model, const BenchResult& result) {
           number("poll", 50),
           text("type_k", model.kv_type),
           text("type_v", model.kv_type),
-          number("n_gpu_layers", 0),
+          number("n_gpu_layers", model.n_gpu_layers),
           text("split_mode", "layer"),
           number("main_gpu", 0),
           number("no_kv_offload", false),

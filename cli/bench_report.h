@@ -19,7 +19,9 @@ struct BenchModel {
   std::string description;  // "llama 7B Q4_0"
   uint64_t size = 0;        // bytes of all tensors
   uint64_t n_params = 0;
-  std::string kv_type;  // "f16"
+  std::string kv_type;      // "f16"
+  std::string gpu_info;     // names of the GPUs that have layers; empty: none
+  size_t n_gpu_layers = 0;  // on them
   bool use_mmap = true;
   bool probed = false;               // the machine's limits were measured: the table has columns for them
   bool reads_mapping = false;        // weights were compared with a plain read of the mapped file

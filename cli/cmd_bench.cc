@@ -105,7 +105,13 @@ BenchModel describe(const Options& options, const Model& model) {
   out.n_params = model.n_params();
   out.kv_type = options.session.kv;
   out.use_mmap = !options.session.no_mmap;
-  out.probed = !options.no_probe;
+  const GpuShare& gpu = model.gpu();
+  out.n_gpu_layers = gpu.placement.n_moved;
+  for (size_t g = 0; g < gpu.names.size(); ++g)
+    if (gpu.placement.taken[g].n_layers > 0)
+      out.gpu_info += (out.gpu_info.empty() ? "" : ", ") + gpu.names[g];
+  // The CPU's limits say nothing about layers that are elsewhere.
+  out.probed = !options.no_probe && out.n_gpu_layers == 0;
   out.reads_mapping = BenchProbes::reads_mapping(model);
   out.multiply_instruction = model.kernels().probe->multiply_name;
   return out;

@@ -8,6 +8,7 @@
 #include "cli/doctor.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
+#include "kernels/cuda/gpu_list.h"
 #include "kernels/dispatch.h"
 #include "kernels/machine_probe.h"
 #include "quant/format_size.h"
@@ -86,6 +87,10 @@ int run_doctor(std::span<const std::string> arguments) {
   d.memory_bytes = total_memory();
   d.available_bytes = available_memory();
   d.huge_pages = huge_page_mode();
+  const ModelOptions model_options = options.session.options();
+  for (const auto& gpu : cuda::open_gpus(model_options.gpu))
+    d.gpus.push_back({gpu->name(), gpu->driver(), gpu->free_memory(), gpu->total_memory()});
+  if (d.gpus.empty()) d.no_gpu = cuda::why_no_gpu(model_options.gpu);
   if (options.no_probe)
     d.not_measured = "--no-probe";
   else

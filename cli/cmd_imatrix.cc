@@ -42,6 +42,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.flag("--force", "Replace an existing file", &options->force);
   parser.flag("--json", "Print one object at the end", &options->json);
   options->session.model.context = 512;
+  options->session.cpu_alone = true;  // it listens to the CPU's products
   options->session.declare(parser, "512: the size of a chunk");
   if (!parser.parse(arguments)) return false;
   if (!options->file) fail(ErrorCode::kUsage, "--file is required (see quern imatrix --help)");

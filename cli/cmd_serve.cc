@@ -88,6 +88,7 @@ bool is_loopback(const std::string& address) {
 
 // As many as were asked for, or as memory has room for.
 size_t plan_slots(const Options& options, ModelOptions* model) {
+  model->n_sequences = options.scheduler.slots != 0 ? options.scheduler.slots : kUsualSlots;
   const ModelSurvey survey = Model::survey(options.model, *model, [](std::string_view) {});
   const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1);
   size_t slots = options.scheduler.slots;

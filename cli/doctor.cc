@@ -75,6 +75,16 @@ std::string fit_text(const ModelSurvey& survey) {
                      format_size(survey.available_bytes));
 }
 
+std::string gpu_text(const ModelSurvey& survey) {
+  std::string text;
+  for (size_t g = 0; g < survey.gpu.names.size(); ++g) {
+    const Placement::Taken& taken = survey.gpu.placement.taken[g];
+    text += fmt::format("{}{} on {}: {} of {}", text.empty() ? "" : "; ", taken.n_layers, survey.gpu.names[g],
+                        format_size(taken.total()), format_size(survey.gpu.rooms[g].free));
+  }
+  return text;
+}
+
 std::string context_text(const ModelSurvey& survey) {
   if (survey.fitting_context >= survey.trained_context)
     return fmt::format("{} at most, all that the model was trained on (--ctx 0)", survey.trained_context);
@@ -99,6 +109,7 @@ std::string model_text(const Diagnosis& d) {
                             format_size(survey.weight_bytes)));
     if (!survey.ids_only.empty()) row("", "on token ids only: " + survey.ids_only);
     row("memory", fit_text(survey));
+    if (!survey.gpu.names.empty()) row("GPU layers", gpu_text(survey));
     row("context", context_text(survey));
     const ModelSpeed speed = speed_of(d);
     const std::string not_measured = fmt::format("not measured: {}", d.not_measured);
@@ -137,6 +148,7 @@ void append_model_json(const Diagnosis& d, JsonWriter* json) {
       .field("context", survey.context)
       .field("trained_context", survey.trained_context)
       .field("fitting_context", survey.fitting_context)
+      .field("gpu_layers", uint64_t{survey.gpu.placement.n_moved})
       .field("bytes_per_token", survey.bytes_per_token)
       .field("macs_per_token", survey.macs_per_token);
   const auto rate = [&](const char* name, double value) {
@@ -154,14 +166,15 @@ std::string quota_text(int quota) { return quota == 0 ? "none" : fmt::format("{}
 }  // namespace
 
 std::vector<Diagnosis::Choice> Diagnosis::choices() const {
-  return {{"kernels", kernels->name, explain_kernel_set(*kernels, features), "--isa"},
-          {"threads", std::to_string(n_threads), threads_given ? "asked for" : reason_of_usable(cpus),
-           "--threads"},
-          {"context", "4096", "or the length that the model was trained on, where that is less", "--ctx"},
-          {"KV cache", "f16", "half of f32's memory", "--kv"},
-          {"model file", "mapped", "shared with other processes", "--no-mmap"},
-          {"tensor check", "small files", "below 64 MiB it takes no time", "--check-tensors"},
-          {"layers on GPU", "0", "this build has no CUDA", ""}};
+  return {
+      {"kernels", kernels->name, explain_kernel_set(*kernels, features), "--isa"},
+      {"threads", std::to_string(n_threads), threads_given ? "asked for" : reason_of_usable(cpus),
+       "--threads"},
+      {"context", "4096", "or the length that the model was trained on, where that is less", "--ctx"},
+      {"KV cache", "f16", "half of f32's memory", "--kv"},
+      {"model file", "mapped", "shared with other processes", "--no-mmap"},
+      {"tensor check", "small files", "below 64 MiB it takes no time", "--check-tensors"},
+      {"layers on GPU", gpus.empty() ? "0" : "as many as fit", gpus.empty() ? no_gpu : "", "--gpu-layers"}};
 }
 
 std::string render_text(const Diagnosis& d) {
@@ -178,7 +191,11 @@ std::string render_text(const Diagnosis& d) {
   row("memory",
       fmt::format("{}, {} available", size_or_unknown(d.memory_bytes), format_size(d.available_bytes)));
   row("huge pages", huge_pages_text(d.huge_pages));
-  row("GPU", "none: this build has no CUDA");
+  if (d.gpus.empty()) row("GPU", "none: " + d.no_gpu);
+  for (const GpuFound& gpu : d.gpus)
+    row("GPU", fmt::format("{}{}, {}, {} free", gpu.name,
+                           gpu.driver.empty() ? "" : fmt::format(" (driver: CUDA {})", gpu.driver),
+                           format_size(gpu.total), format_size(gpu.free)));
   const std::string not_measured = fmt::format("not measured: {}", d.not_measured);
   row("read bandwidth", d.read_rate > 0
                             ? fmt::format("{:.1f} GB/s (Mistral-7B Q4_0: at most {:.1f} tokens/s)",
@@ -224,7 +241,15 @@ std::string render_json(const Diagnosis& d) {
   json.field("memory_bytes", d.memory_bytes)
       .field("available_bytes", d.available_bytes)
       .field("huge_pages", d.huge_pages);
-  json.key("gpu").null();
+  json.key("gpus").begin_array();
+  for (const GpuFound& gpu : d.gpus)
+    json.begin_object()
+        .field("name", gpu.name)
+        .field("driver", gpu.driver)
+        .field("total_bytes", gpu.total)
+        .field("free_bytes", gpu.free)
+        .end_object();
+  json.end_array();
   json.field("n_threads", d.n_threads).key("read_bytes_per_second");
   d.read_rate > 0 ? json.value(d.read_rate) : json.null();
   json.key("multiply_macs_per_second");

@@ -23,6 +23,11 @@ struct ModelDiagnosis {
   bool fits() const { return survey.memory.total() <= survey.available_bytes; }
 };
 
+struct GpuFound {
+  std::string name, driver;
+  uint64_t free = 0, total = 0;  // bytes
+};
+
 struct Diagnosis {
   CpuFeatures features;
   const KernelSet* kernels = nullptr;
@@ -36,6 +41,8 @@ struct Diagnosis {
   double read_rate = 0;      // bytes per second
   double multiply_rate = 0;  // int8 multiply-adds per second
   std::string not_measured;  // why, where the rates are 0
+  std::vector<GpuFound> gpus;
+  std::string no_gpu;  // why there is none
   std::optional<ModelDiagnosis> model;
 
   // What runs without being asked for, and how to ask for something else.

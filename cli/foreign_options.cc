@@ -25,7 +25,9 @@ constexpr std::string_view kAnyway = "";  // nothing has to be done
 
 constexpr std::string_view kSamplers =
     "not a sampler of quern's; there are --temp, --top-k, --top-p, --min-p and --repeat-penalty";
-constexpr std::string_view kNoGpu = "this build computes on the CPU alone; leave it out";
+constexpr std::string_view kOwnSplit =
+    "quern places whole layers with their cache by itself: --gpu-layers says how many, --gpu on which GPUs";
+constexpr std::string_view kNoGpu = "this command computes on the CPU alone; leave it out";
 constexpr std::string_view kNoDownload =
     "quern downloads nothing: get the file or folder first and give its path";
 constexpr std::string_view kNoGrammar =
@@ -76,7 +78,10 @@ constexpr ForeignOption kForeign[] = {
      "attention is always fused, and gives the same bits; leave it out"},
     {"-mmp", "bench", Value::kOne, kAnyway, "1", "--no-mmap reads the file into memory"},
     {"--outtype", "convert", Value::kOne, "--type", "f32|f16|bf16|q8_0", "name the format: --type"},
-    {"-ngl|--gpu-layers|--n-gpu-layers|--num-gpu", "", Value::kOne, kAnyway, "0", kNoGpu},
+    {"-ngl|--n-gpu-layers|--num-gpu", "run|chat|perplexity|bench|serve|doctor", Value::kOne, "--gpu-layers",
+     "", ""},
+    {"-dev|--device", "run|chat|perplexity|bench|serve|doctor", Value::kOne, "--gpu", "", ""},
+    {"-ngl|--gpu-layers|--n-gpu-layers|--num-gpu|-dev|--device", "", Value::kOne, kAnyway, "0|none", kNoGpu},
     {"--presence-penalty|--frequency-penalty|--mirostat|--dry-multiplier|--xtc-probability|--dynatemp-range",
      "run|chat", Value::kOne, kAnyway, "0|0.0", kSamplers},
     {"--typical|--typical-p", "run|chat", Value::kOne, kAnyway, "1|1.0", kSamplers},
@@ -85,11 +90,10 @@ constexpr ForeignOption kForeign[] = {
     {"-ctk|--cache-type-k|-ctv|--cache-type-v", "", Value::kOne, kAnyway, "none of them", kOneKvFormat},
     {"-tb|--threads-batch", "", Value::kOne, kAnyway, "none of them", kOneThreadCount},
     {"-b|--batch-size|-ub|--ubatch-size", "", Value::kOne, kAnyway, "none of them", kOwnBatches},
-    {"-sm|--split-mode|-ts|--tensor-split|-mg|--main-gpu|-dev|--device|-ot|--override-tensor|-ncmoe|--n-"
-     "cpu-moe",
-     "", Value::kOne, kAnyway, "none of them", kNoGpu},
+    {"-sm|--split-mode|-ts|--tensor-split|-mg|--main-gpu|-ot|--override-tensor|-ncmoe|--n-cpu-moe", "",
+     Value::kOne, kAnyway, "none of them", kOwnSplit},
     {"-nkvo|--no-kv-offload|-cmoe|--cpu-moe|--list-devices", "", Value::kNone, kAnyway, "none of them",
-     kNoGpu},
+     kOwnSplit},
     {"--mirostat-lr|--mirostat-ent|--dry-base|--dry-allowed-length|--dry-penalty-last-n|--xtc-threshold|--"
      "dynatemp-exp|"
      "--top-nsigma|--top-n-sigma|--samplers|--sampling-seq|--logit-bias|-l",

@@ -265,6 +265,7 @@ std::string render_main_man(const std::vector<CommandSummary>& commands, std::st
          ".SH EXIT STATUS\n0 done, 1 usage, 2 malformed input, 3 integrity or numbers that are not finite,\n"
          "4 memory or context, 5 input and output, 70 a fault of quern's own, 130 and 143 signals.\n"
          ".SH ENVIRONMENT\n.TP\n.B QUERN_ISA\nInstruction set, as \\-\\-isa.\n"
+         ".TP\n.B QUERN_GPU\nGPUs to use, as \\-\\-gpu.\n"
          ".TP\n.B QUERN_NOW\nThe time that a chat template sees, as \\-\\-now.\n"
          ".TP\n.B XDG_STATE_HOME\nWhere quern/chat_history is, without it below ~/.local/state.\n";
 }

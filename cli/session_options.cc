@@ -26,6 +26,19 @@ uint64_t parse_context(std::string_view name, std::string_view text) {
   return parse_unsigned(name, text.substr(0, text.size() - 1), 1, kMaxContext / kKilo) * kKilo;
 }
 
+void declare_gpu(Arguments& arguments, SessionArguments* session) {
+  arguments.option("--gpu-layers", "N",
+                   "Last layers that run on the GPU, with the output; all, or auto: as many as fit "
+                   "(default auto: 0 without a GPU). No answer depends on it",
+                   [session](std::string_view name, const std::string& text) {
+                     session->model.gpu_layers = parse_gpu_layers(name, text);
+                   });
+  arguments.text(
+      "--gpu", "LIST",
+      "GPUs to use, 0,1 as the driver counts them, none, or auto (default auto: all; also QUERN_GPU)",
+      &session->gpu);
+}
+
 }  // namespace
 
 void declare_threads(Arguments& arguments, int* n_threads) {
@@ -68,6 +81,7 @@ void SessionArguments::declare(Arguments& arguments, const std::string& context_
 
 void SessionArguments::declare_device(Arguments& arguments) {
   declare_isa(arguments, &model.isa);
+  if (!cpu_alone) declare_gpu(arguments, this);
   arguments.choice("--kv", "Number format of the KV cache (default f16)", {"f16", "f32", "q8_0"}, &kv);
   arguments.option("--state-ram", "SIZE",
                    "Memory for earlier states of recurrent layers (500M, 2GiB, 0; default: a quarter of the "
@@ -92,6 +106,7 @@ ModelOptions SessionArguments::options() const {
   ModelOptions options = model;
   options.kv = kv == "f32" ? KvType::kF32 : kv == "q8_0" ? KvType::kQ8_0 : KvType::kF16;
   options.allow_mmap = !no_mmap;
+  options.gpu = cpu_alone ? "none" : gpu;
   if (options.lock_memory && options.larger_than_memory)
     fail(ErrorCode::kUsage, "--mlock and --larger-than-memory: what has no room cannot be kept in memory");
   return options;

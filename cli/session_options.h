@@ -19,12 +19,15 @@ void declare_threads(Arguments& arguments, int* n_threads);
 void declare_isa(Arguments& arguments, std::string* isa);
 void declare_pre_tokenizer(Arguments& arguments, std::string* name);
 
-// --ctx --threads --isa --kv --state-ram --check-tensors --no-mmap --mlock --larger-than-memory --pre.
+// --ctx --threads --isa --kv --gpu --gpu-layers --state-ram --check-tensors --no-mmap --mlock
+// --larger-than-memory --pre.
 // `context_help` describes the default of --ctx.
 struct SessionArguments {
-  ModelOptions model;  // the defaults, before declare()
+  ModelOptions model;      // the defaults, before declare()
+  bool cpu_alone = false;  // without --gpu and --gpu-layers, before declare()
   std::string kv = "f16";
   bool no_mmap = false;
+  std::string gpu;
 
   void declare(Arguments& arguments, const std::string& context_help = "min(trained, 4096)");
   // Without --threads and --ctx, for commands that have their own.

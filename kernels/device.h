@@ -248,11 +248,22 @@ class Device {
   // widest_input: columns of the widest matrix; capacity: positions of the longest sequence.
   virtual uint64_t scratch_bytes(size_t max_rows, uint64_t widest_input,
                                  std::span<const AttentionShape> attention, uint64_t capacity) const = 0;
+  // Takes that scratch now, where a device has other memory than the host's, of which more may not be had
+  // later.
+  virtual void reserve_scratch(size_t max_rows, uint64_t widest_input,
+                               std::span<const AttentionShape> attention, uint64_t capacity) {
+    (void)max_rows, (void)widest_input, (void)attention, (void)capacity;
+  }
 
   // Calls pass(), which holds a series of operations; a device may keep its threads ready from one to the
   // next. What pass throws comes out of run_pass. Passes that several threads ask for run one after the
   // other; a pass must not ask for another one.
   virtual void run_pass(const std::function<void()>& pass) = 0;
+  // What follows, operations of a pass or matrices and vectors that are loaded, belongs to this layer; to
+  // what stands before the first one (kBeforeLayers) or behind the last (the number of layers). A device that
+  // is several puts it where the layer is; no result depends on it.
+  static constexpr size_t kBeforeLayers = SIZE_MAX;
+  virtual void enter_layer(size_t layer) { (void)layer; }
   // The first NaN that operations have met since the last call.
   virtual std::optional<NanPlace> take_nan() = 0;
 

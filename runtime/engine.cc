@@ -14,6 +14,13 @@ uint64_t rows_of(const BufferDeclaration& buffer, size_t micro_batch) {
   return micro_batch * buffer.rows_per_token;
 }
 
+std::vector<AttentionShape> attention_of(const Network& network) {
+  std::vector<AttentionShape> attention;
+  for (size_t i = 0; i < network.hparams().n_layers; ++i)
+    if (network.attention(i).n_kv_heads != 0) attention.push_back(network.attention(i));
+  return attention;
+}
+
 }  // namespace
 
 Sequence::Sequence(const Model& model)
@@ -117,11 +124,8 @@ uint64_t Engine::scratch_bytes(const Device& device, const Network& network, con
   for (const BufferDeclaration& buffer : parts.buffers())
     bytes += device.buffer_bytes(rows_of(buffer, n), buffer.width);
   for (const Rope& rope : network.ropes(context)) bytes += device.buffer_bytes(n, rope.rotary_dim());
-  std::vector<AttentionShape> attention;
-  for (size_t i = 0; i < network.hparams().n_layers; ++i)
-    if (network.attention(i).n_kv_heads != 0) attention.push_back(network.attention(i));
-  return bytes +
-         device.scratch_bytes(n * parts.most_rows_per_token(), parts.widest_input(), attention, context);
+  return bytes + device.scratch_bytes(n * parts.most_rows_per_token(), parts.widest_input(),
+                                      attention_of(network), context);
 }
 
 Engine::Engine(const Model& model, size_t micro_batch)
@@ -130,6 +134,8 @@ Engine::Engine(const Model& model, size_t micro_batch)
       ropes_(model.network().ropes(model.context())),
       logits_(model.hparams().vocab_size) {
   Device& device = model.device();
+  device.reserve_scratch(micro_batch_ * model.parts().most_rows_per_token(), model.parts().widest_input(),
+                         attention_of(model.network()), model.context());
   for (const BufferDeclaration& buffer : model.parts().buffers())
     buffers_.push_back(device.allocate(rows_of(buffer, micro_batch_), buffer.width));
   for (const Rope& rope : ropes_) {
@@ -147,6 +153,7 @@ Engine::Engine(const Model& model, size_t micro_batch)
 Engine::~Engine() = default;
 
 bool Engine::forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop) {
+  pass.device.enter_layer(Device::kBeforeLayers);
   for (size_t i = 0; i < ropes_.size(); ++i) {
     const std::span<float> table = std::span(table_).first(pass.n * ropes_[i].rotary_dim());
     ropes_[i].fill(pass.sequences, table);
@@ -163,6 +170,7 @@ bool Engine::forward(Pass& pass, std::span<const int32_t> ids, const StopFn& sto
   network.embed(ids, pass);
   for (size_t i = 0; i < model_.hparams().n_layers; ++i) {
     if (stop && stop()) return false;
+    pass.device.enter_layer(i);
     network.layer(i, pass);
   }
   return true;
@@ -304,6 +312,7 @@ void EngineRun::compute_logits(size_t begin, size_t n) {
   QUERN_CHECK(n <= Network::kLogitRows && begin + n <= wanted_.size());
   const Network& network = engine_.model_.network();
   const Pass pass = engine_.pass_of(sequences_, ids_.size());
+  pass.device.enter_layer(engine_.model_.hparams().n_layers);
   for (size_t i = 0; i < n;) {  // rows that follow one another together
     size_t run = 1;
     while (i + run < n && wanted_[begin + i + run].row == wanted_[begin + i].row + run) ++run;

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "kernels/cpu_device.h"
+#include "kernels/cuda/gpu_list.h"
 #include "kernels/dispatch.h"
 #include "quant/format_size.h"
 #include "quant/machine/cpu_count.h"
@@ -21,10 +22,14 @@
 #include "runtime/architecture.h"
 #include "runtime/engine.h"
 #include "runtime/memory_plan.h"
+#include "runtime/placement.h"
 
 namespace quern {
 
 namespace {
+
+// Of a GPU's free memory what is left alone: its driver and other programs take some as they go.
+constexpr uint64_t kGpuMargin = uint64_t{256} << 20, kGpuMarginShare = 16;
 
 // Of each file, the longest stretch of memory from one multiplied matrix to another without a gathered one in
 // between.
@@ -87,6 +92,7 @@ class ModelLoader {
     check(std::move(source));
     choose_context();
     choose_device();
+    place_on_gpus();
     plan_memory();
     require_room();
     check_tensors();
@@ -119,6 +125,10 @@ class ModelLoader {
   void read_tokenizer();
   void choose_context();
   void choose_device();
+  void place_on_gpus();
+  std::vector<LayerBytes> layer_bytes(const cuda::CudaDevice& gpu, LayerBytes* output);
+  void tell_of_gpus(const std::vector<LayerBytes>& layers) const;
+  void enter(const TensorDeclaration& declaration) const;
   void plan_memory();
   void require_room() const;
   void tell_of_paging(uint64_t available) const;
@@ -349,6 +359,106 @@ void ModelLoader::choose_device() {
                         : make_cpu_device(*model_->kernels_, model_->n_threads_, notice_);
 }
 
+// Bytes that each layer, and the output, would take on a GPU.
+std::vector<LayerBytes> ModelLoader::layer_bytes(const cuda::CudaDevice& gpu, LayerBytes* output) {
+  const KvShape shape = kv_shape(model_->context_);
+  std::vector<LayerBytes> layers(model_->hparams().n_layers);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    KvShape alone = shape;
+    for (size_t j = 0; j < alone.layers.size(); ++j)
+      if (j != i) alone.layers[j] = {};
+    if (!checked_mul(gpu.kv_bytes(alone), options_.n_sequences, &layers[i].cache))
+      layers[i].cache = UINT64_MAX;
+    if (shape.layers[i].state_floats != 0) layers[i].can_move = false;
+  }
+  for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
+    const auto found = tensors_.find(declaration.name);
+    if (found == tensors_.end()) continue;
+    const bool is_output = declaration.role == TensorRole::kOutput ||
+                           (declaration.is_matrix() && use_of(declaration) == MatrixUse::kBoth);
+    if (declaration.layer < 0 && !is_output) continue;  // the host's
+    LayerBytes& bytes = declaration.layer < 0 ? *output : layers[static_cast<size_t>(declaration.layer)];
+    if (!declaration.is_matrix()) {
+      bytes.weights += gpu.buffer_bytes(1, found->second.n_elements());
+      continue;
+    }
+    if (!gpu.can_multiply(found->second.dtype)) {
+      bytes.can_move = false;
+      continue;
+    }
+    for_matrices(declaration, [&](const TensorView& view, Matrix*) {
+      bytes.weights += gpu.matrix_memory(view, MatrixUse::kProduct).allocated;
+    });
+  }
+  return layers;
+}
+
+void ModelLoader::place_on_gpus() {
+  std::vector<std::unique_ptr<cuda::CudaDevice>> gpus = cuda::open_gpus(options_.gpu);
+  const bool is_wanted = options_.gpu_layers.value_or(0) != 0;
+  if (gpus.empty()) {
+    if (is_wanted)
+      fail(ErrorCode::kResource, "--gpu-layers: no GPU is there ({}); leave it out, or --gpu-layers 0",
+           cuda::why_no_gpu(options_.gpu));
+    return;
+  }
+  GpuShare& share = model_->gpu_;
+  for (size_t g = 0; g < gpus.size(); ++g) {
+    share.names.push_back(fmt::format("{}: {}", g, gpus[g]->name()));
+    share.drivers.push_back(gpus[g]->driver());
+    const uint64_t free = gpus[g]->free_memory(), total = gpus[g]->total_memory();
+    share.rooms.push_back({free - std::min({free, kGpuMargin, total / kGpuMarginShare}),
+                           Engine::scratch_bytes(*gpus[g], *model_->network_, *model_->parts_,
+                                                 model_->context_, Engine::kMicroBatch)});
+  }
+  LayerBytes output;
+  const std::vector<LayerBytes> layers = layer_bytes(*gpus.front(), &output);
+  share.placement = place_layers(layers, output, share.rooms, options_.gpu_layers);
+  if (!share.placement.fits)
+    fail(ErrorCode::kResource,
+         "not enough memory on the GPU for {} layers; fewer of them, a smaller --ctx or --gpu-layers auto "
+         "would fit\n{}",
+         share.placement.n_moved, placement_table(share.placement, share.rooms, share.names));
+  tell_of_gpus(layers);
+  if (share.placement.n_moved == 0) return;
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(std::move(model_->device_));
+  for (auto& gpu : gpus) devices.push_back(std::move(gpu));
+  model_->device_ = make_split_device(std::move(devices), share.placement.places);
+}
+
+void ModelLoader::tell_of_gpus(const std::vector<LayerBytes>& layers) const {
+  const GpuShare& share = model_->gpu_;
+  const size_t n = layers.size(), n_moved = share.placement.n_moved;
+  const auto n_movable = static_cast<size_t>(
+      std::count_if(layers.begin(), layers.end(), [](const LayerBytes& layer) { return layer.can_move; }));
+  std::string why;
+  if (n_movable < n) why += fmt::format("{} have no kernels there; ", n - n_movable);
+  if (!options_.gpu_layers && n_moved < n_movable) why += "more do not fit; ";
+  uint64_t weights = 0, cache = 0, fixed = 0, free = 0;
+  for (size_t g = 0; g < share.names.size(); ++g) {
+    const Placement::Taken& taken = share.placement.taken[g];
+    weights += taken.weights;
+    cache += taken.cache;
+    fixed += taken.fixed;
+    free += share.rooms[g].free;
+  }
+  note(
+      fmt::format("gpu: {} of {} layers on {} ({}weights {} + cache {} + buffers {} of {} free; override: "
+                  "--gpu-layers)",
+                  n_moved, n, fmt::join(share.names, ", "), why, format_size(weights), format_size(cache),
+                  format_size(fixed), format_size(free)));
+}
+
+// What is loaded, or asked about, belongs where the tensor's layer is.
+void ModelLoader::enter(const TensorDeclaration& declaration) const {
+  const bool is_output = declaration.role == TensorRole::kOutput ||
+                         (declaration.is_matrix() && use_of(declaration) == MatrixUse::kBoth);
+  model_->device_->enter_layer(declaration.layer >= 0 ? static_cast<size_t>(declaration.layer)
+                               : is_output            ? model_->hparams().n_layers
+                                                      : Device::kBeforeLayers);
+}
+
 MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
   if (declaration.role != TensorRole::kEmbedding) return MatrixUse::kProduct;
   // The one that serves as the output where there is none.
@@ -384,6 +494,7 @@ void ModelLoader::plan_memory() {
     const auto found = tensors_.find(declaration.name);
     if (found == tensors_.end() || !declaration.is_matrix()) continue;
     const MatrixUse use = use_of(declaration);
+    enter(declaration);
     for_matrices(declaration, [&](const TensorView& view, Matrix*) {
       const MatrixMemory memory = model_->device_->matrix_memory(view, use);
       // A file that was copied into memory is there already.
@@ -487,6 +598,7 @@ void ModelLoader::load_tensor(const TensorDeclaration& declaration) {
   if (found == tensors_.end()) return;  // optional
   const TensorView& tensor = found->second;
   TensorSource& source = *model_->source_;
+  enter(declaration);
   source.load(tensor);
   for (const TensorPart& part : declaration.parts) {
     if (part.vector == nullptr) continue;
@@ -587,7 +699,9 @@ ModelSurvey ModelLoader::survey(std::unique_ptr<TensorSource> source) {
   survey.ids_only = check(std::move(source));
   choose_context();
   choose_device();
+  place_on_gpus();
   plan_memory();
+  survey.gpu = model_->gpu_;
   survey.architecture = model_->hparams().architecture;
   survey.n_params = model_->n_params_;
   survey.weight_bytes = model_->weight_bytes_;

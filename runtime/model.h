@@ -10,12 +10,14 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/cuda_device.h"
 #include "kernels/device.h"
 #include "quant/gguf_reader.h"
 #include "quant/read_ahead.h"
 #include "quant/tensor_source.h"
 #include "runtime/memory_plan.h"
 #include "runtime/network.h"
+#include "runtime/placement.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
@@ -40,6 +42,11 @@ struct ModelOptions {
   bool lock_memory = false;  // what was loaded stays in memory (quant/machine/memory.h)
   // Bytes that are available but promised to somebody else, as another model's sessions.
   uint64_t promised_bytes = 0;
+  // GPUs that layers may go to (kernels/cuda/gpu_list.h), and how many of the last layers do; nothing: as
+  // many as fit, with the caches of so many sequences.
+  std::string gpu = "none";
+  std::optional<uint64_t> gpu_layers;
+  uint64_t n_sequences = 1;
   bool state_memory = false;  // a notice of what the model and a session will take, before it is loaded
   std::string pre_tokenizer;  // a name of quant/pre_tokenizer.h; empty: what the file says
   // Makes the device that the model runs on; empty: a CPU device of these kernels and threads.
@@ -48,6 +55,14 @@ struct ModelOptions {
   // While weights are loaded, by the calling thread: bytes of matrices that are ready, and of all. May be
   // null.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
+};
+
+// What of a model is on GPUs.
+struct GpuShare {
+  std::vector<std::string> names;    // of the GPUs
+  std::vector<std::string> drivers;  // their versions; empty: none
+  std::vector<GpuRoom> rooms;        // before the model was there
+  Placement placement;
 };
 
 // What a model would take and give on this machine, known without loading it.
@@ -64,6 +79,7 @@ struct ModelSurvey {
   uint64_t bytes_per_token = 0, kv_bytes = 0, macs_per_token = 0;
   int n_threads = 1;
   const KernelSet* kernels = nullptr;
+  GpuShare gpu;
 };
 
 class Model {
@@ -109,8 +125,9 @@ class Model {
   // where the file is not mapped, or where a matrix was copied into another layout. Lives as long as the
   // model.
   std::span<const uint8_t> mapped_weights() const { return mapped_weights_; }
-  // What the model and one session were expected to take when the model was loaded.
+  // What the model and one session were expected to take of the host's memory when the model was loaded.
   const MemoryPlan& memory_plan() const { return memory_plan_; }
+  const GpuShare& gpu() const { return gpu_; }
   // Multiply-adds per prefilled token: the layers' matrices; neither attention nor the output matrix.
   uint64_t macs_per_token() const;
   // Those among them that a row is spared which the last layer drops (Engine::rows_dropped).
@@ -133,6 +150,7 @@ class Model {
   double load_seconds_ = 0;
   uint64_t weight_bytes_ = 0, n_params_ = 0;
   MemoryPlan memory_plan_;
+  GpuShare gpu_;
   std::span<const uint8_t> mapped_weights_;
   std::optional<ReadAhead> read_ahead_;  // of the parts of all files that are used where they are
 };

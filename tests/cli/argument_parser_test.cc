@@ -116,7 +116,6 @@ TEST(ArgumentParser, SpellingsOfOtherProgramsMeanTheSame) {
   EXPECT_EQ(parse({"x", "--max_tokens", "7"}).n, 7);
   EXPECT_EQ(parse({"x", "-s", "9"}).seed, 9u);
   for (const std::vector<std::string>& idle : {std::vector<std::string>{"-no-cnv"},
-                                               {"-ngl", "0"},
                                                {"-fa"},
                                                {"-fa", "on"},
                                                {"--mirostat", "0"},
@@ -132,7 +131,7 @@ TEST(ArgumentParser, SpellingsOfOtherProgramsMeanTheSame) {
 
 TEST(ArgumentParser, SpellingsThatMeanSomethingElseGetALine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{"-ngl", "99"}, "-ngl 99: this build computes on the CPU alone"},
+      {{"-sm", "layer"}, "-sm layer: quern places whole layers"},
       {{"-ctk", "q8_0"}, "--kv f16, f32 or q8_0 sets both"},
       {{"--grammar", "root ::= x"}, "a grammar"},
       {{"-fa", "off"}, "attention is always fused"},
@@ -145,7 +144,7 @@ TEST(ArgumentParser, SpellingsThatMeanSomethingElseGetALine) {
       {{"--jinja"}, "quern chat MODEL"},
       {{"-st"}, "quern chat MODEL"},
       {{"-o", "x.txt"}, "> FILE keeps it"},
-      {{"-ncmoe", "4"}, "CPU alone"},
+      {{"-ncmoe", "4"}, "--gpu-layers says how many"},
   };
   for (const auto& [more, expected] : cases) {
     std::vector<std::string> arguments = {"x"};

@@ -159,7 +159,9 @@ TEST(Arguments, MessagesAreOurs) {
   expect_usage_error({"run", "x", "-p"}, "-p/--prompt needs a value (TEXT");
   expect_usage_error({"run", "x", "--temp", "-1"}, "--temp: -1 is not a number from 0 on");
   expect_usage_error({"run", "x", "--temp", "1e39"}, "--temp: 1e39 is too large");
-  expect_usage_error({"bench", "x", "-ngl", "99"}, "CPU alone");
+  expect_usage_error({"imatrix", "x", "-ngl", "99"}, "CPU alone");
+  expect_usage_error({"bench", "x", "-ngl", "many"},
+                     "--gpu-layers: expected a number of layers, auto or all");
   for (const char* command : {"run", "convert", "tokenize"})
     expect_usage_error({command, "x", "--pre", "qwen-2"}, "--pre: 'qwen-2' is none of default, ");
 }

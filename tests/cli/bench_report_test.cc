@@ -77,6 +77,18 @@ TEST(BenchReport, MarkdownIsLlamaBenchsToTheLetter) {
             "d512 |        96.00 ± 45.25 |\n");
 }
 
+TEST(BenchReport, LayersOnAGpuAreAColumnAsLlamaBenchHasIt) {
+  BenchModel model = mistral();
+  model.n_gpu_layers = 33;
+  model.gpu_info = "0: GPU (NVIDIA H200)";
+  const std::string text = document(format("md"), model, {prompt_512()});
+  EXPECT_NE(text.find("| backend    | ngl | threads |"), std::string::npos) << text;
+  EXPECT_NE(text.find("| CUDA       |  33 |       2 |"), std::string::npos) << text;
+  const std::string json = document(format("json"), model, {prompt_512()});
+  EXPECT_NE(json.find("\"gpu_info\": \"0: GPU (NVIDIA H200)\""), std::string::npos) << json;
+  EXPECT_NE(json.find("\"n_gpu_layers\": 33"), std::string::npos) << json;
+}
+
 // Half a second's and a second's work of 100 G at peaks of 400 G and 125 G: half and four fifths.
 BenchResult limited(BenchResult result) {
   result.samples_ns = {500'000'000, 1'000'000'000};

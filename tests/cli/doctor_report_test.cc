@@ -19,6 +19,7 @@ Diagnosis laptop() {
   d.memory_bytes = uint64_t{16} << 30;
   d.available_bytes = uint64_t{9} << 30;
   d.huge_pages = "madvise";
+  d.no_gpu = "no driver";
   d.read_rate = 40.34e9;
   d.multiply_rate = 412e9;
   return d;
@@ -36,7 +37,7 @@ TEST(DoctorReport, IsALineAFact) {
   expect_line(text, "caches          L1 48.00 KiB, L2 1.25 MiB, L3 unknown");
   expect_line(text, "memory          16.00 GiB, 9.00 GiB available");
   expect_line(text, "huge pages      madvise: weights and cache get them");
-  expect_line(text, "GPU             none: this build has no CUDA");
+  expect_line(text, "GPU             none: no driver");
   expect_line(text, "read bandwidth  40.3 GB/s (Mistral-7B Q4_0: at most 10.0 tokens/s)");
   expect_line(text, "multiply rate   412.0 G int8 multiply-adds/s (a plain loop)");
 }
@@ -47,7 +48,7 @@ TEST(DoctorReport, NamesTheReasonAndTheOverrideOfEveryChoice) {
   EXPECT_NE(text.find("\nkernels: scalar (asked for; this CPU could also run avx2; "), std::string::npos)
       << text;
   EXPECT_NE(text.find(", which this CPU lacks; override: --isa)\n"), std::string::npos) << text;
-  expect_line(text, "layers on GPU: 0 (this build has no CUDA)");
+  expect_line(text, "layers on GPU: 0 (no driver; override: --gpu-layers)");
   Diagnosis given = laptop();
   given.threads_given = true;
   given.n_threads = 8;
@@ -77,14 +78,35 @@ TEST(DoctorReport, JsonHoldsTheSame) {
   EXPECT_EQ(json["cache_bytes"]["l2"], 1280 << 10);
   EXPECT_EQ(json["memory_bytes"], uint64_t{16} << 30);
   EXPECT_EQ(json["huge_pages"], "madvise");
-  EXPECT_TRUE(json["gpu"].is_null());
+  EXPECT_EQ(json["gpus"].size(), 0u);
   EXPECT_EQ(json["read_bytes_per_second"], 40.34e9);
   ASSERT_EQ(json["kernel_sets"].size(), kernel_sets().size());
   EXPECT_EQ(json["kernel_sets"][0]["chosen"], true);
   size_t with_override = 0;
   for (const test::Json& choice : json["choices"])
     with_override += !choice["override"].get<std::string>().empty();
-  EXPECT_EQ(with_override, json["choices"].size() - 1);  // all but the GPU
+  EXPECT_EQ(with_override, json["choices"].size());
+}
+
+TEST(DoctorReport, NamesEveryGpuAndWhatIsOnIt) {
+  Diagnosis d = laptop();
+  d.gpus = {{"GPU (NVIDIA H200)", "13.1", uint64_t{139} << 30, uint64_t{140} << 30},
+            {"GPU (emulated)", "", uint64_t{4} << 30, uint64_t{4} << 30}};
+  std::string text = render_text(d);
+  expect_line(text, "GPU             GPU (NVIDIA H200) (driver: CUDA 13.1), 140.00 GiB, 139.00 GiB free");
+  expect_line(text, "GPU             GPU (emulated), 4.00 GiB, 4.00 GiB free");
+  expect_line(text, "layers on GPU: as many as fit (override: --gpu-layers)");
+  const test::Json json = test::Json::parse(render_json(d));
+  EXPECT_EQ(json["gpus"][0]["driver"], "13.1");
+  EXPECT_EQ(json["gpus"][1]["free_bytes"], uint64_t{4} << 30);
+  ModelSurvey& survey = d.model.emplace().survey;
+  survey.gpu.names = {"0: GPU (NVIDIA H200)"};
+  survey.gpu.rooms = {{uint64_t{100} << 30, 1 << 20}};
+  survey.gpu.placement.n_moved = 3;
+  survey.gpu.placement.taken = {{3, uint64_t{1} << 30, uint64_t{2} << 30, 0}};
+  text = render_text(d);
+  expect_line(text, "GPU layers  3 on 0: GPU (NVIDIA H200): 3.00 GiB of 100.00 GiB");
+  EXPECT_EQ(test::Json::parse(render_json(d))["model"]["gpu_layers"], 3);
 }
 
 TEST(DoctorReport, JudgesAModelByWhatWasMeasured) {
