@@ -1,7 +1,9 @@
 // "gpt2": byte-level BPE vocabularies, and "gemma4": the same merges over characters.
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
+#include "quant/byte_level.h"
 #include "quant/pre_tokenizer.h"
 #include "quant/vocabulary_families.h"
 
@@ -97,6 +99,24 @@ void check_parts(Vocabulary& vocabulary, const std::string& where, const Notice&
   check_merges(vocabulary, where, notice);
 }
 
+// A byte without a token is left out of every text, as in tokenizers and llama.cpp. Many vocabularies lack
+// bytes that hardly occur (SmolLM2's has no 0x04); one that lacks a printable one is damaged, or tiny.
+void check_bytes(Vocabulary& vocabulary, const std::string& where, const Notice& notice) {
+  check_parts(vocabulary, where, notice);
+  std::vector<bool> has_token(256);
+  for (const std::string& piece : vocabulary.pieces) {
+    if (piece.size() > 2) continue;  // characters of that alphabet have one or two bytes
+    const std::optional<std::string> bytes = byte_level_bytes(piece);
+    if (bytes && bytes->size() == 1) has_token[static_cast<uint8_t>(bytes->front())] = true;
+  }
+  size_t n_missing = 0, first_missing = 0;
+  for (size_t byte = ' '; byte <= '~'; ++byte)
+    if (!has_token[byte] && n_missing++ == 0) first_missing = byte;
+  if (n_missing == 0 || !notice) return;
+  notice(fmt::format("{}: {} of the 95 printable bytes have no token, the first is '{}': texts lose them",
+                     where, n_missing, static_cast<char>(first_missing)));
+}
+
 void write_pre(const Vocabulary& vocabulary, GgufMetadata* metadata) {
   metadata->set_string(keys::kPre, vocabulary.byte_pairs().pre_tokenizer);
 }
@@ -137,7 +157,7 @@ const VocabularyFamily kBytePairFamily = {
     .write_before_tokens = write_pre,
     .write_after_tokens = nullptr,
     .write_after_types = write_merges,
-    .check = check_parts,
+    .check = check_bytes,
 };
 
 const VocabularyFamily kGemma4Family = {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "quant/byte_level.h"
 #include "tests/quant/gguf_bytes.h"
 
 namespace quern {
@@ -216,6 +217,28 @@ TEST(Vocabulary, OfBytePairsAddsBosWhereItsPreTokenizerDoesAndTheFileDoesNotSay)
   EXPECT_TRUE(VocabularyFile(metadata).read(3).add_bos);
   metadata.erase("tokenizer.ggml.bos_token_id");
   EXPECT_FALSE(VocabularyFile(metadata).read(3).add_bos);
+}
+
+TEST(Vocabulary, OfBytePairsTellsOfBytesWithoutAToken) {
+  Vocabulary vocabulary = byte_pairs({"a b"});
+  std::vector<std::string> bytes;
+  for (char byte = ' '; byte <= '~'; ++byte)
+    if (byte != 'a' && byte != 'b') bytes.push_back(byte_level_spelling(std::string(1, byte)));
+  const auto notices_with = [&](size_t n_bytes) {
+    Vocabulary changed = vocabulary;
+    changed.pieces.insert(changed.pieces.end(), bytes.begin(), bytes.begin() + static_cast<int>(n_bytes));
+    changed.types.resize(changed.pieces.size(), TokenType::kNormal);
+    std::string notices;
+    VocabularyFile(to_metadata(changed)).read(changed.size(), [&](std::string_view line) {
+      notices += line;
+    });
+    return notices;
+  };
+  EXPECT_EQ(notices_with(bytes.size()).find("no token"), std::string::npos) << notices_with(bytes.size());
+  EXPECT_NE(notices_with(bytes.size() - 1)
+                .find("1 of the 95 printable bytes have no token, the first is '~': texts lose them"),
+            std::string::npos)
+      << notices_with(bytes.size() - 1);
 }
 
 TEST(Vocabulary, OfBytePairsTellsOfMergesThatNameNoToken) {
