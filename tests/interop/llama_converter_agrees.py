@@ -21,6 +21,7 @@ import numpy as np
 # Keys that may stand in our files alone.
 ONLY_OURS = {
     "vocab_size": "the tensor says it, too",
+    "attention.head_count_kv": "as many as heads, which is the default (GPT-2)",
     "rope.dimension_count": "that of a whole head, which is the default",
     "rope.freq_base": "10000, which is the default",
     "expert_gating_func": "which llama.cpp guesses from other keys",
@@ -43,8 +44,9 @@ ONLY_THEIRS = {
     "attention.layer_norm_rms_epsilon": None,      # of a model with LayerNorm
 }
 ROUNDED = {"rope_freqs.weight": 1e-6}  # computed in float32 there
-# Members of config.json that the converter wants and transformers does not write.
-MISSING = {"cohere2": {"rotary_pct": 1.0}, "gpt2": {"n_ctx": 1024}}
+# Members of config.json that the converter wants and transformers does not write; Gemma's want a vocabulary's size.
+MISSING = {"cohere2": {"rotary_pct": 1.0}, "gpt2": {"n_ctx": 1024}, "gemma3": {}, "gemma4": {}, "gemma4-experts": {},
+           "gemma4-shared-kv": {}}
 
 
 def read(gguf, path, architecture):
@@ -100,11 +102,14 @@ def compare(ours, theirs):
 
 
 def with_members(source, members, folder):
-    """The same checkpoint with more in its config.json."""
+    """The same checkpoint with more in its config.json, and a tokenizer.json that is no more than a size."""
     folder.mkdir()
     os.symlink(os.path.abspath(source / "model.safetensors"), folder / "model.safetensors")
     config = {**json.loads((source / "config.json").read_text(encoding="utf-8")), **members}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    vocabulary = {str(i): i for i in range(config["vocab_size"])}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}),
+                                           encoding="utf-8")
     return folder
 
 
@@ -133,7 +138,7 @@ def main():
                 with torch.inference_mode():
                     hparams = ModelBase.load_hparams(source, False)
                     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-                    without_vocabulary = type(kind.__name__, (kind,), {"set_vocab": lambda self: None,
+                    without_vocabulary = type(kind.__name__, (kind,), {"set_vocab": lambda self: None, "no_mtp": True,
                                                                        "model_arch": kind.model_arch})
                     without_vocabulary(source, gguf.LlamaFileType.ALL_F32, pathlib.Path(their_path), eager=True).write()
                 architecture = gguf.GGUFReader(our_path).fields["general.architecture"].contents()

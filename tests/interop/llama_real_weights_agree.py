@@ -4,7 +4,9 @@
 
 The first 2,048 ids that llama.cpp makes of the text, in one chunk, with a cache of F32 and without flash attention: the
 perplexities are within 0.3 %. Then 64 greedy ids after the first 48 of them, equal up to a tie: where they part, llama.cpp's
-two logits are within 1e-3 of the spread. Exits with 77 where llama-cpp-python is absent.
+two logits are within 6e-3 of the spread. (Both programs multiply activations of 8 bits, each rounded in its own way; on
+SmolLM2 that moves their logits by 3e-3 of the spread from those of the same weights in F32, quern's by 3.0e-3, llama.cpp's
+by 3.4e-3, root mean square.) Exits with 77 where llama-cpp-python is absent.
 """
 import argparse
 import json
@@ -21,6 +23,7 @@ except ImportError as missing:
     sys.exit(77)
 
 N_IDS, N_PROMPT, N_GREEDY = 2048, 48, 64
+TIE = 6e-3
 
 
 def quern(binary, *arguments):
@@ -60,7 +63,7 @@ def check(binary, path, text):
         if best != ours_here:
             tie = float((row[best] - row[ours_here]) / (row.max() - row.min()))
             parts = f"equal up to id {step}, there {tie:.1e} of the spread apart"
-            good = good and tie <= 1e-3
+            good = good and tie <= TIE
             break
         peer.eval([best])
     difference = abs(ours - theirs) / theirs
