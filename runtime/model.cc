@@ -382,7 +382,7 @@ std::vector<LayerBytes> ModelLoader::layer_bytes(const cuda::CudaDevice& gpu, La
       bytes.weights += gpu.buffer_bytes(1, found->second.n_elements());
       continue;
     }
-    if (!gpu.can_multiply(found->second.dtype)) {
+    if (!gpu.can_multiply(found->second.dtype) || factors_.contains(declaration.name)) {
       bytes.can_move = false;
       continue;
     }
