@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <ctime>
+#include <memory>
 #include <random>
 
 #include "cli/report.h"
 #include "quant/format_size.h"
 #include "quant/machine/memory.h"
+#include "runtime/generate.h"
 #include "runtime/session.h"
 
 namespace quern {
@@ -42,7 +44,6 @@ class Test {
       : session_(model, kBenchMicroBatch), tokens_(model), result_(*result), stop_(stop) {}
 
   void warm_up() {
-    result_.test_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)));
     evaluate_prompt(result_.n_depth);
     if (result_.n_prompt > 0) {
       const uint64_t dropped = session_.rows_dropped();
@@ -106,6 +107,103 @@ class Test {
   uint64_t prompt_rows_dropped_ = 0;
 };
 
+// Passes of several rows read their weights once, but do more with them.
+bool has_limit(const BenchResult& result) { return result.n_sequences == 1 && !result.of_text; }
+
+// Several sequences, each with a token in every pass.
+class BatchTest {
+ public:
+  BatchTest(const Model& model, BenchResult* result, const StopScope& stop)
+      : engine_(model, kBenchMicroBatch), tokens_(model), result_(*result), stop_(stop) {
+    for (uint64_t i = 0; i < result->n_sequences; ++i)
+      sequences_.push_back(std::make_unique<Sequence>(model));
+  }
+
+  void warm_up() {
+    if (result_.n_depth > 0) evaluate(result_.n_depth);
+    evaluate(1);
+  }
+
+  void run(int64_t repetitions, BenchProbes*) {
+    for (int64_t i = 0; i < repetitions; ++i) {
+      for (const auto& sequence : sequences_) sequence->truncate(result_.n_depth);
+      const auto start = BenchClock::now();
+      for (uint64_t t = 0; t < result_.n_gen; ++t) evaluate(1);
+      result_.samples_ns.push_back(nanoseconds_since(start));
+    }
+  }
+
+ private:
+  void evaluate(size_t n) {
+    std::vector<std::vector<int32_t>> ids;
+    for (const auto& sequence : sequences_) ids.push_back(tokens_.take(n, sequence->position() == 0));
+    std::vector<Work> work;
+    for (size_t i = 0; i < ids.size(); ++i)
+      work.push_back({sequences_[i].get(), ids[i], 1, [](size_t, std::span<const float>) {}});
+    if (!engine_.run(work, [&] { return stop_.requested(); }) || stop_.requested()) throw Interrupted();
+  }
+
+  Engine engine_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+  TokenSource tokens_;
+  BenchResult& result_;
+  const StopScope& stop_;
+};
+
+// What a greedy continuation of a text takes with guesses and without, by turns.
+class TextTest {
+ public:
+  TextTest(const Model& model, BenchResult* result, const BenchTask& task)
+      : session_(model, kBenchMicroBatch), result_(*result), task_(task) {
+    options_.sampler.temperature = 0;
+    options_.ignore_eos = true;
+    options_.max_tokens = static_cast<int64_t>(result->n_gen);
+  }
+
+  void warm_up() {
+    CompletionOptions one = options_;
+    one.max_tokens = 1;
+    generate(one, nullptr);
+  }
+
+  void run(int64_t repetitions, BenchProbes*) {
+    size_t n_tokens = 0, n_passes = 0;
+    for (int64_t i = 0; i < repetitions; ++i) {
+      Speculation speculation;  // each learns for itself
+      GenerateResult with, without;
+      if (i % 2 == 0) without = generate(options_, nullptr);
+      with = generate(options_, &speculation);
+      if (i % 2 == 1) without = generate(options_, nullptr);
+      QUERN_CHECK(with.tokens == without.tokens);
+      const double ns = ns_per_token(with);
+      result_.samples_ns.push_back(static_cast<uint64_t>(ns * static_cast<double>(result_.n_gen)));
+      result_.gains.push_back(ns_per_token(without) / ns);
+      n_tokens += with.decode_tokens;
+      n_passes += with.decode_passes;
+    }
+    result_.tokens_per_pass =
+        static_cast<double>(n_tokens) / static_cast<double>(std::max<size_t>(n_passes, 1));
+  }
+
+ private:
+  // The first token comes from the prompt's logits.
+  static double ns_per_token(const GenerateResult& result) {
+    return 1e9 * result.decode_seconds / static_cast<double>(std::max<size_t>(result.decode_tokens, 1));
+  }
+
+  GenerateResult generate(const CompletionOptions& options, Speculation* speculation) {
+    const auto stop = [&] { return task_.stop.requested(); };
+    GenerateResult result = quern::generate(session_, task_.text, options, {}, {}, stop, speculation);
+    if (task_.stop.requested()) throw Interrupted();
+    return result;
+  }
+
+  Session session_;
+  CompletionOptions options_;
+  BenchResult& result_;
+  const BenchTask& task_;
+};
+
 }  // namespace
 
 uint64_t nanoseconds_since(BenchClock::time_point start) {
@@ -130,7 +228,7 @@ uint64_t MemoryPeak::bytes() const {
 }
 
 void BenchProbes::prepare(const Model& model, const BenchResult& result) {
-  if (!wanted_ || !result.is_generation()) return;
+  if (!wanted_ || !has_limit(result) || !result.is_generation()) return;
   if (reads_mapping(model)) {
     read_mapping_.emplace(model.mapped_weights());
     return;
@@ -150,7 +248,7 @@ void BenchProbes::prepare(const Model& model, const BenchResult& result) {
 }
 
 double BenchProbes::peak(const Model& model, const BenchResult& result, double seconds) {
-  if (!wanted_) return 0;
+  if (!wanted_ || !has_limit(result)) return 0;
   if (result.is_prompt()) return multiply_rate(model.kernels(), model.n_threads(), seconds);
   std::optional<ReadProbe>& read = read_mapping_ ? read_mapping_ : read_;
   return result.is_generation() && read ? read->rate(model.kernels(), model.n_threads(), seconds) : 0;
@@ -160,18 +258,26 @@ bool BenchProbes::reads_mapping(const Model& model) {
   return model.mapped_weights().size() >= uint64_t{256} << 20;
 }
 
-void measure_bench(const Model& model, int64_t repetitions, uint64_t load_ns, uint64_t load_bytes,
-                   const StopScope& stop, BenchProbes* probes, bool* peaks_are_own, BenchResult* result) {
+void measure_bench(const Model& model, const BenchTask& task, BenchProbes* probes, bool* peaks_are_own,
+                   BenchResult* result) {
   result->n_threads = model.n_threads();
-  result->load_ns = load_ns;
+  result->load_ns = task.load_ns;
   *peaks_are_own = probes->memory().begin() && *peaks_are_own;
   const auto start = BenchClock::now();
-  Test test(model, result, stop);
-  test.warm_up();
-  result->first_token_ns = load_ns + nanoseconds_since(start);
-  probes->prepare(model, *result);
-  test.run(repetitions, probes);
-  result->peak_memory_bytes = std::max(load_bytes, probes->memory().bytes());
+  const auto measure = [&](auto&& test) {
+    result->test_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)));
+    test.warm_up();
+    result->first_token_ns = task.load_ns + nanoseconds_since(start);
+    probes->prepare(model, *result);
+    test.run(task.repetitions, probes);
+  };
+  if (result->of_text)
+    measure(TextTest(model, result, task));
+  else if (result->n_sequences > 1)
+    measure(BatchTest(model, result, task.stop));
+  else
+    measure(Test(model, result, task.stop));
+  result->peak_memory_bytes = std::max(task.load_bytes, probes->memory().bytes());
 }
 
 }  // namespace quern

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "cli/bench_result.h"
 #include "kernels/machine_probe.h"
@@ -53,9 +54,16 @@ class BenchProbes {
 using BenchClock = std::chrono::steady_clock;
 uint64_t nanoseconds_since(BenchClock::time_point start);
 
-// Runs one test on a model that took load_ns and load_bytes: fills in all of *result but what is to be done.
-// Adds to *peaks_are_own whether the test's peak memory is its own. Throws Interrupted when `stop` is asked.
-void measure_bench(const Model& model, int64_t repetitions, uint64_t load_ns, uint64_t load_bytes,
-                   const StopScope& stop, BenchProbes* probes, bool* peaks_are_own, BenchResult* result);
+struct BenchTask {
+  int64_t repetitions;
+  std::span<const int32_t> text;  // of tests of a text
+  uint64_t load_ns, load_bytes;   // what the model took
+  const StopScope& stop;
+};
+
+// Runs one test: fills in all of *result but what is to be done. Adds to *peaks_are_own whether the test's
+// peak memory is its own. Throws Interrupted when task.stop is asked.
+void measure_bench(const Model& model, const BenchTask& task, BenchProbes* probes, bool* peaks_are_own,
+                   BenchResult* result);
 
 }  // namespace quern

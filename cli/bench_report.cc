@@ -113,6 +113,12 @@ std::string attention_cell(const BenchResult& result) {
                      rate_cell(result, attention_rate(result, work)));
 }
 
+// "1.84x, 2.31 a pass"
+std::string guesses_cell(const BenchResult& result) {
+  if (result.gains.empty()) return "";
+  return fmt::format("{:.2f}x, {:.2f} a pass", median(result.gains), result.tokens_per_pass);
+}
+
 std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult& result) {
   std::vector<Column> columns = {{"model", -30, model.description},
                                  {"size", 10, size_cell(model.size)},
@@ -127,6 +133,7 @@ std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult&
   if (!model.use_mmap) columns.push_back({"mmap", 4, "0"});
   columns.push_back({"test", 13, test_name(result)});
   columns.push_back({"t/s", 20, fmt::format("{:.2f} ± {:.2f}", result.average_ts(), result.stddev_ts())});
+  if (model.speculates) columns.push_back({"guesses", 19, guesses_cell(result)});
   if (model.probed) {
     columns.push_back({"work", 13, rate_cell(result, result.work_rate())});
     columns.push_back({"of the peak", 14, share_cell(result)});
@@ -285,7 +292,10 @@ std::vector<Field> more_fields(const BenchModel& model, const BenchResult& resul
           number("multiply_share_max", if_prompt(high)),
           number("attention_share", result.attention_share()),
           number("attention_kv_bytes_per_second", attention_rate(result, times.attention_kv_bytes)),
-          number("attention_macs_per_second", attention_rate(result, times.attention_macs))};
+          number("attention_macs_per_second", attention_rate(result, times.attention_macs)),
+          count("n_sequences", result.n_sequences),
+          number("tokens_per_pass", result.tokens_per_pass),
+          number("speculation_gain", median(result.gains))};
 }
 
 std::string csv_quote(std::string_view text) {

@@ -23,6 +23,7 @@ struct BenchModel {
   std::string gpu_info;     // names of the GPUs that have layers; empty: none
   size_t n_gpu_layers = 0;  // on them
   bool use_mmap = true;
+  bool speculates = false;           // there are tests of a text: the table has a column for its guesses
   bool probed = false;               // the machine's limits were measured: the table has columns for them
   bool reads_mapping = false;        // weights were compared with a plain read of the mapped file
   std::string multiply_instruction;  // "vpmaddubsw"

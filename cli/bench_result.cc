@@ -35,7 +35,7 @@ double BenchResult::average_ns() const { return mean(samples_ns); }
 double BenchResult::stddev_ns() const { return sample_stddev(samples_ns); }
 
 std::vector<double> BenchResult::samples_ts() const {
-  const auto n_tokens = static_cast<double>(n_prompt + n_gen);
+  const auto n_tokens = static_cast<double>(n_sequences * (n_prompt + n_gen));
   std::vector<double> samples;
   for (const uint64_t ns : samples_ns)
     samples.push_back(1e9 * n_tokens / static_cast<double>(std::max<uint64_t>(ns, 1)));
@@ -71,6 +71,8 @@ double BenchResult::attention_share() const {
 std::string test_name(const BenchResult& result) {
   std::string name = result.n_prompt > 0 ? fmt::format("pp{}", result.n_prompt) : "";
   if (result.n_gen > 0) name += fmt::format("{}tg{}", name.empty() ? "" : "+", result.n_gen);
+  if (result.n_sequences > 1) name += fmt::format(" x{}", result.n_sequences);
+  if (result.of_text) name += " text";
   if (result.n_depth > 0) name += fmt::format(" @ d{}", result.n_depth);
   return name;
 }

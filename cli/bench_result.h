@@ -23,8 +23,15 @@ struct BenchLimit {
 struct BenchResult {
   int n_threads = 1;
   uint64_t n_prompt = 0, n_gen = 0, n_depth = 0;
+  uint64_t n_sequences = 1;          // each generates n_gen tokens, one of all in a pass
+  bool of_text = false;              // greedy, behind a text, with guesses
   std::string test_time;             // start, RFC 3339 UTC
   std::vector<uint64_t> samples_ns;  // of each repetition, at least one
+
+  // Of texts: tokens that a pass brought, and how much faster each repetition was than one without guesses
+  // right before or after it.
+  double tokens_per_pass = 0;
+  std::vector<double> gains;
 
   // Beyond llama-bench; zeros: not known.
   BenchLimit limit;       // without peaks where they were not measured
@@ -48,7 +55,7 @@ struct BenchResult {
   double stddev_ts() const;                // sample standard deviation, n - 1; 0 for one sample
 };
 
-// "pp512", "tg128 @ d512"
+// "pp512", "tg128 @ d512", "tg128 x8", "tg128 text"
 std::string test_name(const BenchResult& result);
 
 }  // namespace quern

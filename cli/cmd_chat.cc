@@ -83,6 +83,7 @@ class Chat {
       : model_(model),
         options_(options.generation.options()),
         once_(options.once),
+        speculates_(!options.generation.no_speculation),
         session_(model),
         conversation_([&encoding](auto messages) { return encoding.encode(messages); }, model.context(),
                       answer_room(options.generation.generate.max_tokens, model.context())) {
@@ -111,8 +112,9 @@ class Chat {
 
   const Model& model_;
   CompletionOptions options_;
-  bool once_;
+  bool once_, speculates_;
   Session session_;
+  Speculation speculation_;
   Conversation conversation_;
   GenerateResult last_;
 };
@@ -134,7 +136,9 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   const bool dims = stdout_is_terminal();
   ThinkingDimmer shown(dims && ends_in_thought(model_.tokenizer(), ids), on_text);
   const auto show = [&](std::string_view text) { dims ? shown.push(text) : on_text(text); };
-  last_ = generate(session_, ids, options_, show, {}, [&] { return progress.poll(); });
+  last_ = generate(
+      session_, ids, options_, show, {}, [&] { return progress.poll(); },
+      speculates_ ? &speculation_ : nullptr);
   if (dims) shown.finish();
   // An answer that was stopped is kept and closed like any other; an empty one cannot be (mistral_common).
   if (last_.text.empty()) {

@@ -124,8 +124,10 @@ int run_run(std::span<const std::string> arguments) {
   if (!options.json && !ids) on_text = [&](std::string_view piece) { printer.text(piece); };
   if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
   PromptProgress progress(session, prompt.size(), stop);
-  const GenerateResult result =
-      generate(session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); });
+  Speculation speculation;
+  const GenerateResult result = generate(
+      session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); },
+      options.generation.no_speculation ? nullptr : &speculation);
 
   if (options.json)
     write_out(generation_json(*model, result));

@@ -146,6 +146,7 @@ int run_serve(std::span<const std::string> arguments) {
     service_options.names.push_back(std::filesystem::path(options.model).stem().string());
   service_options.defaults = options.generation.unseeded();
   service_options.seed = options.generation.seed;
+  options.scheduler.speculation = !options.generation.no_speculation;
 
   Scheduler scheduler(*model, options.scheduler);
   Service service(*model, chat.get(), scheduler, service_options);

@@ -1,5 +1,7 @@
 #include "cli/generation_report.h"
 
+#include <algorithm>
+
 #include "cli/report.h"
 #include "quant/json/json_writer.h"
 
@@ -8,6 +10,11 @@ namespace {
 
 double per_second(size_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
+
+double tokens_per_pass(const GenerateResult& result) {
+  return static_cast<double>(result.decode_tokens) /
+         static_cast<double>(std::max<size_t>(result.decode_passes, 1));
 }
 
 }  // namespace
@@ -32,10 +39,14 @@ void report_full_context(const Model& model, const GenerateResult& result) {
 }
 
 void report_timings(const Model& model, const GenerateResult& result) {
-  timing(fmt::format("load {:.2f} s | prompt {} tokens, {:.1f} tok/s | generation {} tokens, {:.1f} tok/s",
-                     model.load_seconds(), result.prompt_tokens,
-                     per_second(result.prompt_tokens, result.prompt_seconds), result.tokens.size(),
-                     per_second(result.decode_tokens, result.decode_seconds)));
+  std::string line = fmt::format(
+      "load {:.2f} s | prompt {} tokens, {:.1f} tok/s | generation {} tokens, {:.1f} tok/s",
+      model.load_seconds(), result.prompt_tokens, per_second(result.prompt_tokens, result.prompt_seconds),
+      result.tokens.size(), per_second(result.decode_tokens, result.decode_seconds));
+  if (result.guesses > 0)
+    line += fmt::format(", {:.2f} a pass ({} of {} guesses came true)", tokens_per_pass(result),
+                        result.guesses_taken, result.guesses);
+  timing(line);
 }
 
 std::string generation_json(const Model& model, const GenerateResult& result) {
@@ -51,6 +62,9 @@ std::string generation_json(const Model& model, const GenerateResult& result) {
       .field("prompt_tokens_per_second", per_second(result.prompt_tokens, result.prompt_seconds))
       .field("generated_tokens", result.tokens.size())
       .field("decode_tokens", result.decode_tokens)
+      .field("decode_passes", result.decode_passes)
+      .field("guesses", result.guesses)
+      .field("guesses_taken", result.guesses_taken)
       .field("decode_seconds", result.decode_seconds)
       .field("decode_tokens_per_second", per_second(result.decode_tokens, result.decode_seconds));
   return json.end_object().end_object().text() + "\n";

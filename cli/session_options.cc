@@ -136,6 +136,11 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
                    });
   arguments.texts("--stop", "TEXT", "End before this text", &generate.stop);
   arguments.flag("--ignore-eos", "Go on where the model would end", &generate.ignore_eos);
+  arguments.flag(
+      "--no-speculation",
+      "Evaluate no guesses at what repeats the text so far (they make it faster, and change nothing "
+      "else)",
+      &no_speculation);
 }
 
 CompletionOptions GenerationArguments::unseeded() const {

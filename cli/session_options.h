@@ -36,9 +36,11 @@ struct SessionArguments {
 };
 
 // -n --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop --ignore-eos
+// --no-speculation
 struct GenerationArguments {
   CompletionOptions generate;
   std::optional<uint64_t> seed;
+  bool no_speculation = false;
 
   void declare(Arguments& arguments, const std::string& max_tokens_help);
   // As they were given, but for the seed. Throws kUsage.

@@ -110,6 +110,13 @@ std::span<const TokenId> Completion::pending() const {
   return {};
 }
 
+uint64_t Completion::room() const {
+  if (finished()) return 0;
+  const uint64_t room = context_ + 1 - sequence_.size();  // the last one needs no position
+  if (options_.max_tokens < 0) return room;
+  return std::min(room, static_cast<uint64_t>(options_.max_tokens) - tokens().size());
+}
+
 // In f32, in this order: bias, frequency, presence; then what is out of bounds.
 std::span<const float> Completion::adjusted(std::span<const float> logits) {
   const bool penalised = !counts_.empty();

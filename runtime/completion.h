@@ -99,6 +99,8 @@ class Completion {
   // Tokens to evaluate: all of the prompt (of which a cache may hold the beginning), or one. Empty once
   // finished. Valid until the next call that is not const: an evaluation that feeds on its way needs a copy.
   std::span<const TokenId> pending() const;
+  // Tokens that it can pick yet, at most.
+  uint64_t room() const;
   // logits: [vocab_size] of the last pending token. Throws kIntegrity for logits that are not finite,
   // kMalformed where no token of the vocabulary goes on as the constraint asks, or it goes on in too many
   // ways. Not once finished.

@@ -106,6 +106,13 @@ void Sequence::end_pass(size_t n, size_t snapshot_slot) {
   if (snapshot_slot != 0) snapshots_.push_back({n_cached_, snapshot_slot});
 }
 
+// A window's ring has as many positions to spare (model.cc kWayBack). Passes end where snapshots are taken.
+size_t Sequence::rows_to_take_back() const {
+  if (n_cached() != position()) return 0;
+  const size_t rows = std::min<uint64_t>(KvShape::kStateRows, model_.context() - position());
+  return has_snapshots() ? std::min(rows, kSnapshotDistance - position() % kSnapshotDistance) : rows;
+}
+
 size_t Sequence::common_prefix(std::span<const int32_t> tokens) const {
   const auto [end, unused] = std::mismatch(tokens_.begin(), tokens_.end(), tokens.begin(), tokens.end());
   return static_cast<size_t>(end - tokens_.begin());

@@ -30,6 +30,9 @@ class Sequence {
   // n tokens needs (windows, recurrent states), the next pass evaluates them again, from the nearest position
   // that it has kept: the same bits.
   void truncate(size_t n);
+  // Of the next pass, so many rows at most can be taken back by truncate() without that anything has to be
+  // evaluated again, and fit the context.
+  size_t rows_to_take_back() const;
   // Number of first tokens that these and `tokens` have in common.
   size_t common_prefix(std::span<const int32_t> tokens) const;
   // Keeps the longest common prefix of `tokens` and these, truncates there, returns its length (at most

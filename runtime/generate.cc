@@ -1,6 +1,9 @@
 #include "runtime/generate.h"
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
+#include <optional>
 
 namespace quern {
 namespace {
@@ -14,45 +17,125 @@ const Tokenizer* tokenizer_of(const Model& model, bool with_text) {
   return with_text || model.has_tokenizer() ? &model.tokenizer() : nullptr;
 }
 
+// Drives one completion, pass by pass.
+class Generation {
+ public:
+  Generation(Session& session, Completion& completion, const std::function<void(std::string_view)>& on_text,
+             const std::function<void(int32_t)>& on_token, const StopFn& stop, Speculation* speculation)
+      : session_(session),
+        completion_(completion),
+        on_text_(on_text),
+        on_token_(on_token),
+        stop_(stop),
+        speculation_(speculation) {}
+
+  void read_prompt(std::span<const TokenId> prompt, GenerateResult* result) {
+    const size_t reused = session_.reuse_prefix(prompt);
+    const auto start = Clock::now();
+    evaluate(prompt.subspan(reused), 0);
+    result->prompt_tokens = session_.position() - reused;  // an interruption leaves whole micro-batches
+    result->prompt_seconds = seconds(evaluated_ - start);
+  }
+
+  void decode(std::span<const TokenId> prompt, GenerateResult* result) {
+    const auto start = evaluated_;
+    if (speculation_ != nullptr && !completion_.finished()) {
+      guesser_.emplace(speculation_->rates);
+      guesser_->read(prompt);
+      for (const TokenId token : completion_.tokens()) guesser_->push(token);
+    }
+    while (!completion_.finished()) {
+      const size_t n_guesses = choose_guesses();
+      std::vector<TokenId> rows(completion_.pending().begin(), completion_.pending().end());
+      for (size_t i = 0; i < n_guesses; ++i) rows.push_back(guesser_->guess(i));
+      const auto pass_start = Clock::now();
+      if (!evaluate_guarded(rows, n_guesses)) continue;
+      if (speculation_ != nullptr) speculation_->costs.add(rows.size(), seconds(evaluated_ - pass_start));
+      ++result->decode_passes;
+      result->decode_tokens += n_used_;
+      result->guesses += n_guesses;
+      result->guesses_taken += n_used_ - 1;
+    }
+    if (guesser_) speculation_->rates = guesser_->rates();
+    result->decode_seconds = seconds(Clock::now() - start);
+  }
+
+ private:
+  void show(const std::string& text) {
+    if (!text.empty()) on_text_(text);
+  }
+
+  size_t choose_guesses() {
+    if (!guesser_) return 0;
+    const size_t most = std::min<uint64_t>(session_.rows_to_take_back(), completion_.room());
+    if (most < 2) return 0;
+    Draft draft{guesser_->chances(most - 1)};
+    choose_drafts({&draft, 1}, 1, most, std::numeric_limits<double>::infinity(), speculation_->costs);
+    return draft.n;
+  }
+
+  // The last n_guesses tokens are guesses: what follows one that was wrong is forgotten. False: interrupted.
+  bool evaluate(std::span<const TokenId> tokens, size_t n_guesses) {
+    const size_t n_known = tokens.size() - n_guesses;
+    n_used_ = 0;
+    bool right = true;  // the tokens up to the one whose logits come
+    const auto feed = [&](size_t index, std::span<const float> logits) {
+      if (!right) return;
+      if (n_used_++ == 0) evaluated_ = Clock::now();
+      right = false;
+      if (stop_ && stop_()) return show(completion_.interrupt());
+      const CompletionStep step = completion_.feed(logits);
+      if (step.token) {
+        if (guesser_) guesser_->push(*step.token);
+        if (on_token_) on_token_(*step.token);
+        right = !completion_.finished() && index + 1 < tokens.size() && tokens[index + 1] == *step.token;
+      }
+      show(step.text);
+    };
+    const size_t begin = session_.position();
+    if (!session_.eval(tokens, 1 + n_guesses, feed, stop_)) {
+      evaluated_ = Clock::now();
+      show(completion_.interrupt());
+      return false;
+    }
+    if (n_used_ <= n_guesses) session_.truncate(begin + n_known - 1 + n_used_);
+    return true;
+  }
+
+  // A guess may fail where nothing that the text comes to does.
+  bool evaluate_guarded(std::span<const TokenId> tokens, size_t n_guesses) {
+    try {
+      return evaluate(tokens, n_guesses);
+    } catch (const Error&) {
+      if (n_guesses == 0 || n_used_ > 0) throw;
+    }
+    return evaluate(tokens.first(1), 0);
+  }
+
+  Session& session_;
+  Completion& completion_;
+  const std::function<void(std::string_view)>& on_text_;
+  const std::function<void(int32_t)>& on_token_;
+  const StopFn& stop_;
+  Speculation* speculation_;
+  std::optional<Guesser> guesser_;
+  Clock::time_point evaluated_;  // the last pass's first logits were there
+  size_t n_used_ = 0;            // logits of the last pass
+};
+
 }  // namespace
 
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
-                        const std::function<void(int32_t)>& on_token, const StopFn& stop) {
+                        const std::function<void(int32_t)>& on_token, const StopFn& stop,
+                        Speculation* speculation) {
   const bool with_text = on_text != nullptr;
   const Model& model = session.model();
   Completion completion(tokenizer_of(model, with_text), with_text, prompt, model.context(), options);
-  const auto show = [&](const std::string& text) {
-    if (!text.empty()) on_text(text);
-  };
-  Clock::time_point evaluated;
-  const auto feed = [&](size_t, std::span<const float> logits) {
-    evaluated = Clock::now();
-    if (stop && stop()) return show(completion.interrupt());
-    const CompletionStep step = completion.feed(logits);
-    if (step.token && on_token) on_token(*step.token);
-    show(step.text);
-  };
-
   GenerateResult result;
-  const size_t reused = session.reuse_prefix(prompt);
-  const auto start = Clock::now();
-  if (!session.eval(prompt.subspan(reused), 1, feed, stop)) {
-    evaluated = Clock::now();
-    show(completion.interrupt());
-  }
-  const auto prompt_end = evaluated;
-  result.prompt_tokens = session.position() - reused;  // an interruption leaves whole micro-batches
-  while (!completion.finished()) {
-    const std::vector<TokenId> next(completion.pending().begin(), completion.pending().end());
-    if (session.eval(next, 1, feed, stop)) {
-      ++result.decode_tokens;
-    } else {
-      show(completion.interrupt());
-    }
-  }
-  result.prompt_seconds = seconds(prompt_end - start);
-  result.decode_seconds = seconds(Clock::now() - prompt_end);
+  Generation generation(session, completion, on_text, on_token, stop, speculation);
+  generation.read_prompt(prompt, &result);
+  generation.decode(prompt, &result);
   result.reason = completion.reason();
   result.meets_constraint = completion.meets_constraint();
   result.tokens.assign(completion.tokens().begin(), completion.tokens().end());

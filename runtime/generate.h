@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/completion.h"
+#include "runtime/engine/speculation.h"
 #include "runtime/session.h"
 
 namespace quern {
@@ -20,16 +21,27 @@ struct GenerateResult {
   bool meets_constraint = true;  // false: only the beginning of a text that the constraint takes
   size_t prompt_tokens = 0;      // evaluated (a reused prefix does not count)
   double prompt_seconds = 0;
-  size_t decode_tokens = 0;  // single-token evaluations
+  // Behind the prompt: tokens whose logits were used, in so many passes.
+  size_t decode_tokens = 0, decode_passes = 0;
   double decode_seconds = 0;
+  size_t guesses = 0, guesses_taken = 0;  // that passes evaluated; those of them that came true
+};
+
+// What a session's completions teach about guesses. Not thread-safe.
+struct Speculation {
+  PassCosts costs;
+  GuessRates rates;
 };
 
 // Evaluates `prompt` (ids of the whole sequence; the common prefix with the session's tokens is reused) and
 // drives a completion to its end. on_text gets whole UTF-8 characters as they come (null: no tokenizer
 // needed); on_token every id. Both are called between passes. `stop` is polled between tokens and layers.
+// speculation: passes evaluate guesses too where that is likely to be faster; null: none. The result is the
+// same but for times and counts of passes.
 // Throws what Completion and Session::eval throw; a prompt that does not fit before any work.
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
-                        const std::function<void(int32_t)>& on_token, const StopFn& stop);
+                        const std::function<void(int32_t)>& on_token, const StopFn& stop,
+                        Speculation* speculation = nullptr);
 
 }  // namespace quern

@@ -404,6 +404,8 @@ HttpResponse Service::metrics() const {
   add("answer_tokens_total", "counter", "Tokens of answers.", stats.answer_tokens);
   add("passes_total", "counter", "Forward passes.", stats.passes);
   add("rows_total", "counter", "Tokens that passes evaluated.", stats.rows);
+  add("guesses_total", "counter", "Guesses at tokens that passes evaluated.", stats.guesses);
+  add("guesses_taken_total", "counter", "Guesses that came true.", stats.guesses_taken);
   add("busy_seconds_total", "counter", "Time in forward passes.", stats.busy_seconds);
   return {200, "text/plain; version=0.0.4", {}, text};
 }

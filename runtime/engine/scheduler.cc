@@ -1,6 +1,7 @@
 #include "runtime/engine/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -76,6 +77,8 @@ struct Scheduler::Slot {
   bool busy() const { return ticket != nullptr; }
   bool reading() const { return busy() && ticket->completion_->state() == Completion::State::kPrompt; }
   std::span<const TokenId> prompt() const { return ticket->request_.prompt; }
+  // Tells the guesser of up to `most` tokens that it does not know yet. True: it knows all.
+  bool follow(size_t most);
 
   Sequence sequence;
   TicketPtr ticket;           // null: free
@@ -84,10 +87,24 @@ struct Scheduler::Slot {
   size_t n_prompt = 0;        // of the last request
   size_t n_reused = 0;        // likewise
   std::vector<TokenId> next;  // what a pass evaluates
+  size_t n_used = 0;          // of a pass: rows whose logits the answer has taken
+  bool right = false;         // the tokens of the pass up to the next logits are the answer's
+  std::optional<Guesser> guesser;
 };
 
+bool Scheduler::Slot::follow(size_t most) {
+  const std::span<const TokenId> answer = ticket->completion_->tokens();
+  if (guesser->size() < n_prompt) {
+    const std::span<const TokenId> left = prompt().subspan(guesser->size());
+    guesser->read(left.first(std::min(left.size(), most)));
+  }
+  while (guesser->size() >= n_prompt && guesser->size() - n_prompt < answer.size() && most-- > 0)
+    guesser->push(answer[guesser->size() - n_prompt]);
+  return guesser->size() == n_prompt + answer.size();
+}
+
 Scheduler::Scheduler(const Model& model, const SchedulerOptions& options)
-    : model_(model), options_(options), engine_(model) {
+    : model_(model), options_(options), engine_(model), costs_(options.costs) {
   QUERN_CHECK(options.slots > 0 && options.slots <= kMaxSlots && options.prompt_budget > 0);
   for (size_t i = 0; i < options.slots; ++i) slots_.push_back(std::make_unique<Slot>(model));
   publish();
@@ -185,7 +202,8 @@ void Scheduler::serve() {
   for (;;) {
     drop_cancelled();
     admit();
-    const std::vector<Turn> turns = next_pass();
+    std::vector<Turn> turns = next_pass();
+    if (options_.speculation) add_guesses(turns);
     publish();
     if (!turns.empty()) {
       evaluate(turns);
@@ -274,6 +292,7 @@ void Scheduler::start(Slot& slot, TicketPtr ticket) {
   slot.n_reused = sequence.position();
   counts_.reused_tokens += slot.n_reused;
   slot.ticket = std::move(ticket);
+  if (options_.speculation) slot.guesser.emplace();
   AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
   event.n_prompt = event.n_reused = slot.n_reused;
   event.waited = seconds_since(slot.ticket->submitted_);
@@ -306,13 +325,35 @@ std::vector<Scheduler::Turn> Scheduler::next_pass() const {
   return turns;
 }
 
+void Scheduler::add_guesses(std::span<Turn> turns) {
+  constexpr size_t kFollowed = 4096;  // tokens of a slot between two passes: less than a millisecond
+  std::vector<Draft> drafts(turns.size());
+  size_t n_rows = 0;
+  for (size_t i = 0; i < turns.size(); ++i) {
+    Slot& slot = *turns[i].slot;
+    n_rows += std::max<size_t>(turns[i].n, 1);
+    if (!slot.follow(kFollowed) || turns[i].n > 0) continue;
+    const size_t most =
+        std::min<uint64_t>(slot.sequence.rows_to_take_back(), slot.ticket->completion_->room());
+    if (most > 1) drafts[i].chances = slot.guesser->chances(most - 1);
+  }
+  const double slowest =
+      turns.size() > 1 ? SchedulerOptions::kMostDelay : std::numeric_limits<double>::infinity();
+  choose_drafts(drafts, n_rows, engine_.micro_batch(), slowest, costs_);
+  for (size_t i = 0; i < turns.size(); ++i) turns[i].n_guesses = drafts[i].n;
+}
+
 Work Scheduler::work_of(const Turn& turn) {
   Slot& slot = *turn.slot;
   const size_t begin = slot.sequence.position();
   size_t n_logits = 1;
+  slot.n_used = 0;
+  slot.right = true;
   if (turn.n == 0) {
     const std::span<const TokenId> pending = slot.ticket->completion_->pending();
     slot.next.assign(pending.begin(), pending.end());
+    for (size_t i = 0; i < turn.n_guesses; ++i) slot.next.push_back(slot.guesser->guess(i));
+    n_logits += turn.n_guesses;
   } else {
     const std::span<const TokenId> piece = slot.prompt().subspan(begin, turn.n);
     slot.next.assign(piece.begin(), piece.end());
@@ -342,11 +383,14 @@ void Scheduler::evaluate(std::span<const Turn> turns) {
     n_rows += turn.slot->next.size();
   }
   const auto begin = Clock::now();
+  bool finished = false;
   try {
-    engine_.run(work, all_cancelled);
+    finished = engine_.run(work, all_cancelled);
   } catch (const std::exception& error) {
-    if (turns.size() > 1) {
-      // One of them is the cause, and the others shall not suffer: each alone, from where it is.
+    for (size_t i = 0; i < turns.size(); ++i) take_back_guesses(turns[i], begins[i]);
+    if (turns.size() > 1 || turns[0].n_guesses > 0) {
+      // One of them is the cause, or a guess that would not have come true, and the others shall not suffer:
+      // each alone, from where it is.
       for (size_t i = 0; i < turns.size(); ++i) {
         Slot& slot = *turns[i].slot;
         const size_t done = slot.sequence.position() - begins[i];
@@ -360,11 +404,14 @@ void Scheduler::evaluate(std::span<const Turn> turns) {
     if (turns[0].slot->busy()) end(*turns[0].slot, failure(error));
     return;
   }
-  counts_.busy_seconds += seconds_since(begin);
+  const double pass_seconds = seconds_since(begin);
+  counts_.busy_seconds += pass_seconds;
   ++counts_.passes;
   counts_.rows += n_rows;
+  if (finished) costs_.add(n_rows, pass_seconds);
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
+    take_back_guesses(turns[i], begins[i]);
     if (turns[i].n > 0) counts_.prompt_tokens += slot.sequence.position() - begins[i];
     if (!slot.reading()) continue;
     AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
@@ -377,6 +424,8 @@ void Scheduler::evaluate(std::span<const Turn> turns) {
 // logits: of the token at `position`.
 void Scheduler::take_logits(Slot& slot, size_t position, std::span<const float> logits) {
   if (!slot.busy()) return;  // failed with the logits before
+  if (!slot.right) return;   // behind a guess that was wrong
+  ++slot.n_used;
   Ticket& ticket = *slot.ticket;
   const AnswerRequest& request = ticket.request_;
   try {
@@ -398,6 +447,8 @@ void Scheduler::take_logits(Slot& slot, size_t position, std::span<const float> 
       return tell(AnswerEvent::Kind::kPromptToken, request.prompt[position + 1], {});
     }
     const CompletionStep step = completion.feed(logits);
+    const size_t next = slot.n_used;  // of the pass, where the answer's last token or a guess came before
+    slot.right = step.token && next < slot.next.size() && slot.next[next] == *step.token;
     if (step.token) {
       if (request.log_probs) log_probs.emplace(model_.kernels(), logits);
       ++counts_.answer_tokens;
@@ -412,8 +463,19 @@ void Scheduler::take_logits(Slot& slot, size_t position, std::span<const float> 
   }
 }
 
+// begin: the sequence's tokens before the pass.
+void Scheduler::take_back_guesses(const Turn& turn, size_t begin) {
+  Slot& slot = *turn.slot;
+  if (turn.n_guesses == 0 || slot.sequence.position() == begin) return;
+  const size_t n_used = std::max<size_t>(slot.n_used, 1);
+  counts_.guesses += turn.n_guesses;
+  counts_.guesses_taken += n_used - 1;
+  if (n_used <= turn.n_guesses) slot.sequence.truncate(begin + n_used);
+}
+
 void Scheduler::end(Slot& slot, const AnswerEvent& event) {
   const TicketPtr ticket = std::exchange(slot.ticket, nullptr);
+  slot.guesser.reset();
   if (event.kind == AnswerEvent::Kind::kFailed)
     ++counts_.failed;
   else if (event.reason == FinishReason::kInterrupted)

@@ -2,7 +2,7 @@
 // one token of each running answer together with pieces of the prompts that are being read (continuous
 // batching: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI
 // 2022, section 3.1; pieces: Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with
-// Sarathi-Serve", OSDI 2024, section 4).
+// Sarathi-Serve", OSDI 2024, section 4), and guesses at what answers go on with (speculation.h).
 //
 // An answer depends on its request alone: neither on the others, on the slot and what the slot's cache still
 // held, on the order of requests, nor on the options below.
@@ -24,6 +24,7 @@
 
 #include "runtime/completion.h"
 #include "runtime/engine.h"
+#include "runtime/engine/speculation.h"
 
 namespace quern {
 
@@ -75,6 +76,11 @@ struct SchedulerOptions {
   // 14, 18 seconds.
   size_t prompt_budget = 8;
   size_t queue = 64;  // requests that wait at most
+  // Passes evaluate guesses too where that is likely to bring more tokens a second; one that serves several
+  // requests takes at most kMostDelay times as long for them.
+  bool speculation = true;
+  PassCosts costs = {};  // that are known at the start
+  static constexpr double kMostDelay = 1.5;
 };
 
 struct SchedulerStats {
@@ -83,7 +89,8 @@ struct SchedulerStats {
   uint64_t passes = 0, rows = 0;
   uint64_t prompt_tokens = 0, reused_tokens = 0, answer_tokens = 0;
   uint64_t finished = 0, interrupted = 0, failed = 0, refused = 0;
-  double busy_seconds = 0;  // in passes
+  uint64_t guesses = 0, guesses_taken = 0;  // that passes evaluated; those of them that came true
+  double busy_seconds = 0;                  // in passes
   struct Slot {
     bool busy = false;
     size_t position = 0;  // tokens that its sequence has
@@ -139,7 +146,8 @@ class Scheduler {
   struct Slot;
   struct Turn {  // what a slot has of a pass
     Slot* slot;
-    size_t n;  // tokens of the prompt; 0: the answer's last token
+    size_t n;              // tokens of the prompt; 0: the answer's last token
+    size_t n_guesses = 0;  // behind that
   };
 
   AnswerRequest checked(AnswerRequest request) const;
@@ -150,9 +158,11 @@ class Scheduler {
   Slot* slot_for(const AnswerRequest& request);
   void start(Slot& slot, TicketPtr ticket);
   std::vector<Turn> next_pass() const;
+  void add_guesses(std::span<Turn> turns);
   void evaluate(std::span<const Turn> turns);
   Work work_of(const Turn& turn);
   void take_logits(Slot& slot, size_t position, std::span<const float> logits);
+  void take_back_guesses(const Turn& turn, size_t begin);
   void end(Slot& slot, const AnswerEvent& event);
   void publish();
 
@@ -163,6 +173,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Slot>> slots_;
   uint64_t n_started_ = 0;
   SchedulerStats counts_;
+  PassCosts costs_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable wake_;

@@ -38,7 +38,10 @@ const std::vector<std::string> kMoreFields = {"load_ns",
                                               "multiply_share_max",
                                               "attention_share",
                                               "attention_kv_bytes_per_second",
-                                              "attention_macs_per_second"};
+                                              "attention_macs_per_second",
+                                              "n_sequences",
+                                              "tokens_per_pass",
+                                              "speculation_gain"};
 
 class Bench : public testing::Test {
  protected:
@@ -223,6 +226,41 @@ TEST_F(Bench, ZeroSkipsATest) {
       quern({"bench", model_, "-p", "0", "-n", "4", "-r", "1", "-o", "json", "--no-probe"});
   ASSERT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_EQ(Json::parse(result.out).size(), 1u);
+}
+
+TEST_F(Bench, PassesHaveARowOfEachSequence) {
+  const ProcessResult result = bench({"--batch", "1,3", "-p", "0", "-d", "5", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const Json rows = Json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["n_sequences"], 1);
+  EXPECT_EQ(rows[1]["n_sequences"], 3);
+  EXPECT_TRUE(rows[1]["tokens_per_pass"].is_null());
+  for (size_t i = 0; i < 3; ++i) {  // of all sequences together
+    const double ns = rows[1]["samples_ns"][i], rate = rows[1]["samples_ts"][i];
+    EXPECT_NEAR(rate, 3 * 4 * 1e9 / ns, 1e-3 * rate);
+  }
+  const ProcessResult table = bench({"--batch", "3", "-p", "0"});
+  EXPECT_NE(table.out.find(" tg4 x3 |"), std::string::npos) << describe(table);
+  EXPECT_EQ(bench({"--batch", "0"}).exit_code, 1);
+}
+
+TEST_F(Bench, ATextIsGoneOnWithWithGuessesAndWithout) {
+  std::string text;
+  for (int i = 0; i < 6; ++i) text += "Once upon a time there was a little girl who had a red ball. ";
+  const std::string file = folder_.write("text.txt", text);
+  const ProcessResult result =
+      quern({"bench", model_, "-p", "0", "-n", "80", "-r", "2", "-f", file, "--json"});
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const Json rows = Json::parse(result.out);
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_GT(rows[0]["speculation_gain"], 0.0);
+  EXPECT_GE(rows[0]["tokens_per_pass"], 1.0);
+  EXPECT_GT(rows[0]["n_depth"], 60);
+  EXPECT_TRUE(rows[0]["read_share"].is_null());
+  const ProcessResult table = bench({"-f", file, "-p", "0"});
+  EXPECT_NE(table.out.find("tg4 text @ d"), std::string::npos) << describe(table);
+  EXPECT_NE(table.out.find(" a pass |"), std::string::npos) << describe(table);
 }
 
 // What was measured until then can be read.
