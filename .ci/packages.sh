@@ -7,7 +7,7 @@ say() { printf '\n== %s\n' "$*"; }
 packages_of() {
   case $1 in
     build) echo g++ cmake ninja-build libfmt-dev libsentencepiece-dev libpcre2-dev nlohmann-json3-dev libcli11-dev \
-      libedit-dev libboost-dev ;;
+      libedit-dev libboost-dev libxxhash-dev ;;
     chat) echo python3-pip ;;
     test) echo libgtest-dev libbenchmark-dev libopenblas-dev python3 binutils ;;
     check) echo clang-14 clang-format-14 clang-tidy-14 libomp-14-dev git python3-venv python3-dev ;;

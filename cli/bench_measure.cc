@@ -193,7 +193,8 @@ class TextTest {
 
   GenerateResult generate(const CompletionOptions& options, Speculation* speculation) {
     const auto stop = [&] { return task_.stop.requested(); };
-    GenerateResult result = quern::generate(session_, task_.text, options, {}, {}, stop, speculation);
+    GenerateResult result =
+        quern::generate(session_, task_.text, options, {}, {}, stop, {.speculation = speculation});
     if (task_.stop.requested()) throw Interrupted();
     return result;
   }

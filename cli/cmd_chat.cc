@@ -31,6 +31,7 @@ struct Options {
   TextInput input;
   SessionArguments session;
   GenerationArguments generation;
+  CacheArguments cache;
   bool once = false, json = false, no_history = false;
 };
 
@@ -56,6 +57,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   options->generation.generate.max_tokens = -1;
   options->generation.declare(parser, "Tokens of an answer at most (default -1: until it ends)");
   options->session.declare(parser);
+  options->cache.declare(parser);
   if (!parser.parse(arguments)) return false;
   options->conversation.check();
   return true;
@@ -85,6 +87,7 @@ class Chat {
         once_(options.once),
         speculates_(!options.generation.no_speculation),
         session_(model),
+        cache_(options.cache.open(model)),
         conversation_([&encoding](auto messages) { return encoding.encode(messages); }, model.context(),
                       answer_room(options.generation.generate.max_tokens, model.context())) {
     options_.new_text = true;
@@ -115,6 +118,7 @@ class Chat {
   bool once_, speculates_;
   Session session_;
   Speculation speculation_;
+  const std::unique_ptr<PrefixCache> cache_;
   Conversation conversation_;
   GenerateResult last_;
 };
@@ -136,9 +140,8 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   const bool dims = stdout_is_terminal();
   ThinkingDimmer shown(dims && ends_in_thought(model_.tokenizer(), ids), on_text);
   const auto show = [&](std::string_view text) { dims ? shown.push(text) : on_text(text); };
-  last_ = generate(
-      session_, ids, options_, show, {}, [&] { return progress.poll(); },
-      speculates_ ? &speculation_ : nullptr);
+  last_ = generate(session_, ids, options_, show, {}, [&] { return progress.poll(); },
+                   {.speculation = speculates_ ? &speculation_ : nullptr, .cache = cache_.get()});
   if (dims) shown.finish();
   // An answer that was stopped is kept and closed like any other; an empty one cannot be (mistral_common).
   if (last_.text.empty()) {

@@ -20,6 +20,7 @@ struct Options {
   SessionArguments session;
   GenerationArguments generation;
   GrammarArguments grammar;
+  CacheArguments cache;
   bool json = false;
 };
 
@@ -40,6 +41,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   options->generation.declare(parser, "Tokens to generate at most; -1: until the end (default 128)");
   options->grammar.declare(parser);
   options->session.declare(parser);
+  options->cache.declare(parser);
   parser.flag("--json", "Print one object at the end: text, ids, timings", &options->json);
   return parser.parse(arguments);
 }
@@ -125,9 +127,10 @@ int run_run(std::span<const std::string> arguments) {
   if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
   PromptProgress progress(session, prompt.size(), stop);
   Speculation speculation;
+  const auto cache = options.cache.open(*model);
   const GenerateResult result = generate(
       session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); },
-      options.generation.no_speculation ? nullptr : &speculation);
+      {.speculation = options.generation.no_speculation ? nullptr : &speculation, .cache = cache.get()});
 
   if (options.json)
     write_out(generation_json(*model, result));

@@ -6,10 +6,12 @@
 #include "cli/chat_encoding.h"
 #include "cli/command.h"
 #include "cli/model_progress.h"
+#include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/serve/service.h"
 #include "cli/session_options.h"
-#include "quant/machine/host_memory.h"
+#include "quant/checked_math.h"
+#include "quant/format_size.h"
 #include "quant/machine/stop_signal.h"
 
 namespace quern {
@@ -26,7 +28,9 @@ struct Options {
   HttpServerOptions http{.port = 8080};
   std::optional<std::string> key_file;
   std::vector<std::string> aliases, host_names, allow_origins;
+  CacheArguments cache;
   bool no_api_key = false;
+  std::optional<uint64_t> cache_ram;  // bytes
 };
 
 bool parse(std::span<const std::string> arguments, Options* options) {
@@ -66,6 +70,16 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.integer<size_t>("--queue",
                          fmt::format("Requests that may wait for a slot (default {})", scheduler.queue), 0,
                          1 << 16, &scheduler.queue);
+  parser.option(
+      "--cache-ram", "SIZE",
+      "Memory for what prompts and answers came to (500M, 2GiB, 0), in blocks of 512 tokens: a prompt "
+      "that begins like one before reads only the rest (default: half of what models and slots leave)",
+      [options](std::string_view name, const std::string& text) {
+        options->cache_ram = text == "0" ? 0 : parse_bytes(name, text);
+      });
+  parser.flag("--cache-shared", "Keys are served from each other's prompts, too: times may tell of these",
+              &scheduler.cache_shared);
+  options->cache.declare(parser);
   parser.integer<size_t>("--connections",
                          fmt::format("Open connections at most (default {})", http.connections), 1, 1 << 16,
                          &http.connections);
@@ -86,21 +100,27 @@ bool is_loopback(const std::string& address) {
   return address == "localhost" || address == "::1" || address.starts_with("127.");
 }
 
-// As many as were asked for, or as memory has room for.
-size_t plan_slots(const Options& options, ModelOptions* model) {
-  model->n_sequences = options.scheduler.slots != 0 ? options.scheduler.slots : kUsualSlots;
+// Slots and bytes of the prefix cache: as many as were asked for, or as memory has room for.
+void plan_memory(const Options& options, ModelOptions* model, SchedulerOptions* scheduler) {
+  model->n_sequences = scheduler->slots != 0 ? scheduler->slots : kUsualSlots;
   const ModelSurvey survey = Model::survey(options.model, *model, [](std::string_view) {});
-  const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1);
-  size_t slots = options.scheduler.slots;
-  if (slots == 0) {
-    const uint64_t total = survey.memory.total();
-    const uint64_t left = survey.available_bytes > total ? survey.available_bytes - total : 0;
-    slots = static_cast<size_t>(std::min<uint64_t>(kUsualSlots, 1 + left / 2 / each));  // half stays free
-    print_notice("slots: {} of {} positions, {:.0f} MiB each (override: --slots)", slots, survey.context,
-                 static_cast<double>(each) / (1 << 20));
+  const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1), total = survey.memory.total();
+  const uint64_t left = survey.available_bytes - std::min(total, survey.available_bytes);
+  if (scheduler->slots == 0) {
+    const uint64_t most = 1 + left / 2 / each;  // half stays free
+    scheduler->slots = static_cast<size_t>(std::min<uint64_t>(kUsualSlots, most));
+    print_notice("slots: {} of {} positions, {} each (override: --slots)", scheduler->slots, survey.context,
+                 format_size(each, SizeUnit::kMiB));
   }
-  if (!checked_mul(slots - 1, each, &model->promised_bytes)) model->promised_bytes = UINT64_MAX;
-  return slots;
+  uint64_t more = 0;
+  if (!checked_mul(scheduler->slots - 1, each, &more)) more = UINT64_MAX;
+  if (survey.context >= Sequence::kBlock) {
+    scheduler->cache.ram_bytes = options.cache_ram.value_or((left - std::min(left, more)) / 2);
+    if (!options.cache_ram)
+      print_notice("prefix cache: up to {} (override: --cache-ram)", format_size(scheduler->cache.ram_bytes));
+  }
+  if (!checked_add(more, options.cache_ram.value_or(0), &model->promised_bytes))
+    model->promised_bytes = UINT64_MAX;
 }
 
 // Null where the model has no template: completions of texts are answered all the same.
@@ -137,7 +157,7 @@ int run_serve(std::span<const std::string> arguments) {
          printable(options.http.address));
 
   ModelOptions model_options = options.session.options();
-  options.scheduler.slots = plan_slots(options, &model_options);
+  plan_memory(options, &model_options, &options.scheduler);
   const auto model = load_model(options.model, model_options);
   (void)model->tokenizer();  // throws where there is none
   const std::unique_ptr<ChatEncoding> chat = make_chat(options, *model);
@@ -146,6 +166,9 @@ int run_serve(std::span<const std::string> arguments) {
     service_options.names.push_back(std::filesystem::path(options.model).stem().string());
   service_options.defaults = options.generation.unseeded();
   service_options.seed = options.generation.seed;
+  options.scheduler.cache.folder = options.cache.folder;
+  options.scheduler.cache.disk_bytes = options.cache.disk_bytes;
+  options.scheduler.cache.notice = notice;
   options.scheduler.speculation = !options.generation.no_speculation;
 
   Scheduler scheduler(*model, options.scheduler);

@@ -119,7 +119,8 @@ constexpr ForeignOption kForeign[] = {
      "yarn-"
      "attn-factor|--yarn-beta-slow|--yarn-beta-fast",
      "", Value::kOne, kAnyway, "none of them", "how positions are turned is what the file says"},
-    {"--prompt-cache", "", Value::kOne, kAnyway, "none of them", "quern keeps no prompts between runs"},
+    {"--prompt-cache", "", Value::kOne, kAnyway, "none of them",
+     "--cache-dir FOLDER keeps what prompts came to"},
     {"-sp|--special", "run|chat", Value::kNone, kAnyway, "none of them",
      "control tokens are not printed; --json has every id"},
     {"-o|--output", "run|chat", Value::kOne, kAnyway, "none of them",

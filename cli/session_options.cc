@@ -160,4 +160,21 @@ CompletionOptions GenerationArguments::options() const {
   return options;
 }
 
+void CacheArguments::declare(Arguments& arguments) {
+  arguments.text("--cache-dir", "FOLDER",
+                 "Keep what prompts and answers came to in this folder, for prompts that begin like them (a "
+                 "folder of your own, mode 0700; it is made where it is not there)",
+                 &folder);
+  arguments.option("--cache-disk", "SIZE", "Bytes of that folder (500M, 2GiB; default 8GiB)",
+                   [this](std::string_view name, const std::string& text) {
+                     disk_bytes = text == "0" ? 0 : parse_bytes(name, text);
+                   });
+}
+
+std::unique_ptr<PrefixCache> CacheArguments::open(const Model& model) const {
+  if (folder.empty()) return nullptr;
+  return std::make_unique<PrefixCache>(
+      model, PrefixCacheOptions{.folder = folder, .disk_bytes = disk_bytes, .notice = notice});
+}
+
 }  // namespace quern

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/arguments.h"
 #include "runtime/completion.h"
+#include "runtime/engine/prefix_cache.h"
 #include "runtime/model.h"
 
 namespace quern {
@@ -47,6 +49,16 @@ struct GenerationArguments {
   CompletionOptions unseeded() const;
   // Draws a seed where one is needed and none was given, and says so.
   CompletionOptions options() const;
+};
+
+// --cache-dir --cache-disk
+struct CacheArguments {
+  std::string folder;
+  uint64_t disk_bytes = uint64_t{8} << 30;
+
+  void declare(Arguments& arguments);
+  // Null where none was asked for. Throws what PrefixCache's constructor throws.
+  std::unique_ptr<PrefixCache> open(const Model& model) const;
 };
 
 }  // namespace quern

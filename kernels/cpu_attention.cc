@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "quant/parallel.h"
 
@@ -118,9 +119,7 @@ size_t count_rows(std::span<const SequenceRows> sequences) {
 
 CpuKvCache::CpuKvCache(const KvShape& shape) : shape_(shape), memory_(shape.bytes(), "the KV cache") {
   uint64_t all_layers = 0, begin = 0;  // bytes of a segment of those that keep everything
-  const auto is_ring = [&](const KvLayer& layer) {
-    return shape.segments_of(layer) * shape.segment_keys() < shape.capacity;
-  };
+  const auto is_ring = [&](const KvLayer& layer) { return shape.is_ring(layer); };
   for (const KvLayer& layer : shape.layers)
     if (!is_ring(layer)) all_layers += shape.segment_bytes(layer);
   uint64_t ring_begin = all_layers * ((shape.capacity + shape.segment_keys() - 1) / shape.segment_keys());
@@ -161,6 +160,40 @@ Softcap softcap_of(double cap, bool log2_units) {
 float* CpuKvCache::state(size_t layer, size_t slot) const {
   QUERN_CHECK(slot < shape_.state_slots);
   return reinterpret_cast<float*>(memory_.data() + places_[layer].state_begin + slot * shape_.state_bytes());
+}
+
+template <class Part>
+void CpuKvCache::for_block(size_t segment, size_t state_slot, Part&& part) const {
+  QUERN_CHECK(segment * shape_.segment_keys() < shape_.capacity);
+  for (size_t i = 0; i < places_.size(); ++i) {
+    const KvLayer& layer = shape_.layers[i];
+    if (layer.n_kv_heads == 0) continue;
+    const Place& place = places_[i];
+    part(memory_.data() + place.begin + segment % place.n_segments * place.segment_stride,
+         shape_.segment_bytes(layer), shape_.is_ring(layer) ? &KvBlockParts::rings : &KvBlockParts::whole);
+  }
+  for (size_t i = 0; i < places_.size(); ++i)
+    if (shape_.layers[i].state_floats != 0)
+      part(reinterpret_cast<uint8_t*>(state(i, state_slot)), shape_.layers[i].state_floats * sizeof(float),
+           &KvBlockParts::states);
+}
+
+void CpuKvCache::save(size_t segment, size_t state_slot, std::span<uint8_t> block) const {
+  QUERN_CHECK(block.size() == shape_.block_bytes());
+  uint8_t* to = block.data();
+  for_block(segment, state_slot, [&](const uint8_t* from, uint64_t n_bytes, bool KvBlockParts::*) {
+    std::memcpy(to, from, n_bytes);
+    to += n_bytes;
+  });
+}
+
+void CpuKvCache::load(size_t segment, KvBlockParts parts, std::span<const uint8_t> block) {
+  QUERN_CHECK(block.size() == shape_.block_bytes());
+  const uint8_t* from = block.data();
+  for_block(segment, 0, [&](uint8_t* to, uint64_t n_bytes, bool KvBlockParts::*kind) {
+    if (parts.*kind) std::memcpy(to, from, n_bytes);
+    from += n_bytes;
+  });
 }
 
 size_t CpuAttention::store_heads(const AttentionShape& shape, size_t layer,

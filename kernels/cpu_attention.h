@@ -24,12 +24,19 @@ class CpuKvCache final : public DeviceKvCache {
   const KvShape& shape() const { return shape_; }
   KvHead head(size_t layer, size_t kv_head) const;
   float* state(size_t layer, size_t slot) const;  // [state_floats]
+  // Device::save_kv and load_kv.
+  void save(size_t segment, size_t state_slot, std::span<uint8_t> block) const;
+  void load(size_t segment, KvBlockParts parts, std::span<const uint8_t> block);
 
  private:
   struct Place {
     uint64_t begin, segment_stride, head_bytes, state_begin;
     size_t n_segments;
   };
+  // Calls part(memory, n_bytes, kind) for what a block holds, in order.
+  template <class Part>
+  void for_block(size_t segment, size_t state_slot, Part&& part) const;
+
   KvShape shape_;
   std::vector<Place> places_;  // of each layer
   HostMemory memory_;

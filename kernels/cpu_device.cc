@@ -104,6 +104,16 @@ class CpuDevice final : public Device {
   uint64_t scratch_bytes(size_t max_rows, uint64_t widest_input, std::span<const AttentionShape> attention,
                          uint64_t capacity) const override;
 
+  bool copies_blocks() const override { return true; }
+  void save_kv(const DeviceKvCache& cache, size_t segment, size_t state_slot,
+               std::span<uint8_t> block) override {
+    static_cast<const CpuKvCache&>(cache).save(segment, state_slot, block);
+  }
+  void load_kv(DeviceKvCache& cache, size_t segment, KvBlockParts parts,
+               std::span<const uint8_t> block) override {
+    static_cast<CpuKvCache&>(cache).load(segment, parts, block);
+  }
+
   void observe(ProductFn observer) { observer_ = std::move(observer); }
 
   void run_pass(const std::function<void()>& pass) override {

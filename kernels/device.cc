@@ -48,6 +48,13 @@ uint64_t KvShape::bytes() const {
   return sum;
 }
 
+uint64_t KvShape::block_bytes() const {
+  uint64_t sum = state_bytes();
+  for (const KvLayer& layer : layers)
+    if (layer.n_kv_heads != 0 && !checked_add(sum, segment_bytes(layer), &sum)) return kTooMany;
+  return sum;
+}
+
 void DeviceTimes::count_attention(const AttentionShape& shape, KvType type, size_t position,
                                   size_t n) noexcept {
   if (n == 0) return;

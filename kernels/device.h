@@ -92,11 +92,23 @@ struct KvShape {
   uint64_t segment_keys() const;
   // Segments that a layer keeps; layers that keep fewer than the capacity has use them in a ring.
   uint64_t segments_of(const KvLayer& layer) const;
+  bool is_ring(const KvLayer& layer) const {
+    return layer.n_kv_heads != 0 && segments_of(layer) * segment_keys() < capacity;
+  }
   // Bytes of one segment of a layer, and of all layers: whole segments, and the states. The largest number
   // when it overflows.
   uint64_t segment_bytes(const KvLayer& layer) const;
   uint64_t state_bytes() const;  // of one slot of all layers
   uint64_t bytes() const;
+  // Of one segment of all layers and one slot of their states, as Device::save_kv writes them.
+  uint64_t block_bytes() const;
+};
+
+// What of a block goes into a cache.
+struct KvBlockParts {
+  bool whole = true;   // of layers that keep everything
+  bool rings = true;   // of the others
+  bool states = true;  // to the first slot
 };
 
 // Attention of a layer. Query head h reads keys and values of head h / (n_heads / n_kv_heads): multi-head
@@ -266,6 +278,19 @@ class Device {
   virtual void enter_layer(size_t layer) { (void)layer; }
   // The first NaN that operations have met since the last call.
   virtual std::optional<NanPlace> take_nan() = 0;
+
+  // Whether blocks can be copied: the next two calls are for such devices alone.
+  virtual bool copies_blocks() const { return false; }
+  // Copies segment `segment` of all layers, which the rings still hold, and the states of a slot into a block
+  // of KvShape::block_bytes(), whose bytes no instruction set and no number of threads changes; and back. Not
+  // while a pass uses the cache.
+  virtual void save_kv(const DeviceKvCache&, size_t /*segment*/, size_t /*state_slot*/,
+                       std::span<uint8_t> /*block*/) {
+    QUERN_CHECK(copies_blocks());
+  }
+  virtual void load_kv(DeviceKvCache&, size_t /*segment*/, KvBlockParts, std::span<const uint8_t> /*block*/) {
+    QUERN_CHECK(copies_blocks());
+  }
 
   // --- operations; the first `n` rows of buffers unless said ---
   // x[t] = decoded row ids[t] of table. ids are in range.

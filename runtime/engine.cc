@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "quant/machine/host_memory.h"
+
 namespace quern {
 namespace {
 
@@ -122,6 +124,77 @@ size_t Sequence::reuse_prefix(std::span<const int32_t> tokens) {
   const size_t n = std::min(common_prefix(tokens), tokens.empty() ? 0 : tokens.size() - 1);
   truncate(n);
   return n;
+}
+
+// Do all rings still have a segment?
+bool Sequence::has_ring(size_t segment) const {
+  const KvShape& shape = model_.kv_shape();
+  for (const KvLayer& layer : shape.layers)
+    if (shape.is_ring(layer) && segment + shape.segments_of(layer) <= (n_stored_ - 1) / kAttentionSegment)
+      return false;
+  return true;
+}
+
+// Where the states behind the first n tokens lie.
+std::optional<size_t> Sequence::slot_of_state(size_t n) const {
+  if (!has_states()) return 0;
+  if (!torn_ && n == n_cached_) return state_slot_;
+  if (!torn_ && n > rows_begin_ && n - rows_begin_ <= n_rows_) return n - rows_begin_;
+  for (const Snapshot& snapshot : snapshots_)
+    if (snapshot.position == n) return snapshot.slot;
+  return std::nullopt;
+}
+
+bool Sequence::save_block(size_t index, std::span<uint8_t> block) const {
+  QUERN_CHECK(index < n_blocks());
+  const std::optional<size_t> slot = slot_of_state((index + 1) * kBlock);
+  if (!slot || !has_ring(index) || !model_.device().copies_blocks()) return false;
+  model_.device().save_kv(*cache_, index, *slot, block);
+  return true;
+}
+
+// The states behind all tokens are in the first slot, and none else is there.
+void Sequence::become(std::span<const int32_t> tokens, size_t n_stored) {
+  tokens_.assign(tokens.begin(), tokens.end());
+  n_cached_ = tokens_.size();
+  n_stored_ = n_stored;
+  state_slot_ = n_rows_ = 0;
+  snapshots_.clear();
+  torn_ = false;
+}
+
+void Sequence::restore(std::span<const int32_t> tokens, std::span<const std::span<const uint8_t>> blocks) {
+  QUERN_CHECK(tokens.size() == blocks.size() * kBlock && tokens.size() <= model_.context());
+  truncate(common_prefix(tokens));
+  const size_t n_kept = n_blocks();
+  for (size_t i = 0; i < blocks.size(); ++i)
+    model_.device().load_kv(*cache_, i, {.whole = i >= n_kept, .states = i + 1 == blocks.size()}, blocks[i]);
+  become(tokens, tokens.size());
+}
+
+bool Sequence::copy(const Sequence& other, size_t n) {
+  QUERN_CHECK(&model_ == &other.model_ && this != &other);
+  if (n == 0 || n > other.n_cached() || !other.cache_reaches(n) || !model_.device().copies_blocks())
+    return false;
+  const std::optional<size_t> slot = other.slot_of_state(n);
+  if (!slot) return false;
+  const std::span<const int32_t> tokens = std::span(other.tokens_).first(n);
+  truncate(common_prefix(tokens));
+  const KvShape& shape = model_.kv_shape();
+  const size_t segment_keys = shape.segment_keys(), n_kept = n_cached() / segment_keys;
+  const bool has_rings = std::any_of(shape.layers.begin(), shape.layers.end(),
+                                     [&](const KvLayer& layer) { return shape.is_ring(layer); });
+  HostMemory block(block_bytes(), "a block of the KV cache");
+  const size_t n_segments = (n + segment_keys - 1) / segment_keys;
+  for (size_t i = 0; i < n_segments; ++i) {
+    const KvBlockParts parts{.whole = i >= n_kept, .rings = has_rings, .states = i + 1 == n_segments};
+    if (!parts.whole && !parts.rings && !parts.states) continue;
+    model_.device().save_kv(*other.cache_, i, *slot, {block.data(), block.size()});
+    model_.device().load_kv(*cache_, i, parts, {block.data(), block.size()});
+  }
+  // Its rings have what the other's have.
+  become(tokens, other.n_stored_);
+  return true;
 }
 
 uint64_t Engine::scratch_bytes(const Device& device, const Network& network, const Declarations& parts,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,22 @@ class Sequence {
   // tokens.size() - 1, so that something is left to evaluate for logits).
   size_t reuse_prefix(std::span<const int32_t> tokens);
 
+  // Blocks of a cache hold kBlock positions each (Device::save_kv); the first stands at position 0. A cache
+  // of fewer positions has none.
+  static constexpr size_t kBlock = kAttentionSegment;
+  // Whole blocks of cached tokens.
+  size_t n_blocks() const { return n_cached() / kBlock; }
+  uint64_t block_bytes() const { return model_.kv_shape().block_bytes(); }
+  // False, and nothing is written, where a ring has gone on or the states behind the block were not kept, and
+  // where the device copies none.
+  bool save_block(size_t index, std::span<uint8_t> block) const;
+  // Makes these tokens and what blocks hold of them the sequence's own: blocks[i] has
+  // tokens[i * kBlock, (i + 1) * kBlock), all of them. What the sequence already has of them is kept.
+  void restore(std::span<const int32_t> tokens, std::span<const std::span<const uint8_t>> blocks);
+  // Makes the first n tokens of another sequence of the model its own, without evaluating them. False, and
+  // nothing is changed, where the other does not have all that n tokens need.
+  bool copy(const Sequence& other, size_t n);
+
  private:
   friend class EngineRun;
   // A recurrent state, and the number of tokens that it has seen.
@@ -47,6 +64,9 @@ class Sequence {
   };
 
   bool cache_reaches(size_t n) const;
+  bool has_ring(size_t segment) const;
+  std::optional<size_t> slot_of_state(size_t n) const;
+  void become(std::span<const int32_t> tokens, size_t n_stored);
   bool has_states() const { return model_.kv_shape().state_bytes() != 0; }
   bool has_snapshots() const { return model_.kv_shape().state_slots > KvShape::kStateRows; }
   const Snapshot* last_snapshot(size_t n) const;  // up to position n; null: none

@@ -21,18 +21,21 @@ const Tokenizer* tokenizer_of(const Model& model, bool with_text) {
 class Generation {
  public:
   Generation(Session& session, Completion& completion, const std::function<void(std::string_view)>& on_text,
-             const std::function<void(int32_t)>& on_token, const StopFn& stop, Speculation* speculation)
+             const std::function<void(int32_t)>& on_token, const StopFn& stop, const GenerateAids& aids)
       : session_(session),
         completion_(completion),
         on_text_(on_text),
         on_token_(on_token),
         stop_(stop),
-        speculation_(speculation) {}
+        speculation_(aids.speculation),
+        cache_(aids.cache) {}
 
   void read_prompt(std::span<const TokenId> prompt, GenerateResult* result) {
-    const size_t reused = session_.reuse_prefix(prompt);
+    session_.reuse_prefix(prompt);
     const auto start = Clock::now();
-    evaluate(prompt.subspan(reused), 0);
+    if (cache_ != nullptr) cache_->restore(session_.sequence(), {}, prompt);
+    const size_t reused = session_.position();
+    if (read_blocks(prompt)) evaluate(prompt.subspan(session_.position()), 0);
     result->prompt_tokens = session_.position() - reused;  // an interruption leaves whole micro-batches
     result->prompt_seconds = seconds(evaluated_ - start);
   }
@@ -55,6 +58,7 @@ class Generation {
       result->decode_tokens += n_used_;
       result->guesses += n_guesses;
       result->guesses_taken += n_used_ - 1;
+      if (cache_ != nullptr) cache_->keep(session_.sequence(), {}, &chain_);
     }
     if (guesser_) speculation_->rates = guesser_->rates();
     result->decode_seconds = seconds(Clock::now() - start);
@@ -63,6 +67,23 @@ class Generation {
  private:
   void show(const std::string& text) {
     if (!text.empty()) on_text_(text);
+  }
+
+  // Of a cache's blocks those that end before the prompt does, one by one: each is kept while rings and
+  // states have it. False: interrupted.
+  bool read_blocks(std::span<const TokenId> prompt) {
+    constexpr size_t kBlock = Sequence::kBlock;
+    if (cache_ == nullptr) return true;
+    for (size_t end; (end = (session_.position() / kBlock + 1) * kBlock) < prompt.size();) {
+      const size_t begin = session_.position();
+      if (!session_.eval(prompt.subspan(begin, end - begin), 0, {}, stop_)) {
+        evaluated_ = Clock::now();
+        show(completion_.interrupt());
+        return false;
+      }
+      cache_->keep(session_.sequence(), {}, &chain_);
+    }
+    return true;
   }
 
   size_t choose_guesses() {
@@ -117,7 +138,9 @@ class Generation {
   const std::function<void(std::string_view)>& on_text_;
   const std::function<void(int32_t)>& on_token_;
   const StopFn& stop_;
-  Speculation* speculation_;
+  Speculation* const speculation_;
+  PrefixCache* const cache_;
+  PrefixCache::Chain chain_;
   std::optional<Guesser> guesser_;
   Clock::time_point evaluated_;  // the last pass's first logits were there
   size_t n_used_ = 0;            // logits of the last pass
@@ -128,12 +151,12 @@ class Generation {
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
                         const std::function<void(int32_t)>& on_token, const StopFn& stop,
-                        Speculation* speculation) {
+                        const GenerateAids& aids) {
   const bool with_text = on_text != nullptr;
   const Model& model = session.model();
   Completion completion(tokenizer_of(model, with_text), with_text, prompt, model.context(), options);
   GenerateResult result;
-  Generation generation(session, completion, on_text, on_token, stop, speculation);
+  Generation generation(session, completion, on_text, on_token, stop, aids);
   generation.read_prompt(prompt, &result);
   generation.decode(prompt, &result);
   result.reason = completion.reason();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/completion.h"
+#include "runtime/engine/prefix_cache.h"
 #include "runtime/engine/speculation.h"
 #include "runtime/session.h"
 
@@ -33,15 +34,21 @@ struct Speculation {
   GuessRates rates;
 };
 
+// What makes a completion faster; null: none.
+struct GenerateAids {
+  Speculation* speculation = nullptr;  // passes evaluate guesses too, where that is likely to pay
+  PrefixCache* cache = nullptr;        // of what earlier prompts came to
+};
+
 // Evaluates `prompt` (ids of the whole sequence; the common prefix with the session's tokens is reused) and
 // drives a completion to its end. on_text gets whole UTF-8 characters as they come (null: no tokenizer
 // needed); on_token every id. Both are called between passes. `stop` is polled between tokens and layers.
-// speculation: passes evaluate guesses too where that is likely to be faster; null: none. The result is the
-// same but for times and counts of passes.
+// The result is the same with any aids, but for times, counts of passes and how much of the prompt was
+// evaluated.
 // Throws what Completion and Session::eval throw; a prompt that does not fit before any work.
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
                         const std::function<void(int32_t)>& on_token, const StopFn& stop,
-                        Speculation* speculation = nullptr);
+                        const GenerateAids& aids = {});
 
 }  // namespace quern

@@ -103,6 +103,8 @@ class Model {
   const Network& network() const { return *network_; }
   const Declarations& parts() const { return *parts_; }
   const GgufReader& gguf() const { return source_->gguf(); }
+  // Null where tensors are not in mapped files.
+  const GgufFiles* mapped_files() const { return source_->mapped_files(); }
   Device& device() const { return *device_; }
   int n_threads() const { return n_threads_; }
   const KernelSet& kernels() const { return *kernels_; }

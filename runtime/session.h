@@ -36,6 +36,7 @@ class Session {
   void truncate(size_t n) { sequence_.truncate(n); }
   size_t reuse_prefix(std::span<const int32_t> tokens) { return sequence_.reuse_prefix(tokens); }
 
+  Sequence& sequence() { return sequence_; }
   size_t rows_to_take_back() const { return sequence_.rows_to_take_back(); }
 
   uint64_t rows_dropped() const { return engine_.rows_dropped(); }  // Engine's

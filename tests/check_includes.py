@@ -26,6 +26,7 @@ KEPT_TO = {
     "sys/resource.h": "quant/machine/",
     "CLI/": "cli/arguments.cc",
     "boost/": "cli/serve/http_message.cc",
+    "xxhash.h": "quant/hash128.cc",
     "histedit.h": "cli/line_editor",
     "sentencepiece_processor.h": "runtime/tokenizer/",
 }

@@ -400,12 +400,17 @@ HttpResponse Service::metrics() const {
   add("requests_failed_total", "counter", "Answers that failed.", stats.failed);
   add("requests_refused_total", "counter", "Requests that the queue had no room for.", stats.refused);
   add("prompt_tokens_total", "counter", "Tokens of prompts that were evaluated.", stats.prompt_tokens);
-  add("reused_tokens_total", "counter", "Tokens of prompts that a slot still held.", stats.reused_tokens);
+  add("reused_tokens_total", "counter", "Tokens of prompts that were there already.", stats.reused_tokens);
   add("answer_tokens_total", "counter", "Tokens of answers.", stats.answer_tokens);
   add("passes_total", "counter", "Forward passes.", stats.passes);
   add("rows_total", "counter", "Tokens that passes evaluated.", stats.rows);
   add("guesses_total", "counter", "Guesses at tokens that passes evaluated.", stats.guesses);
   add("guesses_taken_total", "counter", "Guesses that came true.", stats.guesses_taken);
+  add("cache_bytes", "gauge", "Memory of the prefix cache.", stats.cache.bytes);
+  add("cache_file_bytes", "gauge", "Files of the prefix cache on the disk.", stats.cache.file_bytes);
+  add("cache_blocks", "gauge", "Blocks of 512 tokens in it.", stats.cache.blocks);
+  add("cache_restored_total", "counter", "Blocks that slots got from it.", stats.cache.restored);
+  add("cache_dropped_total", "counter", "Blocks that made room for others.", stats.cache.dropped);
   add("busy_seconds_total", "counter", "Time in forward passes.", stats.busy_seconds);
   return {200, "text/plain; version=0.0.4", {}, text};
 }

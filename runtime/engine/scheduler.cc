@@ -90,6 +90,11 @@ struct Scheduler::Slot {
   size_t n_used = 0;          // of a pass: rows whose logits the answer has taken
   bool right = false;         // the tokens of the pass up to the next logits are the answer's
   std::optional<Guesser> guesser;
+  PrefixCache::Chain chain;  // of the sequence's blocks
+  // The slot that is reading more of the same prompt first; null: none. Then: how much of it.
+  const Slot* leader = nullptr;
+  TicketPtr leads;
+  size_t n_shared = 0;
 };
 
 bool Scheduler::Slot::follow(size_t most) {
@@ -106,6 +111,7 @@ bool Scheduler::Slot::follow(size_t most) {
 Scheduler::Scheduler(const Model& model, const SchedulerOptions& options)
     : model_(model), options_(options), engine_(model), costs_(options.costs) {
   QUERN_CHECK(options.slots > 0 && options.slots <= kMaxSlots && options.prompt_budget > 0);
+  if (options.cache.ram_bytes > 0 || !options.cache.folder.empty()) cache_.emplace(model, options.cache);
   for (size_t i = 0; i < options.slots; ++i) slots_.push_back(std::make_unique<Slot>(model));
   publish();
   thread_ = std::thread([this] { serve(); });
@@ -202,6 +208,7 @@ void Scheduler::serve() {
   for (;;) {
     drop_cancelled();
     admit();
+    stop_waiting();
     std::vector<Turn> turns = next_pass();
     if (options_.speculation) add_guesses(turns);
     publish();
@@ -260,6 +267,11 @@ void Scheduler::admit() {
   }
 }
 
+// Who may be served from a request's tokens.
+std::string Scheduler::owner_of(const AnswerRequest& request) const {
+  return options_.cache_shared ? std::string() : request.owner;
+}
+
 // The free slot whose tokens the prompt begins with, unless most of them would be lost for little; else the
 // one that was used longest ago.
 Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
@@ -269,7 +281,7 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
     if (slot->busy()) continue;
     if (oldest == nullptr || slot->last_start < oldest->last_start) oldest = slot.get();
     const Sequence& sequence = slot->sequence;
-    const size_t prefix = slot->owner == request.owner ? sequence.common_prefix(request.prompt) : 0;
+    const size_t prefix = slot->owner == owner_of(request) ? sequence.common_prefix(request.prompt) : 0;
     const bool worth_it = 2 * prefix >= std::min(sequence.position(), request.prompt.size());
     if (worth_it && prefix > best_prefix) {
       best = slot.get();
@@ -282,21 +294,64 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
 void Scheduler::start(Slot& slot, TicketPtr ticket) {
   const AnswerRequest& request = ticket->request_;
   Sequence& sequence = slot.sequence;
-  if (slot.owner != request.owner || request.prompt_log_probs) sequence.truncate(0);
+  if (slot.owner != owner_of(request) || request.prompt_log_probs) sequence.truncate(0);
   sequence.reuse_prefix(request.prompt);
   // What a window or a state has lost is read again, in pieces like a new prompt.
   sequence.truncate(std::min(sequence.position(), sequence.n_cached()));
-  slot.owner = request.owner;
+  slot.owner = owner_of(request);
+  slot.chain.clear();
+  if (cache_ && !request.prompt_log_probs) cache_->restore(sequence, slot.owner, request.prompt);
   slot.last_start = ++n_started_;
   slot.n_prompt = request.prompt.size();
   slot.n_reused = sequence.position();
   counts_.reused_tokens += slot.n_reused;
   slot.ticket = std::move(ticket);
   if (options_.speculation) slot.guesser.emplace();
+  if (!slot.ticket->request_.prompt_log_probs) share(slot);
   AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
   event.n_prompt = event.n_reused = slot.n_reused;
   event.waited = seconds_since(slot.ticket->submitted_);
   slot.ticket->listener_(event);
+}
+
+// Looks for another slot that has, or will have, more of the prompt than this one: as the first of several
+// answers to it has.
+void Scheduler::share(Slot& slot) {
+  constexpr size_t kLeast = 32;  // tokens that are worth copying a cache for
+  const std::span<const TokenId> prompt = slot.prompt();
+  size_t best = slot.sequence.position() + kLeast - 1;
+  for (const auto& other : slots_) {
+    if (other.get() == &slot || other->owner != slot.owner) continue;
+    const std::span<const TokenId> tokens =
+        other->reading() ? other->prompt() : std::span<const TokenId>(other->sequence.tokens());
+    const auto [end, unused] = std::ranges::mismatch(tokens, prompt);
+    const size_t n = std::min(static_cast<size_t>(end - tokens.begin()), prompt.size() - 1);
+    if (n <= best) continue;
+    best = slot.n_shared = n;
+    slot.leader = other.get();
+    slot.leads = other->ticket;
+  }
+}
+
+void Scheduler::stop_waiting() {
+  for (const auto& slot : slots_) {
+    if (slot->leader == nullptr) continue;
+    const Slot& leader = *slot->leader;
+    const bool goes_on = leader.reading() && leader.ticket == slot->leads;
+    if (slot->busy() && goes_on && leader.sequence.position() < slot->n_shared) continue;
+    if (slot->busy()) take_over(*slot);
+    slot->leader = nullptr;
+    slot->leads = nullptr;
+  }
+}
+
+// Copies what the leader has come to.
+void Scheduler::take_over(Slot& slot) {
+  if (slot.leader->owner != slot.owner) return;
+  const size_t before = slot.sequence.position();
+  const size_t n = std::min(slot.leader->sequence.common_prefix(slot.prompt()), slot.n_shared);
+  if (n <= before || !slot.sequence.copy(slot.leader->sequence, n)) return;
+  counts_.reused_tokens += n - before;
 }
 
 // One token of every running answer; what is left of the budget for prompts in equal parts, so that a short
@@ -305,9 +360,9 @@ std::vector<Scheduler::Turn> Scheduler::next_pass() const {
   std::vector<Turn> turns;
   std::vector<Slot*> reading;
   for (const auto& slot : slots_) {
-    if (slot->reading())
+    if (slot->reading() && slot->leader == nullptr)
       reading.push_back(slot.get());
-    else if (slot->busy())
+    else if (slot->busy() && !slot->reading())
       turns.push_back({slot.get(), 0});
   }
   const size_t most = engine_.micro_batch() - std::min(engine_.micro_batch() - 1, turns.size());
@@ -317,7 +372,12 @@ std::vector<Scheduler::Turn> Scheduler::next_pass() const {
     return left_a != left_b ? left_a < left_b : a->last_start < b->last_start;
   });
   for (size_t i = 0; i < reading.size() && budget > 0; ++i) {
-    const size_t left = reading[i]->n_prompt - reading[i]->sequence.position();
+    const size_t position = reading[i]->sequence.position();
+    size_t left = reading[i]->n_prompt - position;
+    // Up to where others go on from: there its states are theirs.
+    for (const auto& slot : slots_)
+      if (slot->leader == reading[i] && slot->n_shared > position)
+        left = std::min(left, slot->n_shared - position);
     const size_t part = std::max<size_t>(budget / (reading.size() - i), 1);
     turns.push_back({reading[i], std::min(left, part)});
     budget -= turns.back().n;
@@ -412,6 +472,7 @@ void Scheduler::evaluate(std::span<const Turn> turns) {
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
     take_back_guesses(turns[i], begins[i]);
+    if (cache_) cache_->keep(slot.sequence, slot.owner, &slot.chain);
     if (turns[i].n > 0) counts_.prompt_tokens += slot.sequence.position() - begins[i];
     if (!slot.reading()) continue;
     AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
@@ -476,6 +537,8 @@ void Scheduler::take_back_guesses(const Turn& turn, size_t begin) {
 void Scheduler::end(Slot& slot, const AnswerEvent& event) {
   const TicketPtr ticket = std::exchange(slot.ticket, nullptr);
   slot.guesser.reset();
+  slot.leader = nullptr;
+  slot.leads = nullptr;
   if (event.kind == AnswerEvent::Kind::kFailed)
     ++counts_.failed;
   else if (event.reason == FinishReason::kInterrupted)
@@ -492,6 +555,7 @@ void Scheduler::end(Slot& slot, const AnswerEvent& event) {
 
 void Scheduler::publish() {
   SchedulerStats stats = counts_;
+  if (cache_) stats.cache = cache_->stats();
   for (const auto& slot : slots_) {
     if (slot->busy()) ++(slot->reading() ? stats.reading : stats.running);
     stats.slots.push_back({slot->busy(), slot->sequence.position(), slot->n_prompt});

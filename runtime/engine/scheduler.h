@@ -24,6 +24,7 @@
 
 #include "runtime/completion.h"
 #include "runtime/engine.h"
+#include "runtime/engine/prefix_cache.h"
 #include "runtime/engine/speculation.h"
 
 namespace quern {
@@ -40,7 +41,8 @@ struct AnswerRequest {
   size_t n_top = 0;        // with them: so many likeliest tokens, best first, lowest id on ties
   bool prompt_log_probs =
       false;  // of the prompt's tokens too, all but the first; nothing cached is used then
-  // Owners take turns in the queue, and none is served from what another's prompt has left in a cache.
+  // Owners take turns in the queue, and none is served from what another's prompt has left in a cache, unless
+  // the scheduler shares that.
   std::string owner;
 };
 
@@ -80,6 +82,9 @@ struct SchedulerOptions {
   // requests takes at most kMostDelay times as long for them.
   bool speculation = true;
   PassCosts costs = {};  // that are known at the start
+  // For blocks of what prompts and answers came to, beside the slots' own memory.
+  PrefixCacheOptions cache = {};
+  bool cache_shared = false;  // owners are served from what others have left, too
   static constexpr double kMostDelay = 1.5;
 };
 
@@ -91,6 +96,7 @@ struct SchedulerStats {
   uint64_t finished = 0, interrupted = 0, failed = 0, refused = 0;
   uint64_t guesses = 0, guesses_taken = 0;  // that passes evaluated; those of them that came true
   double busy_seconds = 0;                  // in passes
+  PrefixCacheStats cache;
   struct Slot {
     bool busy = false;
     size_t position = 0;  // tokens that its sequence has
@@ -155,8 +161,12 @@ class Scheduler {
   void drop_cancelled();
   void admit();
   TicketPtr take_waiting();
+  std::string owner_of(const AnswerRequest& request) const;
   Slot* slot_for(const AnswerRequest& request);
   void start(Slot& slot, TicketPtr ticket);
+  void share(Slot& slot);
+  void take_over(Slot& slot);
+  void stop_waiting();
   std::vector<Turn> next_pass() const;
   void add_guesses(std::span<Turn> turns);
   void evaluate(std::span<const Turn> turns);
@@ -174,6 +184,7 @@ class Scheduler {
   uint64_t n_started_ = 0;
   SchedulerStats counts_;
   PassCosts costs_;
+  std::optional<PrefixCache> cache_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable wake_;

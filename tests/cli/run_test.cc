@@ -238,6 +238,53 @@ TEST_F(Run, SignalEndsALongPromptWithinAMicroBatch) {
   }
 }
 
+TEST_F(Run, GuessesChangeNothingButTheTimings) {
+  std::string text;
+  for (int i = 0; i < 5; ++i) text += "KING: What say you to the people of the city? ";
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"run",    model_, "-p",     text, "-n",    "200",
+                                          "--temp", "0.5",  "--seed", "3",  "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult result = quern(arguments);
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    return Json::parse(result.out);
+  };
+  const Json with = run({}), without = run({"--no-speculation"});
+  EXPECT_EQ(with["ids"], without["ids"]);
+  EXPECT_EQ(with["text"], without["text"]);
+  const auto count = [](const Json& result, const char* key) -> size_t { return result["timings"][key]; };
+  EXPECT_EQ(count(without, "guesses"), 0u);
+  EXPECT_EQ(count(without, "decode_passes"), count(without, "decode_tokens"));
+  EXPECT_EQ(count(with, "decode_tokens"), count(without, "decode_tokens"));
+  EXPECT_EQ(count(with, "decode_passes") + count(with, "guesses_taken"), count(with, "decode_tokens"));
+}
+
+TEST_F(Run, ALaterProcessStartsBehindWhatAnEarlierOneRead) {
+  std::string text;
+  for (int i = 0; i < 60; ++i)
+    text += fmt::format("KING {}: What say you to the people of the city? ", i * i);
+  const std::string cache = folder_.file("cache");
+  const auto run = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"run", model_,   "-p", text,    "-n",   "20",    "--temp",
+                                          "0.5", "--seed", "3",  "--ctx", "4096", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult result = quern(arguments);
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    return Json::parse(result.out);
+  };
+  const Json plain = run({}), first = run({"--cache-dir", cache}), second = run({"--cache-dir", cache});
+  EXPECT_EQ(first["ids"], plain["ids"]);
+  EXPECT_EQ(second["ids"], plain["ids"]);
+  const auto n_prompt = [](const Json& result) -> size_t { return result["timings"]["prompt_tokens"]; };
+  EXPECT_EQ(n_prompt(first), n_prompt(plain));
+  EXPECT_GT(n_prompt(plain), 1024u);
+  EXPECT_EQ(n_prompt(second), n_prompt(plain) - (n_prompt(plain) - 1) / 512 * 512);
+  std::filesystem::permissions(cache, std::filesystem::perms::group_read, std::filesystem::perm_options::add);
+  const ProcessResult open = quern({"run", model_, "-p", "a", "-n", "1", "--cache-dir", cache});
+  EXPECT_EQ(open.exit_code, 1) << describe(open);
+  EXPECT_NE(open.err.find("has mode 0740"), std::string::npos) << describe(open);
+}
+
 TEST_F(Run, FileThatIsCutMeanwhileIsAnIoError) {
   const std::string model = converted(folder_, "tiny-mistral", "f32");
   Process process(quern_command({"run", model, "-p", "KING", "-n", "900", "--ignore-eos", "--isa", "scalar",

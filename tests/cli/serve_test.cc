@@ -352,5 +352,41 @@ TEST_F(ServeAlone, ModelWithoutATemplateCompletesTexts) {
             400);
 }
 
+TEST_F(ServeAlone, PromptIsReadFromTheBlocksOfAnEarlierOne) {
+  const std::string cache = folder_.file("cache");
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "KING " + std::to_string(i * i) + ": What say you to the people? ";
+  const auto ask = [&](int port, const std::string& prompt) {
+    const Reply reply =
+        post(port, "/v1/completions",
+             R"({"prompt": ")" + prompt + R"(", "max_tokens": 8, "seed": 1, "temperature": 1})");
+    EXPECT_EQ(reply.status, 200) << reply.body;
+    return Json::parse(reply.body);
+  };
+  const auto cached = [](const Json& answer) -> size_t {
+    return answer["usage"]["prompt_tokens_details"]["cached_tokens"];
+  };
+  const std::vector<std::string> options = {"--slots", "1", "--ctx", "4096", "--cache-dir", cache};
+  Json first, again;
+  {
+    const Server server(model_, options);
+    ASSERT_NE(server.port(), 0);
+    first = ask(server.port(), text + "ROMEO:");
+    EXPECT_EQ(cached(first), 0u);
+    ask(server.port(), "Something else, in the same slot.");
+    again = ask(server.port(), text + "ROMEO:");
+    EXPECT_EQ(again["choices"][0]["text"], first["choices"][0]["text"]);
+    EXPECT_GE(cached(again), 512u);
+    EXPECT_EQ(cached(again) % 512, 0u);
+    EXPECT_NE(metric(server.port(), "cache_blocks"), "0");
+    EXPECT_NE(metric(server.port(), "cache_file_bytes"), "0");
+  }
+  const Server server(model_, options);
+  ASSERT_NE(server.port(), 0);
+  const Json later = ask(server.port(), text + "ROMEO:");
+  EXPECT_EQ(later["choices"][0]["text"], first["choices"][0]["text"]);
+  EXPECT_EQ(cached(later), cached(again));
+}
+
 }  // namespace
 }  // namespace quern::test

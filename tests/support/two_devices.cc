@@ -33,6 +33,7 @@ struct TwoMatrix final : DeviceMatrix {
 
 struct TwoCache final : DeviceKvCache {
   std::unique_ptr<DeviceKvCache> on[kDevices];
+  uint64_t block_bytes[kDevices] = {};
 };
 
 struct TwoRouting final : DeviceRouting {
@@ -130,8 +131,25 @@ class TwoDevices final : public Device {
   }
   std::unique_ptr<DeviceKvCache> allocate_kv(const KvShape& shape) override {
     auto cache = std::make_unique<TwoCache>();
-    for (int d = 0; d < kDevices; ++d) cache->on[d] = devices_[d]->allocate_kv(shape_on(d, shape));
+    for (int d = 0; d < kDevices; ++d) {
+      cache->on[d] = devices_[d]->allocate_kv(shape_on(d, shape));
+      cache->block_bytes[d] = shape_on(d, shape).block_bytes();
+    }
     return cache;
+  }
+  bool copies_blocks() const override { return devices_[0]->copies_blocks() && devices_[1]->copies_blocks(); }
+  // The one's part of a block, then the other's.
+  void save_kv(const DeviceKvCache& cache, size_t segment, size_t state_slot,
+               std::span<uint8_t> block) override {
+    const auto& two = static_cast<const TwoCache&>(cache);
+    devices_[0]->save_kv(*two.on[0], segment, state_slot, block.first(two.block_bytes[0]));
+    devices_[1]->save_kv(*two.on[1], segment, state_slot, block.subspan(two.block_bytes[0]));
+  }
+  void load_kv(DeviceKvCache& cache, size_t segment, KvBlockParts parts,
+               std::span<const uint8_t> block) override {
+    auto& two = static_cast<TwoCache&>(cache);
+    devices_[0]->load_kv(*two.on[0], segment, parts, block.first(two.block_bytes[0]));
+    devices_[1]->load_kv(*two.on[1], segment, parts, block.subspan(two.block_bytes[0]));
   }
   std::unique_ptr<DeviceRouting> allocate_routing(size_t rows, size_t n_experts, size_t n_used) override {
     auto routing = std::make_unique<TwoRouting>();

@@ -1,0 +1,45 @@
+#include "quant/hash128.h"
+
+#define XXH_INLINE_ALL  // its header alone: nothing to link
+#include <xxhash.h>
+
+#include <new>
+#include <random>
+
+namespace quern {
+namespace {
+
+XXH3_state_t* state_of(void* state) { return static_cast<XXH3_state_t*>(state); }
+
+}  // namespace
+
+HashSecret random_hash_secret() {
+  std::random_device random;
+  HashSecret secret;
+  for (uint8_t& byte : secret) byte = static_cast<uint8_t>(random());
+  return secret;
+}
+
+Hasher128::Hasher128() : state_(XXH3_createState()) {
+  if (state_ == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state_of(state_));
+}
+
+Hasher128::Hasher128(const HashSecret& secret) : state_(XXH3_createState()) {
+  if (state_ == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset_withSecret(state_of(state_), secret.data(), secret.size());
+}
+
+Hasher128::~Hasher128() { XXH3_freeState(state_of(state_)); }
+
+Hasher128& Hasher128::add(std::span<const uint8_t> bytes) {
+  XXH3_128bits_update(state_of(state_), bytes.data(), bytes.size());
+  return *this;
+}
+
+Hash128 Hasher128::hash() const {
+  const XXH128_hash_t hash = XXH3_128bits_digest(state_of(state_));
+  return {hash.low64, hash.high64};
+}
+
+}  // namespace quern
