@@ -66,8 +66,10 @@ class CudaMatrix final : public DeviceMatrix {
   CudaMatrix(Gpu& gpu, const TensorView& tensor, const FormatKernels& of_format)
       : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(), tensor.n_bytes),
         kernels(of_format),
+        factor(tensor.factor),
         panels(gpu, panel_bytes(tensor.dtype, tensor.rows(), tensor.columns()), "weights") {}
   const FormatKernels& kernels;
+  const float factor;  // of its products
   const GpuMemory panels;
 };
 
@@ -410,6 +412,7 @@ void CudaDeviceImpl::multiply(Input& input, size_t begin, size_t n, const CudaMa
   args.y = y;
   args.y_stride = y_stride;
   args.bias = bias;
+  args.factor = weight.factor;
   args.add = add;
   const Kernel first = weight.kernels.first;
   if (weight.kernels.is_float) {

@@ -41,6 +41,7 @@ struct ProductArgs {
   float* y;
   size_t y_stride;
   const float* bias;  // [n_rows], or null
+  float factor;       // of the dot
   bool add;
 };
 // Few tokens of a quantized format, 1, 2, 4 or 8 of them at most: a block a panel. kFewWorkers warps find the

@@ -89,6 +89,7 @@ QUERN_GPU_FN const uint8_t* block_of(const ProductArgs& a, int panel, int group)
 
 QUERN_GPU_FN void finish(const ProductArgs& a, int row, int token, float dot) {
   float* const y = a.y + static_cast<size_t>(token) * a.y_stride + static_cast<size_t>(row);
+  dot = mul(dot, a.factor);
   float value = a.add ? add(*y, dot) : dot;
   if (a.bias != nullptr) value = add(value, a.bias[row]);
   *y = value;

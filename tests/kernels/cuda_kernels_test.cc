@@ -142,6 +142,12 @@ TEST_P(CudaProducts, EqualItInAnyOrderOfThreads) {
     }
 }
 
+TEST_P(CudaProducts, AreMultipliedWithTheMatrixsFactorOnce) {
+  Tensor weight = make_tensor(GetParam(), {40, 512}, 10);
+  weight.view.factor = 0.37f;
+  for (const size_t n : {1, 3, 20}) expect_equal(weight, n, Values::kNormal, n == 3);
+}
+
 TEST_P(CudaProducts, GatherRowsAsTheFormatDecodesThem) {
   const Tensor weight = make_extreme_tensor(GetParam(), {35, 512}, 8);
   const std::vector<int32_t> ids = {0, 34, 1, 16, 15, 31, 34};
