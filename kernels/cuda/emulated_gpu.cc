@@ -17,7 +17,7 @@ struct EmulatedKernel {
   int most_threads;
 };
 
-constexpr EmulatedKernel kEmulated[] = {
+constexpr EmulatedKernel kEmulatedKernels[] = {
 #define QUERN_CUDA_ROW(name, Args, threads, function) \
   {[](const void* args) { function(*static_cast<const Args*>(args)); }, threads},
     QUERN_CUDA_KERNELS(QUERN_CUDA_ROW)
@@ -55,7 +55,7 @@ class EmulatedGpu final : public Gpu {
   void download(void* to, const void* from, uint64_t n_bytes) override { std::memcpy(to, from, n_bytes); }
 
   void launch(Kernel kernel, const LaunchShape& shape, const void* args, size_t n_bytes) override {
-    const EmulatedKernel& row = kEmulated[static_cast<size_t>(kernel)];
+    const EmulatedKernel& row = kEmulatedKernels[static_cast<size_t>(kernel)];
     QUERN_CHECK(n_bytes == kKernelEntries[static_cast<size_t>(kernel)].args_bytes &&
                 shape.threads <= row.most_threads);
     emulation::run(row.run, args, {shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes);
