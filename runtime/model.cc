@@ -139,7 +139,8 @@ class ModelLoader {
   KvShape kv_shape(uint64_t context) const;
 
   void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
-  const TensorView* read_factors(const TensorDeclaration& declaration);
+  const TensorView* read_factors(const TensorDeclaration& declaration,
+                                 const std::unordered_set<std::string_view>& declared);
   MatrixUse use_of(const TensorDeclaration& declaration) const;
   template <class Body>
   void for_matrices(const TensorDeclaration& declaration, Body&& body);
@@ -215,15 +216,17 @@ void ModelLoader::match_tensor(const TensorDeclaration& declaration, const Tenso
 }
 
 // A matrix may have a tensor `.scale` beside its `.weight`, which its products are multiplied with: a number,
-// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null.
-const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration) {
+// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null: where
+// the architecture declares a tensor of that name, it is something else.
+const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration,
+                                            const std::unordered_set<std::string_view>& declared) {
   constexpr std::string_view kWeight = ".weight";
   if (!declaration.is_matrix() || declaration.role == TensorRole::kEmbedding ||
       !declaration.name.ends_with(kWeight))
     return nullptr;
   const std::string name = declaration.name.substr(0, declaration.name.size() - kWeight.size()) + ".scale";
   const TensorView* const found = gguf().find_tensor(name);
-  if (found == nullptr) return nullptr;
+  if (found == nullptr || declared.contains(name)) return nullptr;
   const uint64_t n = declaration.experts != nullptr ? declaration.shape[0] : 1;
   const BlockFormat& format = block_format(found->dtype);
   if (!format.is_float() || found->n_elements() != n)
@@ -247,9 +250,10 @@ const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration
 // Every declared tensor is there with its shape, and no other that could change what the model computes: a
 // bias or a rope_freqs table that is silently ignored would give wrong answers.
 void ModelLoader::match_tensors() {
-  std::unordered_set<std::string_view> expected;
+  std::unordered_set<std::string_view> declared;
+  for (const TensorDeclaration& declaration : model_->parts_->tensors()) declared.insert(declaration.name);
+  std::unordered_set<std::string_view> expected = declared;
   for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
-    expected.insert(declaration.name);
     const TensorView* found = gguf().find_tensor(declaration.name);
     if (found == nullptr) {
       if (!declaration.optional) gguf().refuse(fmt::format("tensor {} is missing", declaration.name));
@@ -262,7 +266,7 @@ void ModelLoader::match_tensors() {
     model_->weight_bytes_ += tensor.n_bytes;
     model_->n_params_ += tensor.n_elements();
     tensors_.emplace(declaration.name, std::move(tensor));
-    if (const TensorView* factors = read_factors(declaration)) expected.insert(factors->name);
+    if (const TensorView* factors = read_factors(declaration, declared)) expected.insert(factors->name);
   }
   std::vector<std::string> idle;
   for (const TensorView& tensor : gguf().tensors()) {
