@@ -216,8 +216,8 @@ void ModelLoader::match_tensor(const TensorDeclaration& declaration, const Tenso
 }
 
 // A matrix may have a tensor `.scale` beside its `.weight`, which its products are multiplied with: a number,
-// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null: where
-// the architecture declares a tensor of that name, it is something else.
+// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null:
+// where the architecture declares a tensor of that name, it is something else.
 const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration,
                                             const std::unordered_set<std::string_view>& declared) {
   constexpr std::string_view kWeight = ".weight";
