@@ -9,7 +9,7 @@
 namespace quern {
 namespace {
 
-std::string_view reason_name(FinishReason reason) {
+std::string_view stop_reason(FinishReason reason) {
   switch (reason) {
     case FinishReason::kEndOfText:
       return "end_turn";
@@ -196,7 +196,7 @@ std::string MessagesReply::end(const AnswerEvent& event) {
 
 void MessagesReply::write_stop(JsonWriter& json) const {
   const bool calls = end_.reason == FinishReason::kEndOfText && !calls_.empty();
-  json.field("stop_reason", calls ? "tool_use" : reason_name(end_.reason)).key("stop_sequence");
+  json.field("stop_reason", calls ? "tool_use" : stop_reason(end_.reason)).key("stop_sequence");
   end_.stop_text.empty() ? json.null() : json.value(end_.stop_text);
 }
 
