@@ -92,7 +92,7 @@ std::vector<BadValue> bad_values() {
   all.push_back({"bench", "-r", "0"});
   all.push_back({"bench", "-t", "1,,2"});
   all.push_back({"bench", "-o", "yaml"});
-  all.push_back({"convert", "--type", "q3_k"});
+  all.push_back({"convert", "--type", "q9_k"});
   all.push_back({"tokenize", "--decode", "1,2,x"});
   return all;
 }
