@@ -3,6 +3,9 @@
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include <algorithm>
 #include <cstdio>
@@ -283,6 +286,10 @@ void run(void (*kernel)(const void* args), const void* args, Blocks blocks, int 
         b.caller.switch_to(running().context);
       }
   place = nullptr;
+#ifdef __SANITIZE_ADDRESS__
+  // What ended in run_thread() left its frames marked, and the memory may become a file's next.
+  __asan_unpoison_memory_region(b.stacks.data(), b.stacks.size());
+#endif
 }
 
 }  // namespace quern::cuda::emulation
