@@ -9,29 +9,15 @@
 #include "runtime/engine/grammar_regex.h"
 #include "runtime/engine/grammar_schema.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/byte_vocabulary.h"
 
 namespace quern {
 namespace {
 
 // The bytes, and a few tokens of several.
 std::unique_ptr<Tokenizer> make_fuzz_tokenizer() {
-  Vocabulary v;
-  SentencePieceParts parts;
-  const auto add = [&](const std::string& piece, TokenType type) {
-    v.pieces.push_back(piece);
-    v.types.push_back(type);
-    parts.scores.push_back(0);
-  };
-  add("<unk>", TokenType::kUnknown);
-  add("</s>", TokenType::kControl);
-  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte);
-  for (const char* word : {"ab", "\":", "{\"", "}]", "12", "\u00E9t", "\\u", "tru"})
-    add(word, TokenType::kNormal);
-  v.unk = 0;
-  v.eos = 1;
+  Vocabulary v = test::byte_vocabulary({"ab", "\":", "{\"", "}]", "12", "\u00E9t", "\\u", "tru"}, {});
   v.add_bos = false;
-  v.parts = std::move(parts);
-  check_vocabulary(v, "fuzz", {});
   return make_tokenizer(std::move(v));
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "quant/error.h"
+#include "tests/support/byte_vocabulary.h"
 
 namespace quern {
 namespace {
@@ -17,26 +18,8 @@ using State = Completion::State;
 class ACompletion : public testing::Test {
  protected:
   static Vocabulary vocabulary() {
-    Vocabulary v;
-    SentencePieceParts parts;
-    const auto add = [&](const std::string& piece, TokenType type) {
-      v.pieces.push_back(piece);
-      v.types.push_back(type);
-      parts.scores.push_back(0);
-    };
-    add("<unk>", TokenType::kUnknown);
-    add("<s>", TokenType::kControl);
-    add("</s>", TokenType::kControl);
-    for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte);
-    for (const char* word : {"\u2581a", "b", "c", "STO", "P!", "\u2581end"}) add(word, TokenType::kNormal);
-    add("<|turn|>", TokenType::kControl);
-    add("<|free|>", TokenType::kUnused);
-    v.unk = 0;
-    v.bos = 1;
-    v.eos = 2;
-    v.parts = std::move(parts);
-    check_vocabulary(v, "a test", {});
-    return v;
+    return test::byte_vocabulary({"\u2581a", "b", "c", "STO", "P!", "\u2581end"},
+                                 {{"<|turn|>", TokenType::kControl}, {"<|free|>", TokenType::kUnused}});
   }
 
   ACompletion() { options_.sampler.temperature = 0; }

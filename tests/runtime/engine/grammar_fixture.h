@@ -7,47 +7,32 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "quant/error.h"
 #include "runtime/engine/constraint.h"
 #include "runtime/engine/grammar_gbnf.h"
 #include "runtime/engine/grammar_regex.h"
 #include "runtime/engine/grammar_schema.h"
+#include "tests/support/byte_vocabulary.h"
 
 namespace quern::test {
 
 inline Vocabulary json_vocabulary() {
-  Vocabulary v;
-  SentencePieceParts parts;
-  const auto add = [&](const std::string& piece, TokenType type) {
-    v.pieces.push_back(piece);
-    v.types.push_back(type);
-    parts.scores.push_back(0);
-  };
-  add("<unk>", TokenType::kUnknown);
-  add("<s>", TokenType::kControl);
-  add("</s>", TokenType::kControl);
-  for (int byte = 0; byte < 256; ++byte) add(fmt::format("<0x{:02X}>", byte), TokenType::kByte);
-  for (char c = ' ' + 1; c < 0x7F; ++c) add(std::string(1, c), TokenType::kNormal);
-  for (const char* word :
-       {"\u2581",        "\u2581\u2581", "\u2581{",   "\u2581a",     "\u2581end", "\u2581\"",
-        "{\"",           "\":",          "\":\u2581", "\":\u2581\"", "\",",       "\",\u2581\"",
-        "\"}",           "},",           "],",        "[]",          "{}",        "name",
-        "age",           "true",         "tru",       "false",       "null",      "12",
-        "345",           "0.5",          "e1",        "abc",         "hello",     "\u00E9",
-        "\u00E9t\u00E9", "\u4E2D\u6587", "a\"b",      "\\n",         "\\\"",      "\\u00",
-        "\u2581world",   "2024",         "-0",        "\n",          "tool_call", "\u2581of\u2581the",
-        "\"name\"",      "\U0001F600"})
-    add(word, TokenType::kNormal);
-  add("<|turn|>", TokenType::kControl);
-  add("<think>", TokenType::kUserDefined);
-  add("<|free|>", TokenType::kUnused);
-  v.unk = 0;
-  v.bos = 1;
-  v.eos = 2;
-  v.parts = std::move(parts);
-  check_vocabulary(v, "a test", {});
-  return v;
+  std::vector<std::string> words;
+  for (char c = ' ' + 1; c < 0x7F; ++c) words.emplace_back(1, c);
+  words.insert(words.end(),
+               {"\u2581",        "\u2581\u2581", "\u2581{",   "\u2581a",     "\u2581end", "\u2581\"",
+                "{\"",           "\":",          "\":\u2581", "\":\u2581\"", "\",",       "\",\u2581\"",
+                "\"}",           "},",           "],",        "[]",          "{}",        "name",
+                "age",           "true",         "tru",       "false",       "null",      "12",
+                "345",           "0.5",          "e1",        "abc",         "hello",     "\u00E9",
+                "\u00E9t\u00E9", "\u4E2D\u6587", "a\"b",      "\\n",         "\\\"",      "\\u00",
+                "\u2581world",   "2024",         "-0",        "\n",          "tool_call", "\u2581of\u2581the",
+                "\"name\"",      "\U0001F600"});
+  return byte_vocabulary(words, {{"<|turn|>", TokenType::kControl},
+                                 {"<think>", TokenType::kUserDefined},
+                                 {"<|free|>", TokenType::kUnused}});
 }
 
 class AConstraint : public testing::Test {
