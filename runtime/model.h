@@ -137,7 +137,9 @@ class Model {
 
  private:
   Model() = default;
-  friend class ModelLoader;
+  friend class ModelLoader;  // model_loader.cc
+
+  uint64_t layer_bytes_per_token() const;  // of the layers' matrices
 
   std::unique_ptr<TensorSource> source_;
   std::unique_ptr<Device> device_;

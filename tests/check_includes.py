@@ -33,7 +33,7 @@ KEPT_TO = {
 # A name, and the header that it is in whatever the version: fmt moved join out of format.h.
 HEADERS_OF = {"fmt::join(": "fmt/ranges.h"}
 # Sources that know what stands on their own header: tables their rows, names of tensors the configuration that says
-# which there are, a model the engine that it is planned for.
+# which there are.
 TABLES = [
     "convert/hf_config.cc",
     "convert/tensor_names.cc",
@@ -41,7 +41,6 @@ TABLES = [
     "quant/vocabulary.cc",
     "runtime/architecture.cc",
     "runtime/chat_format.cc",
-    "runtime/model.cc",
     "runtime/template/builtins.cc",
     "runtime/template/formatting.cc",
     "runtime/template/markup.cc",

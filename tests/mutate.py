@@ -163,7 +163,7 @@ FAULTS = [
           "ends && output.can_move ? output.weights : 0", "ends && output.can_move ? 0 : 0",
           "gpu", "Placement.FollowsTheTable"),
     # --- runtime ---
-    Fault("memory is not asked for when a model is loaded", "runtime/model.cc",
+    Fault("memory is not asked for when a model is loaded", "runtime/model_loader.cc",
           "require_memory(plan, available, model_->context_, options_.context_option, session_bytes);",
           "static_cast<void>(session_bytes);",
           "cli", "MemoryLimit.OfTheAddressSpaceIsKept"),
