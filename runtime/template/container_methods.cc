@@ -11,24 +11,22 @@
 namespace quern::jinja {
 namespace {
 
-using Call = BuiltinCall;
+const std::vector<Value>& items_of(BuiltinCall& call) { return call.self.as<Sequence>()->items; }
 
-const std::vector<Value>& items_of(Call& call) { return call.self.as<Sequence>()->items; }
-
-Value count(Call& call) {
+Value count(BuiltinCall& call) {
   const auto& items = items_of(call);
   return Value::integer(std::count_if(items.begin(), items.end(),
                                       [&](const Value& item) { return equals(call.in, item, call[0]); }));
 }
 
-int64_t bound(Call& call, size_t argument, int64_t fallback, int64_t size) {
+int64_t bound(BuiltinCall& call, size_t argument, int64_t fallback, int64_t size) {
   if (!call.has(argument)) return fallback;
   if (!call[argument].is_whole()) call.in.raise("slice indices must be integers or have an __index__ method");
   const int64_t value = call[argument].as_integer();
   return std::clamp<int64_t>(value < 0 ? value + size : value, 0, size);
 }
 
-Value index(Call& call) {
+Value index(BuiltinCall& call) {
   const auto& items = items_of(call);
   const auto size = static_cast<int64_t>(items.size());
   const int64_t stop = bound(call, 2, size, size);
@@ -39,39 +37,40 @@ Value index(Call& call) {
   call.in.raise("{} is not in list", repr.bytes());
 }
 
-Value copy_list(Call& call) { return call.in.list(items_of(call)); }
+Value copy_list(BuiltinCall& call) { return call.in.list(items_of(call)); }
 
-const Dict& dict_of(Call& call) { return *call.self.as<Dict>(); }
+const Dict& dict_of(BuiltinCall& call) { return *call.self.as<Dict>(); }
 
-Value get(Call& call) {
+Value get(BuiltinCall& call) {
   if (const Value* value = dict_of(call).find(call.in, call[0])) return *value;
   return call.has(1) ? call[1] : Value();
 }
 
-Value view(Call& call, std::string_view name, Value (*of)(Interpreter&, const std::pair<Value, Value>&)) {
+Value view(BuiltinCall& call, std::string_view name,
+           Value (*of)(Interpreter&, const std::pair<Value, Value>&)) {
   std::vector<Value> values;
   for (const auto& entry : dict_of(call).entries()) values.push_back(of(call.in, entry));
   call.in.charge(values.size());
   return Value::object(call.in.make<DictView>(name, std::move(values)));
 }
 
-Value items(Call& call) {
+Value items(BuiltinCall& call) {
   return view(call, "dict_items", [](Interpreter& in, const std::pair<Value, Value>& entry) {
     return in.tuple({entry.first, entry.second});
   });
 }
 
-Value keys(Call& call) {
+Value keys(BuiltinCall& call) {
   return view(call, "dict_keys",
               [](Interpreter&, const std::pair<Value, Value>& entry) { return entry.first; });
 }
 
-Value values(Call& call) {
+Value values(BuiltinCall& call) {
   return view(call, "dict_values",
               [](Interpreter&, const std::pair<Value, Value>& entry) { return entry.second; });
 }
 
-Value copy_dict(Call& call) {
+Value copy_dict(BuiltinCall& call) {
   auto* copy = call.in.make<Dict>();
   for (const auto& [key, value] : dict_of(call).entries()) copy->set(call.in, key, value);
   return Value::object(copy);

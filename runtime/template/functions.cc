@@ -10,21 +10,19 @@
 namespace quern::jinja {
 namespace {
 
-using Call = BuiltinCall;
-
 constexpr size_t kMaxRange = 100'000;  // jinja2's sandbox
 
-int64_t whole(Call& call, const Value& value) {
+int64_t whole(BuiltinCall& call, const Value& value) {
   call.in.require_defined(value);
   if (!value.is_whole()) call.in.raise("'{}' object cannot be interpreted as an integer", type_name(value));
   return value.as_integer();
 }
 
-void refuse_keywords(Call& call, std::string_view name) {
+void refuse_keywords(BuiltinCall& call, std::string_view name) {
   if (!call.all.keywords.empty()) call.in.raise("{}() takes no keyword arguments", name);
 }
 
-Value range(Call& call) {
+Value range(BuiltinCall& call) {
   refuse_keywords(call, "range");
   const std::vector<Value>& given = call.all.positional;
   if (given.empty() || given.size() > 3)
@@ -40,7 +38,7 @@ Value range(Call& call) {
 }
 
 // dict(mapping or pairs, name=value, ...)
-Dict* make_dict(Call& call) {
+Dict* make_dict(BuiltinCall& call) {
   auto* dict = call.in.make<Dict>();
   if (call.all.positional.size() > 1)
     call.in.raise("dict expected at most 1 argument, got {}", call.all.positional.size());
@@ -62,9 +60,9 @@ Dict* make_dict(Call& call) {
   return dict;
 }
 
-Value dict(Call& call) { return Value::object(make_dict(call)); }
+Value dict(BuiltinCall& call) { return Value::object(make_dict(call)); }
 
-Value make_namespace(Call& call) {
+Value make_namespace(BuiltinCall& call) {
   auto* made = call.in.make<Namespace>();
   for (const auto& [key, value] : make_dict(call)->entries()) {
     if (!key.is_string()) call.in.raise("attribute name must be string, not '{}'", type_name(key));
@@ -73,44 +71,44 @@ Value make_namespace(Call& call) {
   return Value::object(made);
 }
 
-Value cycler(Call& call) {
+Value cycler(BuiltinCall& call) {
   refuse_keywords(call, "cycler");
   if (call.all.positional.empty()) call.in.raise("at least one item has to be provided");
   return Value::object(call.in.make<Cycler>(call.all.positional));
 }
 
-Value joiner(Call& call) {
+Value joiner(BuiltinCall& call) {
   return Value::object(call.in.make<Joiner>(call.has(0) ? call[0] : Value::string(", ", Origin::kTemplate)));
 }
 
-Value raise_exception(Call& call) { call.in.raise_text(to_text(call.in, call[0]).bytes()); }
+Value raise_exception(BuiltinCall& call) { call.in.raise_text(to_text(call.in, call[0]).bytes()); }
 
-Value strftime_now(Call& call) {
+Value strftime_now(BuiltinCall& call) {
   call.in.require_defined(call[0]);
   if (!call[0].is_string()) call.in.raise("strftime() argument 1 must be str, not {}", type_name(call[0]));
   call.in.charge(call[0].bytes().size() * 4);
   return call.in.text(call.in.clock().format(call[0].bytes()), Origin::kTemplate);
 }
 
-Value next(Call& call) {
+Value next(BuiltinCall& call) {
   auto* cycler = call.self.as<Cycler>();
   const Value value = cycler->items[cycler->position];
   cycler->position = (cycler->position + 1) % cycler->items.size();
   return value;
 }
 
-Value reset(Call& call) {
+Value reset(BuiltinCall& call) {
   call.self.as<Cycler>()->position = 0;
   return Value();
 }
 
-Value cycle(Call& call) {
+Value cycle(BuiltinCall& call) {
   const std::vector<Value>& items = call.all.positional;
   if (items.empty()) call.in.raise("no items for cycling given");
   return items[call.self.as<Loop>()->index % items.size()];
 }
 
-Value changed(Call& call) {
+Value changed(BuiltinCall& call) {
   return Value::boolean(call.self.as<Loop>()->changed(call.in, call.all.positional));
 }
 

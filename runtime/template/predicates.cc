@@ -11,11 +11,9 @@
 namespace quern::jinja {
 namespace {
 
-using Call = BuiltinCall;
-
 Value yes_or_no(bool value) { return Value::boolean(value); }
 
-Value remainder_is(Call& call, int64_t wanted) {
+Value remainder_is(BuiltinCall& call, int64_t wanted) {
   return yes_or_no(equals(call.in, modulo(call.in, call.self, Value::integer(2)), Value::integer(wanted)));
 }
 
@@ -32,7 +30,7 @@ bool has_case(std::string_view text, bool (*wanted)(char32_t), bool (*other)(cha
   return found;
 }
 
-Value is_cased(Call& call, bool (*wanted)(char32_t), bool (*other)(char32_t)) {
+Value is_cased(BuiltinCall& call, bool (*wanted)(char32_t), bool (*other)(char32_t)) {
   const Text text = to_text(call.in, call.self);
   call.in.charge_bytes(8 * text.size());
   return yes_or_no(has_case(text.bytes(), wanted, other));
@@ -42,41 +40,41 @@ bool names_row(std::span<const Builtin> table, const Value& name) {
   return name.is_string() && find_builtin(table, name.bytes()) != nullptr;
 }
 
-Value is_odd(Call& call) { return remainder_is(call, 1); }
-Value is_even(Call& call) { return remainder_is(call, 0); }
-Value is_divisible(Call& call) {
+Value is_odd(BuiltinCall& call) { return remainder_is(call, 1); }
+Value is_even(BuiltinCall& call) { return remainder_is(call, 0); }
+Value is_divisible(BuiltinCall& call) {
   return yes_or_no(equals(call.in, modulo(call.in, call.self, call[0]), Value::integer(0)));
 }
-Value is_defined(Call& call) { return yes_or_no(!call.self.is_undefined()); }
-Value is_undefined(Call& call) { return yes_or_no(call.self.is_undefined()); }
-Value is_filter(Call& call) { return yes_or_no(names_row(filters(), call.self)); }
-Value is_test(Call& call) { return yes_or_no(names_row(tests(), call.self)); }
-Value is_none(Call& call) { return yes_or_no(call.self.is_none()); }
-Value is_boolean(Call& call) { return yes_or_no(call.self.is_bool()); }
-Value is_false(Call& call) { return yes_or_no(call.self.is_bool() && !call.self.as_bool()); }
-Value is_true(Call& call) { return yes_or_no(call.self.is_bool() && call.self.as_bool()); }
-Value is_integer(Call& call) { return yes_or_no(call.self.is_whole() && !call.self.is_bool()); }
-Value is_float(Call& call) { return yes_or_no(call.self.is_float()); }
-Value is_lower_case(Call& call) { return is_cased(call, is_lower, is_upper); }
-Value is_upper_case(Call& call) { return is_cased(call, is_upper, is_lower); }
-Value is_string(Call& call) { return yes_or_no(call.self.is_string()); }
-Value is_mapping(Call& call) { return yes_or_no(call.self.as<Dict>() != nullptr); }
-Value is_number(Call& call) { return yes_or_no(call.self.is_number()); }
-Value is_sequence(Call& call) {
+Value is_defined(BuiltinCall& call) { return yes_or_no(!call.self.is_undefined()); }
+Value is_undefined(BuiltinCall& call) { return yes_or_no(call.self.is_undefined()); }
+Value is_filter(BuiltinCall& call) { return yes_or_no(names_row(filters(), call.self)); }
+Value is_test(BuiltinCall& call) { return yes_or_no(names_row(tests(), call.self)); }
+Value is_none(BuiltinCall& call) { return yes_or_no(call.self.is_none()); }
+Value is_boolean(BuiltinCall& call) { return yes_or_no(call.self.is_bool()); }
+Value is_false(BuiltinCall& call) { return yes_or_no(call.self.is_bool() && !call.self.as_bool()); }
+Value is_true(BuiltinCall& call) { return yes_or_no(call.self.is_bool() && call.self.as_bool()); }
+Value is_integer(BuiltinCall& call) { return yes_or_no(call.self.is_whole() && !call.self.is_bool()); }
+Value is_float(BuiltinCall& call) { return yes_or_no(call.self.is_float()); }
+Value is_lower_case(BuiltinCall& call) { return is_cased(call, is_lower, is_upper); }
+Value is_upper_case(BuiltinCall& call) { return is_cased(call, is_upper, is_lower); }
+Value is_string(BuiltinCall& call) { return yes_or_no(call.self.is_string()); }
+Value is_mapping(BuiltinCall& call) { return yes_or_no(call.self.as<Dict>() != nullptr); }
+Value is_number(BuiltinCall& call) { return yes_or_no(call.self.is_number()); }
+Value is_sequence(BuiltinCall& call) {
   const Object* object = call.self.as_object();
   return yes_or_no(call.self.is_string() || call.self.is_undefined() ||
                    (object != nullptr && object->has_items()));
 }
-Value is_iterable_value(Call& call) { return yes_or_no(is_iterable(call.self)); }
-Value is_callable(Call& call) {
+Value is_iterable_value(BuiltinCall& call) { return yes_or_no(is_iterable(call.self)); }
+Value is_callable(BuiltinCall& call) {
   const Object* object = call.self.as_object();
   return yes_or_no(call.self.is_undefined() || (object != nullptr && object->is_callable()));
 }
-Value is_same_as(Call& call) { return yes_or_no(call.self.is_same(call[0])); }
-Value is_escaped(Call& call) { return yes_or_no(call.self.is_markup()); }
+Value is_same_as(BuiltinCall& call) { return yes_or_no(call.self.is_same(call[0])); }
+Value is_escaped(BuiltinCall& call) { return yes_or_no(call.self.is_markup()); }
 
 template <bool (*holds)(Interpreter&, const Value&, const Value&)>
-Value compares(Call& call) {
+Value compares(BuiltinCall& call) {
   return yes_or_no(holds(call.in, call.self, call[0]));
 }
 

@@ -12,10 +12,9 @@
 namespace quern::jinja::filter {
 namespace {
 
-using Call = BuiltinCall;
 using Values = std::vector<Value>;
 
-bool flag(Call& call, size_t i) { return call.has(i) && truth(call[i]); }
+bool flag(BuiltinCall& call, size_t i) { return call.has(i) && truth(call[i]); }
 
 // Strings in lower case, everything else as it is.
 Value without_case(Interpreter& in, const Value& value) {
@@ -52,11 +51,11 @@ class Path {
   Values keys_;
 };
 
-Value optional(Call& call, size_t i) { return call.has(i) ? call[i] : Value(); }
+Value optional(BuiltinCall& call, size_t i) { return call.has(i) ? call[i] : Value(); }
 
 // What values are compared by.
 struct Key {
-  Key(Call& call, const Value& attribute, bool with_case)
+  Key(BuiltinCall& call, const Value& attribute, bool with_case)
       : in(call.in), path(call.in, attribute), case_sensitive(with_case) {}
   Value operator()(const Value& value) const {
     const Value key = path.follow(in, value);
@@ -80,7 +79,7 @@ Values sorted(Interpreter& in, const Values& values, const KeyOf& key_of, bool r
   return out;
 }
 
-Value extreme(Call& call, bool wants_most) {
+Value extreme(BuiltinCall& call, bool wants_most) {
   const Values values = iterate(call.in, call.self);
   if (values.empty()) return Value::undefined("No aggregated item, sequence was empty.");
   const Key key(call, optional(call, 1), flag(call, 0));
@@ -97,7 +96,7 @@ Value extreme(Call& call, bool wants_most) {
 }
 
 // A filter or a test with its arguments, from position `from` of a call on.
-Arguments rest_of(Call& call, size_t from) {
+Arguments rest_of(BuiltinCall& call, size_t from) {
   Arguments rest;
   for (size_t i = from; i < call.all.positional.size(); ++i)
     rest.positional.push_back(call.all.positional[i]);
@@ -105,7 +104,7 @@ Arguments rest_of(Call& call, size_t from) {
   return rest;
 }
 
-const Builtin& require_builtin(Call& call, std::span<const Builtin> table, const Value& name,
+const Builtin& require_builtin(BuiltinCall& call, std::span<const Builtin> table, const Value& name,
                                std::string_view kind) {
   const Builtin* found = name.is_string() ? find_builtin(table, name.bytes()) : nullptr;
   if (found == nullptr) call.in.raise("No {} named '{}'.", kind, to_text(call.in, name).bytes());
@@ -113,7 +112,7 @@ const Builtin& require_builtin(Call& call, std::span<const Builtin> table, const
 }
 
 // select and its three kin: keeps what passes, or what does not.
-Value keep(Call& call, bool wanted, bool by_attribute) {
+Value keep(BuiltinCall& call, bool wanted, bool by_attribute) {
   Values kept;
   if (!truth(call.self)) return call.in.iterator({});
   const Values& given = call.all.positional;
@@ -133,7 +132,7 @@ Value keep(Call& call, bool wanted, bool by_attribute) {
 
 }  // namespace
 
-Value batch(Call& call) {
+Value batch(BuiltinCall& call) {
   if (!call[0].is_whole()) call.in.raise("batch() needs a number");
   const auto size = static_cast<size_t>(std::max<int64_t>(call[0].as_integer(), 0));
   Values batches, current;
@@ -150,7 +149,7 @@ Value batch(Call& call) {
   return call.in.iterator(std::move(batches));
 }
 
-Value dictsort(Call& call) {
+Value dictsort(BuiltinCall& call) {
   call.in.require_defined(call.self);
   const auto* dict = call.self.as<Dict>();
   if (dict == nullptr) call.in.raise("'{}' object has no attribute 'items'", type_name(call.self));
@@ -165,19 +164,19 @@ Value dictsort(Call& call) {
   return call.in.list(sorted(call.in, pairs, key_of, flag(call, 2)));
 }
 
-Value first(Call& call) {
+Value first(BuiltinCall& call) {
   const Values values = iterate(call.in, call.self);
   return values.empty() ? Value::undefined("No first item, sequence was empty.") : values.front();
 }
 
-Value last(Call& call) {
+Value last(BuiltinCall& call) {
   if (call.self.as<Iterator>() != nullptr || !is_iterable(call.self))
     call.in.raise("'{}' object is not reversible", type_name(call.self));
   const Values values = iterate(call.in, call.self);
   return values.empty() ? Value::undefined("No last item, sequence was empty.") : values.back();
 }
 
-Value groupby(Call& call) {
+Value groupby(BuiltinCall& call) {
   const Path path(call.in, call[0]);
   const Value fallback = optional(call, 1);
   const Value* use_fallback = fallback.is_none() ? nullptr : &fallback;
@@ -202,7 +201,7 @@ Value groupby(Call& call) {
   return call.in.list(std::move(groups));
 }
 
-Value items(Call& call) {
+Value items(BuiltinCall& call) {
   if (call.self.is_undefined()) return call.in.iterator({});
   const auto* dict = call.self.as<Dict>();
   if (dict == nullptr) call.in.raise("Can only get item pairs from a mapping.");
@@ -211,7 +210,7 @@ Value items(Call& call) {
   return call.in.iterator(std::move(pairs));
 }
 
-Value join(Call& call) {
+Value join(BuiltinCall& call) {
   const Text separator = call.has(0) ? to_text(call.in, call[0]) : Text();
   const Path path(call.in, optional(call, 1));
   Text out;
@@ -225,15 +224,15 @@ Value join(Call& call) {
   return call.in.text(std::move(out));
 }
 
-Value length(Call& call) {
+Value length(BuiltinCall& call) {
   const auto n = quern::jinja::length(call.self);
   if (!n) call.in.raise("object of type '{}' has no len()", type_name(call.self));
   return Value::integer(static_cast<int64_t>(*n));
 }
 
-Value list(Call& call) { return call.in.list(iterate(call.in, call.self)); }
+Value list(BuiltinCall& call) { return call.in.list(iterate(call.in, call.self)); }
 
-Value map(Call& call) {
+Value map(BuiltinCall& call) {
   Values mapped;
   if (!truth(call.self)) return call.in.iterator({});
   const Value* attribute = call.all.keyword("attribute");
@@ -258,14 +257,14 @@ Value map(Call& call) {
   return call.in.iterator(std::move(mapped));
 }
 
-Value max(Call& call) { return extreme(call, true); }
-Value min(Call& call) { return extreme(call, false); }
-Value select(Call& call) { return keep(call, true, false); }
-Value reject(Call& call) { return keep(call, false, false); }
-Value selectattr(Call& call) { return keep(call, true, true); }
-Value rejectattr(Call& call) { return keep(call, false, true); }
+Value max(BuiltinCall& call) { return extreme(call, true); }
+Value min(BuiltinCall& call) { return extreme(call, false); }
+Value select(BuiltinCall& call) { return keep(call, true, false); }
+Value reject(BuiltinCall& call) { return keep(call, false, false); }
+Value selectattr(BuiltinCall& call) { return keep(call, true, true); }
+Value rejectattr(BuiltinCall& call) { return keep(call, false, true); }
 
-Value reverse(Call& call) {
+Value reverse(BuiltinCall& call) {
   if (!is_iterable(call.self)) call.in.raise("argument must be iterable");
   Values values = iterate(call.in, call.self);
   std::reverse(values.begin(), values.end());
@@ -275,7 +274,7 @@ Value reverse(Call& call) {
   return call.in.text(std::move(out), call.self.is_markup());
 }
 
-Value slice(Call& call) {
+Value slice(BuiltinCall& call) {
   if (!call[0].is_whole()) call.in.raise("slice() needs a number");
   const int64_t n = call[0].as_integer();
   if (n == 0) call.in.raise("integer division or modulo by zero");
@@ -295,7 +294,7 @@ Value slice(Call& call) {
   return call.in.iterator(std::move(slices));
 }
 
-Value sort(Call& call) {
+Value sort(BuiltinCall& call) {
   // "a,b": by several attributes.
   std::vector<Key> keys;
   const Value attribute = optional(call, 2);
@@ -313,7 +312,7 @@ Value sort(Call& call) {
   return call.in.list(sorted(call.in, iterate(call.in, call.self), key_of, flag(call, 0)));
 }
 
-Value sum(Call& call) {
+Value sum(BuiltinCall& call) {
   const Path path(call.in, optional(call, 0));
   Value total = call.has(1) ? call[1] : Value::integer(0);
   if (total.is_string()) call.in.raise("sum() can't sum strings [use ''.join(seq) instead]");
@@ -322,7 +321,7 @@ Value sum(Call& call) {
   return total;
 }
 
-Value unique(Call& call) {
+Value unique(BuiltinCall& call) {
   const Key key(call, optional(call, 1), flag(call, 0));
   auto* seen = call.in.make<Dict>();
   Values out;

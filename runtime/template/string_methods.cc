@@ -15,24 +15,22 @@
 namespace quern::jinja {
 namespace {
 
-using Call = BuiltinCall;
+const Text& text_of(BuiltinCall& call) { return call.self.as_text(); }
+Value result(BuiltinCall& call, Text text) { return call.in.text(std::move(text), call.self.is_markup()); }
 
-const Text& text_of(Call& call) { return call.self.as_text(); }
-Value result(Call& call, Text text) { return call.in.text(std::move(text), call.self.is_markup()); }
-
-const Text& string_argument(Call& call, size_t i) {
+const Text& string_argument(BuiltinCall& call, size_t i) {
   call.in.require_defined(call[i]);
   if (!call[i].is_string()) call.in.raise("must be str, not {}", type_name(call[i]));
   return call[i].as_text();
 }
 
 // None counts as not given.
-std::optional<std::string_view> optional_string(Call& call, size_t i) {
+std::optional<std::string_view> optional_string(BuiltinCall& call, size_t i) {
   if (!call.has(i) || call[i].is_none()) return std::nullopt;
   return string_argument(call, i).bytes();
 }
 
-int64_t integer_argument(Call& call, size_t i, int64_t fallback) {
+int64_t integer_argument(BuiltinCall& call, size_t i, int64_t fallback) {
   if (!call.has(i)) return fallback;
   call.in.require_defined(call[i]);
   if (!call[i].is_whole())
@@ -40,44 +38,44 @@ int64_t integer_argument(Call& call, size_t i, int64_t fallback) {
   return call[i].as_integer();
 }
 
-Value list_of(Call& call, std::vector<Text> parts) {
+Value list_of(BuiltinCall& call, std::vector<Text> parts) {
   std::vector<Value> values;
   for (Text& part : parts) values.push_back(result(call, std::move(part)));
   return call.in.list(std::move(values));
 }
 
 template <Text (*change)(Interpreter&, const Text&)>
-Value changed(Call& call) {
+Value changed(BuiltinCall& call) {
   return result(call, change(call.in, text_of(call)));
 }
 
 template <Side side>
-Value stripped(Call& call) {
+Value stripped(BuiltinCall& call) {
   return result(call, strip(call.in, text_of(call), optional_string(call, 0), side));
 }
 
-Value split_method(Call& call) {
+Value split_method(BuiltinCall& call) {
   return list_of(call,
                  split(call.in, text_of(call), optional_string(call, 0), integer_argument(call, 1, -1)));
 }
 
-Value rsplit(Call& call) {
+Value rsplit(BuiltinCall& call) {
   return list_of(call, split_from_right(call.in, text_of(call), optional_string(call, 0),
                                         integer_argument(call, 1, -1)));
 }
 
-Value splitlines(Call& call) {
+Value splitlines(BuiltinCall& call) {
   return list_of(call, split_lines(call.in, text_of(call), call.has(0) && truth(call[0])));
 }
 
-Value replace_method(Call& call) {
+Value replace_method(BuiltinCall& call) {
   const Text& with = string_argument(call, 1);
   const bool escapes = call.self.is_markup() && !call[1].is_markup();
   return result(call, replace(call.in, text_of(call), string_argument(call, 0).bytes(),
                               escapes ? escape(call.in, with) : with, integer_argument(call, 2, -1)));
 }
 
-Value join(Call& call) {
+Value join(BuiltinCall& call) {
   Text out;
   bool first = true;
   size_t i = 0;
@@ -94,7 +92,7 @@ Value join(Call& call) {
 }
 
 // The bytes that the arguments start and end, from `first`, name; npos for begin: outside the text.
-std::pair<size_t, size_t> byte_range(Call& call, size_t first) {
+std::pair<size_t, size_t> byte_range(BuiltinCall& call, size_t first) {
   const std::string_view bytes = text_of(call).bytes();
   const auto size = static_cast<int64_t>(call.self.as_string().n_chars());
   const auto position = [&](size_t argument, int64_t fallback) {
@@ -108,7 +106,7 @@ std::pair<size_t, size_t> byte_range(Call& call, size_t first) {
 }
 
 template <bool at_end>
-Value has_affix(Call& call, std::string_view name) {
+Value has_affix(BuiltinCall& call, std::string_view name) {
   const auto [begin, end] = byte_range(call, 1);
   if (begin == std::string_view::npos) return Value::boolean(false);
   const std::string_view text = text_of(call).bytes().substr(begin, end - begin);
@@ -126,11 +124,11 @@ Value has_affix(Call& call, std::string_view name) {
   return Value::boolean(false);
 }
 
-Value startswith(Call& call) { return has_affix<false>(call, "startswith"); }
-Value endswith(Call& call) { return has_affix<true>(call, "endswith"); }
+Value startswith(BuiltinCall& call) { return has_affix<false>(call, "startswith"); }
+Value endswith(BuiltinCall& call) { return has_affix<true>(call, "endswith"); }
 
 // Character where the argument stands, or -1.
-int64_t position_of(Call& call, bool from_right) {
+int64_t position_of(BuiltinCall& call, bool from_right) {
   const std::string_view wanted = string_argument(call, 0).bytes();
   const auto [begin, end] = byte_range(call, 1);
   if (begin == std::string_view::npos) return -1;
@@ -144,13 +142,13 @@ int64_t position_of(Call& call, bool from_right) {
 }
 
 template <bool from_right, bool required>
-Value find(Call& call) {
+Value find(BuiltinCall& call) {
   const int64_t position = position_of(call, from_right);
   if (required && position < 0) call.in.raise("substring not found");
   return Value::integer(position);
 }
 
-Value count(Call& call) {
+Value count(BuiltinCall& call) {
   const std::string_view wanted = string_argument(call, 0).bytes();
   const auto [begin, end] = byte_range(call, 1);
   if (begin == std::string_view::npos) return Value::integer(0);
@@ -164,7 +162,7 @@ Value count(Call& call) {
 }
 
 template <bool from_right>
-Value partition(Call& call) {
+Value partition(BuiltinCall& call) {
   const Text& separator = string_argument(call, 0);
   if (separator.empty()) call.in.raise("empty separator");
   const Text& text = text_of(call);
@@ -179,13 +177,13 @@ Value partition(Call& call) {
                         result(call, text.part(end, text.size()))});
 }
 
-Value removeprefix(Call& call) {
+Value removeprefix(BuiltinCall& call) {
   const std::string_view prefix = string_argument(call, 0).bytes();
   if (!text_of(call).bytes().starts_with(prefix)) return call.self;
   return result(call, text_of(call).part(prefix.size(), text_of(call).size()));
 }
 
-Value removesuffix(Call& call) {
+Value removesuffix(BuiltinCall& call) {
   const std::string_view suffix = string_argument(call, 0).bytes();
   if (!text_of(call).bytes().ends_with(suffix)) return call.self;
   return result(call, text_of(call).part(0, text_of(call).size() - suffix.size()));
@@ -193,13 +191,13 @@ Value removesuffix(Call& call) {
 
 // Where the blanks go.
 template <Side side>
-Value padded(Call& call) {
+Value padded(BuiltinCall& call) {
   const Text fill = call.has(1) ? string_argument(call, 1) : Text(" ", Origin::kTemplate);
   if (count_chars(fill.bytes()) != 1) call.in.raise("The fill character must be exactly one character long");
   return result(call, pad(call.in, call.self.as_string(), integer_argument(call, 0, 0), fill, side));
 }
 
-Value zfill(Call& call) {
+Value zfill(BuiltinCall& call) {
   const Text& text = text_of(call);
   const bool has_sign = text.bytes().starts_with('-') || text.bytes().starts_with('+');
   const int64_t width = integer_argument(call, 0, 0) - int64_t{has_sign};
@@ -209,7 +207,7 @@ Value zfill(Call& call) {
   return result(call, std::move(out));
 }
 
-Value expandtabs(Call& call) {
+Value expandtabs(BuiltinCall& call) {
   const int64_t size = integer_argument(call, 0, 8);
   if (size > 1024) call.in.raise("tabs of more than 1024 columns are not supported");
   Text out;
@@ -235,7 +233,7 @@ Value expandtabs(Call& call) {
 
 // Not empty, and every character fits.
 template <bool (*fits)(char32_t)>
-Value all_are(Call& call) {
+Value all_are(BuiltinCall& call) {
   const std::string_view text = text_of(call).bytes();
   call.in.charge_bytes(8 * text.size());
   for (size_t at = 0; at < text.size();) {
@@ -248,13 +246,13 @@ Value all_are(Call& call) {
 
 bool is_alphanumeric(char32_t c) { return is_alphabetic(c) || is_decimal(c); }
 
-Value isascii(Call& call) { return Value::boolean(call.self.as_string().is_ascii()); }
-Value isprintable(Call& call) {
+Value isascii(BuiltinCall& call) { return Value::boolean(call.self.as_string().is_ascii()); }
+Value isprintable(BuiltinCall& call) {
   return Value::boolean(text_of(call).empty() || truth(all_are<is_printable>(call)));
 }
 
 template <bool (*wanted)(char32_t), bool (*other)(char32_t)>
-Value has_case(Call& call) {
+Value has_case(BuiltinCall& call) {
   const std::string_view text = text_of(call).bytes();
   call.in.charge_bytes(8 * text.size());
   bool found = false;
@@ -270,13 +268,13 @@ Value has_case(Call& call) {
 
 bool never(char32_t) { return false; }
 
-Value istitle(Call& call) {
+Value istitle(BuiltinCall& call) {
   const std::string_view text = text_of(call).bytes();
   const bool has_letters = truth(has_case<is_upper, never>(call));
   return Value::boolean(has_letters && title(call.in, text_of(call)).bytes() == text);
 }
 
-Value format(Call& call) { return format_method(call.in, call.self.as_string(), call.all); }
+Value format(BuiltinCall& call) { return format_method(call.in, call.self.as_string(), call.all); }
 
 constexpr Builtin kStringMethods[] = {
     {"strip", "chars", 0, stripped<Side::kBoth>},

@@ -15,23 +15,21 @@
 namespace quern::jinja::filter {
 namespace {
 
-using Call = BuiltinCall;
-
 // A string as it is (markup stays markup), anything else as str() shows it.
-Value soft_string(Call& call) {
+Value soft_string(BuiltinCall& call) {
   if (call.self.is_string()) return call.self;
   return call.in.text(to_text(call.in, call.self));
 }
 
 template <Text (*change)(Interpreter&, const Text&)>
-Value changed(Call& call) {
+Value changed(BuiltinCall& call) {
   const Value text = soft_string(call);
   return call.in.text(change(call.in, text.as_text()), text.is_markup());
 }
 
-bool flag(Call& call, size_t i) { return call.has(i) && truth(call[i]); }
+bool flag(BuiltinCall& call, size_t i) { return call.has(i) && truth(call[i]); }
 
-int64_t whole(Call& call, size_t i, int64_t fallback) {
+int64_t whole(BuiltinCall& call, size_t i, int64_t fallback) {
   if (!call.has(i)) return fallback;
   call.in.require_defined(call[i]);
   if (!call[i].is_whole())
@@ -39,12 +37,12 @@ int64_t whole(Call& call, size_t i, int64_t fallback) {
   return call[i].as_integer();
 }
 
-const Value& require_string(Call& call) {
+const Value& require_string(BuiltinCall& call) {
   if (!call.self.is_string()) call.in.raise("'{}' object has no attribute 'rsplit'", type_name(call.self));
   return call.self;
 }
 
-Text spaces(Call& call, int64_t n) {
+Text spaces(BuiltinCall& call, int64_t n) {
   const auto width = static_cast<size_t>(std::max<int64_t>(n, 0));
   call.in.check_size(width);
   call.in.charge_bytes(width);
@@ -81,7 +79,7 @@ Text title_of(Interpreter& in, const Text& text) {
   return out;
 }
 
-std::string url_quoted(Call& call, std::string_view text, bool in_query) {
+std::string url_quoted(BuiltinCall& call, std::string_view text, bool in_query) {
   constexpr std::string_view kDigits = "0123456789ABCDEF";
   call.in.charge_bytes(8 * text.size());
   std::string out;
@@ -101,23 +99,25 @@ std::string url_quoted(Call& call, std::string_view text, bool in_query) {
 
 }  // namespace
 
-Value capitalize(Call& call) { return changed<quern::jinja::capitalize>(call); }
-Value lower(Call& call) { return changed<quern::jinja::lower>(call); }
-Value upper(Call& call) { return changed<quern::jinja::upper>(call); }
-Value title(Call& call) { return call.in.text(title_of(call.in, soft_string(call).as_text())); }
-Value string(Call& call) { return soft_string(call); }
-Value escape_text(Call& call) { return to_markup(call.in, call.self); }
-Value force_escape(Call& call) { return call.in.text(escape(call.in, to_text(call.in, call.self)), true); }
-Value safe(Call& call) { return call.in.text(to_text(call.in, call.self), true); }
+Value capitalize(BuiltinCall& call) { return changed<quern::jinja::capitalize>(call); }
+Value lower(BuiltinCall& call) { return changed<quern::jinja::lower>(call); }
+Value upper(BuiltinCall& call) { return changed<quern::jinja::upper>(call); }
+Value title(BuiltinCall& call) { return call.in.text(title_of(call.in, soft_string(call).as_text())); }
+Value string(BuiltinCall& call) { return soft_string(call); }
+Value escape_text(BuiltinCall& call) { return to_markup(call.in, call.self); }
+Value force_escape(BuiltinCall& call) {
+  return call.in.text(escape(call.in, to_text(call.in, call.self)), true);
+}
+Value safe(BuiltinCall& call) { return call.in.text(to_text(call.in, call.self), true); }
 
-Value center(Call& call) {
+Value center(BuiltinCall& call) {
   const Value text = soft_string(call);
   return call.in.text(
       pad(call.in, text.as_string(), whole(call, 0, 80), Text(" ", Origin::kTemplate), Side::kBoth),
       text.is_markup());
 }
 
-Value filesizeformat(Call& call) {
+Value filesizeformat(BuiltinCall& call) {
   if (!call.self.is_number())
     call.in.raise("float() argument must be a string or a real number, not '{}'", type_name(call.self));
   static constexpr char kPrefixes[] = {'k', 'M', 'G', 'T', 'P', 'E', 'Z', 'Y'};
@@ -140,7 +140,7 @@ Value filesizeformat(Call& call) {
   return call.in.text(text, Origin::kTemplate);
 }
 
-Value format(Call& call) {
+Value format(BuiltinCall& call) {
   if (!call.all.positional.empty() && !call.all.keywords.empty())
     call.in.raise("can't handle positional and keyword arguments at the same time");
   Value values;
@@ -154,7 +154,7 @@ Value format(Call& call) {
   return percent_format(call.in, soft_string(call), values);
 }
 
-Value indent(Call& call) {
+Value indent(BuiltinCall& call) {
   call.in.require_defined(call.self);
   if (!call.self.is_string())
     call.in.raise("unsupported operand type(s) for +=: '{}' and 'str'", type_name(call.self));
@@ -175,14 +175,14 @@ Value indent(Call& call) {
   return call.in.text(std::move(out), call.self.is_markup());
 }
 
-Value replace(Call& call) {
+Value replace(BuiltinCall& call) {
   const Text text = to_text(call.in, call.self), old = to_text(call.in, call[0]),
              with = to_text(call.in, call[1]);
   const bool all = !call.has(2) || call[2].is_none();
   return call.in.text(quern::jinja::replace(call.in, text, old.bytes(), with, all ? -1 : whole(call, 2, -1)));
 }
 
-Value striptags(Call& call) {
+Value striptags(BuiltinCall& call) {
   const Text text = to_text(call.in, call.self);
   call.in.charge_bytes(4 * text.size());
   Text out;
@@ -210,7 +210,7 @@ Value striptags(Call& call) {
 }
 
 // json.dumps, with transformers' defaults.
-Value tojson(Call& call) {
+Value tojson(BuiltinCall& call) {
   JsonStyle style;
   style.ensure_ascii = flag(call, 0);
   style.sort_keys = flag(call, 3);
@@ -230,7 +230,7 @@ Value tojson(Call& call) {
   return call.in.text(to_json(call.in, call.self, style));
 }
 
-Value trim(Call& call) {
+Value trim(BuiltinCall& call) {
   const Value text = soft_string(call);
   std::optional<std::string_view> chars;
   if (call.has(0) && !call[0].is_none()) {
@@ -241,7 +241,7 @@ Value trim(Call& call) {
   return call.in.text(strip(call.in, text.as_text(), chars, Side::kBoth), text.is_markup());
 }
 
-Value truncate(Call& call) {
+Value truncate(BuiltinCall& call) {
   const std::optional<size_t> size = quern::jinja::length(call.self);
   if (!size) call.in.raise("object of type '{}' has no len()", type_name(call.self));
   const int64_t limit = whole(call, 0, 255),
@@ -259,7 +259,7 @@ Value truncate(Call& call) {
   return call.in.text(std::move(out));
 }
 
-Value urlencode(Call& call) {
+Value urlencode(BuiltinCall& call) {
   const bool is_plain = call.self.is_string() || !is_iterable(call.self);
   if (is_plain)
     return call.in.text(url_quoted(call, to_text(call.in, call.self).bytes(), false), Origin::kMessage);
@@ -280,7 +280,7 @@ Value urlencode(Call& call) {
   return call.in.text(out, Origin::kMessage);
 }
 
-Value wordcount(Call& call) {
+Value wordcount(BuiltinCall& call) {
   const Value text = soft_string(call);
   const std::string_view bytes = text.bytes();
   call.in.charge_bytes(8 * bytes.size());
@@ -297,7 +297,7 @@ Value wordcount(Call& call) {
   return Value::integer(n);
 }
 
-Value xmlattr(Call& call) {
+Value xmlattr(BuiltinCall& call) {
   const auto* dict = call.self.as<Dict>();
   if (dict == nullptr) call.in.raise("'{}' object has no attribute 'items'", type_name(call.self));
   Text out;

@@ -12,10 +12,8 @@
 namespace quern::jinja::filter {
 namespace {
 
-using Call = BuiltinCall;
-
 // A number's text without blanks around it and underscores between digits; absent when they stand elsewhere.
-std::optional<std::string> number_text(Call& call, const Value& value) {
+std::optional<std::string> number_text(BuiltinCall& call, const Value& value) {
   const Text text = strip(call.in, value.as_text(), std::nullopt, Side::kBoth);
   std::string out;
   const std::string_view bytes = text.bytes();
@@ -28,7 +26,7 @@ std::optional<std::string> number_text(Call& call, const Value& value) {
 }
 
 // int(text, base) of Python.
-std::optional<int64_t> parse_int(Call& call, const Value& value, int64_t base) {
+std::optional<int64_t> parse_int(BuiltinCall& call, const Value& value, int64_t base) {
   const std::optional<std::string> text = number_text(call, value);
   if (!text) return std::nullopt;
   std::string_view digits = *text;
@@ -51,7 +49,7 @@ std::optional<int64_t> parse_int(Call& call, const Value& value, int64_t base) {
   return negative ? -number : number;
 }
 
-std::optional<double> parse_float(Call& call, const Value& value) {
+std::optional<double> parse_float(BuiltinCall& call, const Value& value) {
   const std::optional<std::string> text = number_text(call, value);
   if (!text || text->empty()) return std::nullopt;
   call.in.charge(text->size());  // strtod takes every digit into account
@@ -64,7 +62,7 @@ std::optional<double> parse_float(Call& call, const Value& value) {
 }
 
 // A float without its fraction; absent for what is not finite.
-std::optional<int64_t> truncated(Call& call, double number) {
+std::optional<int64_t> truncated(BuiltinCall& call, double number) {
   if (!std::isfinite(number)) return std::nullopt;
   if (!(std::fabs(number) < 9.2e18)) call.in.raise("integers beyond 64 bits are not supported");
   return static_cast<int64_t>(number);
@@ -72,26 +70,26 @@ std::optional<int64_t> truncated(Call& call, double number) {
 
 }  // namespace
 
-Value absolute(Call& call) {
+Value absolute(BuiltinCall& call) {
   call.in.require_defined(call.self);
   if (!call.self.is_number()) call.in.raise("bad operand type for abs(): '{}'", type_name(call.self));
   if (call.self.is_float()) return Value::number(std::fabs(call.self.as_number()));
   return call.self.as_integer() < 0 ? negate(call.in, call.self) : Value::integer(call.self.as_integer());
 }
 
-Value attribute(Call& call) {
+Value attribute(BuiltinCall& call) {
   if (!call[0].is_string()) call.in.raise("attribute name must be string, not '{}'", type_name(call[0]));
   call.in.require_defined(call.self);
   return get_python_attribute(call.in, call.self, call[0].bytes());
 }
 
-Value default_value(Call& call) {
+Value default_value(BuiltinCall& call) {
   const bool empty_too = call.has(1) && truth(call[1]);
   if (!call.self.is_undefined() && !(empty_too && !truth(call.self))) return call.self;
   return call.has(0) ? call[0] : Value::string(Text());
 }
 
-Value to_int(Call& call) {
+Value to_int(BuiltinCall& call) {
   const Value fallback = call.has(0) ? call[0] : Value::integer(0);
   int64_t base = 10;
   if (call.has(1)) {
@@ -116,7 +114,7 @@ Value to_int(Call& call) {
   return number ? Value::integer(*number) : fallback;
 }
 
-Value to_float(Call& call) {
+Value to_float(BuiltinCall& call) {
   call.in.require_defined(call.self);
   if (call.self.is_number()) return Value::number(call.self.as_number());
   const std::optional<double> number = call.self.is_string() ? parse_float(call, call.self) : std::nullopt;
@@ -124,7 +122,7 @@ Value to_float(Call& call) {
   return call.has(0) ? call[0] : Value::number(0);
 }
 
-Value round(Call& call) {
+Value round(BuiltinCall& call) {
   call.in.require_defined(call.self);
   if (!call.self.is_number()) call.in.raise("type {} doesn't define __round__ method", type_name(call.self));
   const int64_t digits = call.has(0) && call[0].is_whole() ? call[0].as_integer() : 0;
