@@ -201,7 +201,7 @@ FAULTS = [
     Fault("oneOf is taken for anyOf", "runtime/engine/grammar_schema.cc",
           "if (keyword == \"oneOf\") require_disjoint(operand, path);", "",
           "grammar", "Schemas.RefuseWithPlaceAndKeywordWhatTheyCannotKeep"),
-    Fault("another property's key may be one of the schema's", "runtime/engine/grammar_schema.cc",
+    Fault("another property's key may be one of the schema's", "runtime/engine/grammar_json.cc",
           "if (!nodes[i].is_key) b_.add_empty(states[i], end);", "b_.add_empty(states[i], end);",
           "grammar", "Schemas.TakeWhatModelsWrite"),
     Fault("perplexity scores a token more", "runtime/perplexity.cc",

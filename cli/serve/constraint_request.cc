@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/engine/grammar_gbnf.h"
+#include "runtime/engine/grammar_json.h"
 #include "runtime/engine/grammar_regex.h"
 #include "runtime/engine/grammar_schema.h"
 

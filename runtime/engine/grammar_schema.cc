@@ -10,7 +10,7 @@
 
 #include "quant/error.h"
 #include "quant/json/json_writer.h"
-#include "quant/utf8.h"
+#include "runtime/engine/grammar_json.h"
 #include "runtime/engine/grammar_regex.h"
 
 namespace quern {
@@ -100,7 +100,7 @@ constexpr Format kFormats[] = {
 #undef QUERN_OCTET
 #undef QUERN_LABEL
 
-constexpr int64_t kMaxInteger = 999'999'999'999'999'999;  // 18 digits
+constexpr int64_t kMaxInteger = JsonPieces::kMaxInteger;
 constexpr size_t kMaxOneOf = 128;
 constexpr int kMaxHops = 32;  // of references to references
 constexpr size_t kIndexedMembers = 16;
@@ -110,16 +110,10 @@ bool is_in(const std::string_view (&names)[n], std::string_view name) {
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
-// Bounds of a number; those that are there.
-struct Bounds {
-  std::optional<int64_t> low, high;
-  bool low_open = false, high_open = false;  // the bound itself is outside
-};
-
 class SchemaCompiler {
  public:
   SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
-      : b_(builder), root_(root), where_(where) {}
+      : b_(builder), json_(builder), root_(root), where_(where) {}
 
   Rule compile() {
     const Rule rule = rule_of(root_, "#");
@@ -456,54 +450,6 @@ class SchemaCompiler {
 
   // --- strings
 
-  // Characters as a JSON string has them, one way each.
-  State json_chars(State from, const CharSet& set) {
-    const CharSet plain = set & ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
-    const State out = b_.add_state();
-    if (!plain.empty()) b_.add_empty(b_.chars(from, plain), out);
-    const auto escaped = [&](uint32_t point, const std::string& text) {
-      if (set.contains(point)) b_.add_empty(b_.text(from, text), out);
-    };
-    escaped('"', "\\\"");
-    escaped('\\', "\\\\");
-    for (uint32_t point = 0; point < 0x20; ++point) {
-      constexpr std::string_view kShort = "\b\f\n\r\t", kLetters = "bfnrt";
-      const size_t at = kShort.find(static_cast<char>(point));
-      escaped(point, at != kShort.npos ? std::string("\\") + kLetters[at] : fmt::format("\\u{:04x}", point));
-    }
-    return out;
-  }
-  // The same as a rule, where it has more than plain characters.
-  State json_set(State from, const CharSet& set) {
-    const auto [found, is_new] = char_rules_.try_emplace(set, 0);
-    if (is_new) {
-      found->second = b_.add_rule("characters");
-      b_.add_empty(json_chars(b_.begin(found->second), set), b_.end(found->second));
-    }
-    return b_.call(from, found->second);
-  }
-
-  // Any character, in any way that spells one character.
-  Rule any_char() {
-    if (any_char_) return *any_char_;
-    const Rule rule = b_.add_rule("a character");
-    any_char_ = rule;
-    const State begin = b_.begin(rule), end = b_.end(rule);
-    b_.add_empty(b_.chars(begin, ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}), end);
-    const State escape = b_.text(begin, "\\");
-    for (const char c : std::string_view("\"\\/bfnrt"))
-      b_.add_byte(escape, static_cast<uint8_t>(c), static_cast<uint8_t>(c), end);
-    // \uXXXX, but for surrogates, which spell a character in pairs only.
-    const State digits = b_.text(escape, "u");
-    const CharSet hex = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
-    const State after_d = b_.chars(digits, {{'D', 'D'}, {'d', 'd'}});
-    const State two = b_.chars(digits, hex & ~CharSet{{'D', 'D'}, {'d', 'd'}});
-    const State three = b_.chars(two, hex);
-    b_.add_empty(b_.chars(after_d, {{'0', '7'}}), three);
-    b_.add_empty(b_.chars(b_.chars(three, hex), hex), end);
-    return rule;
-  }
-
   State string(State from, const Json& schema, const std::string& path) {
     const Json *pattern = schema.find("pattern"), *format = schema.find("format");
     const bool has_length = schema.find("minLength") != nullptr || schema.find("maxLength") != nullptr;
@@ -532,15 +478,16 @@ class SchemaCompiler {
       }
       from = b_.call(from, found->second);
     } else if (pattern != nullptr) {
-      const RegexOptions options = {
-          .searches = true, .write = [this](State at, const CharSet& set) { return json_set(at, set); }};
+      const RegexOptions options = {.searches = true, .write = [this](State at, const CharSet& set) {
+                                      return json_.characters(at, set);
+                                    }};
       from = add_regex(b_, from, *pattern->as_string(),
                        fmt::format("{}: {}: pattern", where_, printable(path, 200)), options);
     } else {
       const Counts n = counts(schema, "minLength", "maxLength", path);
       const auto [found, is_new] = text_rules_.try_emplace({n.min, n.max}, 0);
       if (is_new) {
-        const Rule rule = found->second = b_.add_rule("a string's text"), one = any_char();
+        const Rule rule = found->second = b_.add_rule("a string's text"), one = json_.any_char();
         b_.add_empty(b_.repeat(
                          b_.begin(rule), [&](State at) { return b_.call(at, one); }, n.min, n.max),
                      b_.end(rule));
@@ -570,8 +517,8 @@ class SchemaCompiler {
   }
 
   // Bounds that integers keep to.
-  Bounds integer_bounds(const Json& schema, const std::string& path) const {
-    Bounds bounds;
+  NumberBounds integer_bounds(const Json& schema, const std::string& path) const {
+    NumberBounds bounds;
     const auto raise = [&](int64_t low) { bounds.low = bounds.low ? std::max(*bounds.low, low) : low; };
     const auto lower = [&](int64_t high) { bounds.high = bounds.high ? std::min(*bounds.high, high) : high; };
     if (const auto x = number_of(schema, "minimum", path))
@@ -602,70 +549,15 @@ class SchemaCompiler {
 
   State integer(State from, const Json& schema, const std::string& path) {
     refuse_multiple(schema, path, true);
-    const Bounds bounds = integer_bounds(schema, path);
+    const NumberBounds bounds = integer_bounds(schema, path);
     const int64_t low = std::max(bounds.low.value_or(-kMaxInteger), -kMaxInteger);
     const int64_t high = std::min(bounds.high.value_or(kMaxInteger), kMaxInteger);
-    const State out = b_.add_state();
-    if (low > high) return out;
-    if (high >= 0)
-      add_digits(from, static_cast<uint64_t>(std::max<int64_t>(low, 0)), static_cast<uint64_t>(high), out);
-    if (low < 0)
-      add_digits(b_.text(from, "-"), static_cast<uint64_t>(std::max<int64_t>(-high, 1)),
-                 static_cast<uint64_t>(-low), out);
-    return out;
-  }
-
-  // Decimal numbers from low to high, without leading zeros.
-  void add_digits(State from, uint64_t low, uint64_t high, State to) {
-    uint64_t first = 0, last = 9;  // of so many digits
-    for (size_t n = 1; first <= high; ++n) {
-      const uint64_t a = std::max(low, first), b = std::min(high, last);
-      if (a <= b) add_same_length(from, std::to_string(a), std::to_string(b), to);
-      first = last + 1;
-      last = last * 10 + 9;
-      if (n == 18) break;
-    }
-  }
-  void add_digit(State from, char low, char high, State to) {
-    if (low <= high) b_.add_byte(from, static_cast<uint8_t>(low), static_cast<uint8_t>(high), to);
-  }
-  // Texts of the same number of digits from a to b.
-  void add_same_length(State from, std::string_view a, std::string_view b, State to) {
-    if (a.empty()) return b_.add_empty(from, to);
-    if (a[0] == b[0]) {
-      const State next = b_.add_state();
-      add_digit(from, a[0], a[0], next);
-      return add_same_length(next, a.substr(1), b.substr(1), to);
-    }
-    const std::string nines(a.size() - 1, '9'), zeros(a.size() - 1, '0');
-    const bool low_whole = a.substr(1) == zeros, high_whole = b.substr(1) == nines;
-    const auto low = static_cast<char>(a[0] + (low_whole ? 0 : 1));
-    const auto high = static_cast<char>(b[0] - (high_whole ? 0 : 1));
-    if (low <= high) {
-      State at = b_.add_state();
-      add_digit(from, low, high, at);
-      for (size_t i = 1; i < a.size(); ++i) {
-        const State next = b_.add_state();
-        add_digit(at, '0', '9', next);
-        at = next;
-      }
-      b_.add_empty(at, to);
-    }
-    if (!low_whole) {
-      const State next = b_.add_state();
-      add_digit(from, a[0], a[0], next);
-      add_same_length(next, a.substr(1), nines, to);
-    }
-    if (!high_whole) {
-      const State next = b_.add_state();
-      add_digit(from, b[0], b[0], next);
-      add_same_length(next, zeros, b.substr(1), to);
-    }
+    return json_.integers(from, low, high);
   }
 
   State number(State from, const Json& schema, const std::string& path) {
     refuse_multiple(schema, path, false);
-    Bounds bounds;
+    NumberBounds bounds;
     for (const std::string_view keyword : {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}) {
       const std::optional<double> x = number_of(schema, keyword, path);
       if (!x) continue;
@@ -683,65 +575,10 @@ class SchemaCompiler {
         is_open |= open;
       }
     }
-    const State out = b_.add_state();
-    if (!bounds.low && !bounds.high) {
-      static constexpr std::string_view kNumber =
-          "-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?";
-      b_.add_empty(add_regex(b_, from, kNumber, where_), out);
-      return out;
-    }
-    // So few digits that no double is rounded onto a bound that is outside.
-    const bool is_open = bounds.low_open || bounds.high_open;
-    const int64_t most = is_open ? 999'999'999 : 999'999'999'999'999;
-    const size_t n_digits = is_open ? 6 : 15;
-    const int64_t low = bounds.low.value_or(-most), high = bounds.high.value_or(most);
-    if (low > high) return out;
-    if (high >= 0)
-      add_magnitudes(from, std::max<int64_t>(low, 0), bounds.low_open && low >= 0, high, bounds.high_open,
-                     n_digits, out);
-    if (low < 0)
-      add_magnitudes(b_.text(from, "-"), std::max<int64_t>(-high, 0), bounds.high_open && high <= 0, -low,
-                     bounds.low_open, n_digits, out);
-    return out;
-  }
-
-  // Decimal fractions from low to high; open: without the bound itself.
-  void add_magnitudes(State from, int64_t low, bool low_open, int64_t high, bool high_open, size_t n_digits,
-                      State to) {
-    const auto unsigned_of = [](int64_t n) { return static_cast<uint64_t>(n); };
-    const CharSet digits = {{'0', '9'}};
-    const auto digit = [&](State at) { return b_.chars(at, digits); };
-    const int64_t first = low_open ? low + 1 : low;
-    if (first < high) {
-      const State whole = b_.add_state();
-      add_digits(from, unsigned_of(first), unsigned_of(high - 1), whole);
-      b_.add_empty(whole, to);
-      b_.add_empty(b_.repeat(b_.text(whole, "."), digit, 1, n_digits), to);
-    }
-    if (low_open && low < high) {  // a fraction that is not zero
-      const State whole = b_.add_state();
-      add_digits(from, unsigned_of(low), unsigned_of(low), whole);
-      const State at = b_.repeat(b_.text(whole, "."), digit, 0, n_digits - 1);
-      b_.add_empty(b_.chars(at, {{'1', '9'}}), to);
-    }
-    if (!high_open && !(low_open && low == high)) add_digits(from, unsigned_of(high), unsigned_of(high), to);
+    return json_.numbers(from, bounds);
   }
 
   // --- arrays and objects
-
-  // Nothing, a space, or the begin of an indented line.
-  State space(State from) {
-    if (!space_) {
-      space_ = b_.add_rule("white space");
-      const State begin = b_.begin(*space_), end = b_.end(*space_);
-      b_.add_empty(begin, end);
-      b_.add_byte(begin, ' ', ' ', end);
-      const auto indent = [&](State at) { return b_.chars(at, {{'\t', '\t'}, {' ', ' '}}); };
-      b_.add_empty(b_.repeat(b_.text(begin, "\n"), indent, 0, 20), end);
-    }
-    return b_.call(from, *space_);
-  }
-  State comma(State from) { return space(b_.text(from, ",")); }
 
   Rule any_value() {
     if (any_value_) return *any_value_;
@@ -770,20 +607,21 @@ class SchemaCompiler {
     const State out = b_.add_state();
     if (n.max && *n.max < n.min) return out;
     from = b_.text(from, "[");
-    if (n.min == 0) b_.add_empty(space(from), out);
+    if (n.min == 0) b_.add_empty(json_.space(from), out);
     if (n.max != 0) {
       // States by how many of the prefix are there; then the rest, counted.
-      State at = space(from);
+      State at = json_.space(from);
       size_t done = 0;
       const auto may_stop = [&](State here) {
-        if (done >= n.min && done > 0) b_.add_empty(space(here), out);
+        if (done >= n.min && done > 0) b_.add_empty(json_.space(here), out);
       };
       for (; done < n_prefix && (!n.max || done < *n.max); ++done) {
         may_stop(at);
-        at = value(done > 0 ? comma(at) : at, (*prefix)[done], fmt::format("{}/prefixItems/{}", path, done));
+        at = value(done > 0 ? json_.comma(at) : at, (*prefix)[done],
+                   fmt::format("{}/prefixItems/{}", path, done));
       }
       if (n.max && done == *n.max) {
-        b_.add_empty(space(at), out);
+        b_.add_empty(json_.space(at), out);
       } else {
         may_stop(at);
         if (done == 0) {
@@ -792,9 +630,9 @@ class SchemaCompiler {
         }
         const auto left = [&](size_t total) { return total > done ? total - done : 0; };
         at = b_.repeat(
-            at, [&](State here) { return item(comma(here)); }, left(n.min),
+            at, [&](State here) { return item(json_.comma(here)); }, left(n.min),
             n.max ? std::optional(left(*n.max)) : std::nullopt);
-        b_.add_empty(space(at), out);
+        b_.add_empty(json_.space(at), out);
       }
     }
     return b_.text(out, "]");
@@ -832,20 +670,20 @@ class SchemaCompiler {
 
     // Before each property twice: with nothing in the object, and with something, behind which a comma
     // stands.
-    State empty = space(b_.text(from, "{")), begun = b_.add_state();
+    State empty = json_.space(b_.text(from, "{")), begun = b_.add_state();
     const State open = b_.text(from, "{");
     const State out = b_.add_state();
     bool any_required = false;
     for (const Property& property : list) {
       const Rule pair = b_.add_rule(path);
-      State at = space(b_.text(b_.begin(pair), json_quote(property.name) + ":"));
+      State at = json_.space(b_.text(b_.begin(pair), json_quote(property.name) + ":"));
       at = property.schema != nullptr
                ? value(at, *property.schema, fmt::format("{}/properties/{}", path, property.name))
                : b_.call(at, any_value());
       b_.add_empty(at, b_.end(pair));
       const State next_empty = b_.add_state(), next_begun = b_.add_state();
       if (!any_required) b_.add_empty(b_.call(empty, pair), next_begun);
-      b_.add_empty(b_.call(comma(begun), pair), next_begun);
+      b_.add_empty(b_.call(json_.comma(begun), pair), next_begun);
       if (property.required) {
         any_required = true;
       } else {
@@ -857,21 +695,24 @@ class SchemaCompiler {
     }
     if (!closed) {
       const Rule pair = b_.add_rule(path);
-      State at = space(b_.text(other_key(b_.begin(pair), list), ":"));
+      std::vector<std::string> names;
+      for (const Property& property : list) names.push_back(property.name);
+      State at = json_.space(b_.text(json_.other_key(b_.begin(pair), names), ":"));
       at = more != nullptr ? value(at, *more, path + "/additionalProperties") : b_.call(at, any_value());
       b_.add_empty(at, b_.end(pair));
       const State looped = b_.repeat(
-          begun, [&](State here) { return b_.call(comma(here), pair); }, 0, std::nullopt);
-      b_.add_empty(space(looped), out);
+          begun, [&](State here) { return b_.call(json_.comma(here), pair); }, 0, std::nullopt);
+      b_.add_empty(json_.space(looped), out);
       if (!any_required) {
         const State first = b_.repeat(
-            b_.call(empty, pair), [&](State here) { return b_.call(comma(here), pair); }, 0, std::nullopt);
-        b_.add_empty(space(first), out);
+            b_.call(empty, pair), [&](State here) { return b_.call(json_.comma(here), pair); }, 0,
+            std::nullopt);
+        b_.add_empty(json_.space(first), out);
       }
     } else {
-      b_.add_empty(space(begun), out);
+      b_.add_empty(json_.space(begun), out);
     }
-    if (!any_required) b_.add_empty(space(open), out);
+    if (!any_required) b_.add_empty(json_.space(open), out);
     return b_.text(out, "}");
   }
 
@@ -898,107 +739,19 @@ class SchemaCompiler {
       refuse(path, "maxProperties", "not supported below the number of properties, or where others may come");
   }
 
-  // A key that is none of the list's, of plain characters, so that it is spelled in one way.
-  State other_key(State from, const std::vector<Property>& list) {
-    struct Node {
-      std::map<uint32_t, size_t> next;
-      bool is_key = false;
-    };
-    std::vector<Node> nodes(1);
-    for (const Property& property : list) {
-      size_t at = 0;
-      for (std::string_view rest = property.name; !rest.empty();) {
-        const size_t length = std::max<size_t>(utf8_length(rest), 1);
-        const auto point = static_cast<uint32_t>(code_point(rest.substr(0, length)));
-        rest.remove_prefix(length);
-        const auto [found, is_new] = nodes[at].next.try_emplace(point, nodes.size());
-        const size_t to = found->second;
-        if (is_new) nodes.emplace_back();
-        at = to;
-      }
-      nodes[at].is_key = true;
-    }
-    const CharSet plain = ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
-    std::vector<State> states;
-    for (size_t i = 0; i < nodes.size(); ++i) states.push_back(b_.add_state());
-    b_.add_empty(b_.text(from, "\""), states[0]);
-    const State other = b_.add_state(), end = b_.add_state();
-    b_.add_empty(b_.chars(other, plain), other);
-    b_.add_empty(other, end);
-    for (size_t i = 0; i < nodes.size(); ++i) {
-      std::vector<CharSet::Range> known;
-      for (const auto& [point, to] : nodes[i].next) {
-        known.push_back({point, point});
-        const CharSet one = CharSet{{point, point}} & plain;
-        if (!one.empty()) b_.add_empty(b_.chars(states[i], one), states[to]);
-      }
-      b_.add_empty(b_.chars(states[i], plain & ~CharSet::of(known)), other);
-      if (!nodes[i].is_key) b_.add_empty(states[i], end);
-    }
-    return b_.text(end, "\"");
-  }
-
   GrammarBuilder& b_;
+  JsonPieces json_;
   const Json& root_;
   const std::string& where_;
   std::deque<Pending> pending_;
   std::unordered_map<const Json*, Rule> rules_;
   std::unordered_map<const Json*, std::unordered_map<std::string_view, const Json*>> indices_;
-  std::map<CharSet, Rule> char_rules_;
   std::map<std::string, Rule> format_rules_;
   std::map<std::pair<size_t, std::optional<size_t>>, Rule> text_rules_;
-  std::optional<Rule> any_char_, any_value_, space_;
+  std::optional<Rule> any_value_;
 };
 
-void write_compact(JsonWriter& json, const Json& value) {
-  if (const Json::Object* object = value.as_object()) {
-    json.begin_object();
-    for (const JsonMember& one : *object) write_compact(json.key(one.key), one.value);
-    json.end_object();
-  } else if (const Json::Array* array = value.as_array()) {
-    json.begin_array();
-    for (const Json& one : *array) write_compact(json, one);
-    json.end_array();
-  } else if (const std::string* text = value.as_string()) {
-    json.value(*text);
-  } else if (const bool* truth = value.as_bool()) {
-    json.value(*truth);
-  } else if (const uint64_t* n = value.as_uint()) {
-    json.value(*n);
-  } else if (const auto i = value.as_int()) {
-    json.value(*i);
-  } else if (const auto x = value.as_number()) {
-    json.value(*x);
-  } else {
-    json.null();
-  }
-}
-
 }  // namespace
-
-std::string compact_json(const Json& value) {
-  JsonWriter json;
-  write_compact(json, value);
-  return json.text();
-}
-
-GrammarBuilder::State add_choice(GrammarBuilder& builder, GrammarBuilder::State from,
-                                 std::vector<std::string> texts) {
-  std::sort(texts.begin(), texts.end());
-  const State out = builder.add_state();
-  std::vector<State> path = {builder.add_state()};  // what the last text led through
-  builder.add_empty(from, path[0]);
-  std::string_view last;
-  for (const std::string& text : texts) {
-    size_t common = 0;
-    while (common < std::min(text.size(), last.size()) && text[common] == last[common]) ++common;
-    path.resize(common + 1);
-    for (size_t i = common; i < text.size(); ++i) path.push_back(builder.text(path[i], text.substr(i, 1)));
-    builder.add_empty(path.back(), out);
-    last = text;
-  }
-  return out;
-}
 
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where) {
   return SchemaCompiler(builder, schema, where).compile();

@@ -30,11 +30,4 @@ Grammar compile_json_schema(const Json& schema, const std::string& where);
 // The schema lives until then only.
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where);
 
-// A text that is one of a list.
-GrammarBuilder::State add_choice(GrammarBuilder& builder, GrammarBuilder::State from,
-                                 std::vector<std::string> texts);
-
-// A value as the grammars write it, on one line.
-std::string compact_json(const Json& value);
-
 }  // namespace quern
