@@ -16,7 +16,7 @@ namespace {
 
 // The bytes, and a few tokens of several.
 std::unique_ptr<Tokenizer> make_fuzz_tokenizer() {
-  Vocabulary v = test::byte_vocabulary({"ab", "\":", "{\"", "}]", "12", "\u00E9t", "\\u", "tru"}, {});
+  Vocabulary v = test::byte_vocabulary({"ab", "\":", "{\"", "}]", "12", "\u00E9t", "\\u", "tru"});
   v.add_bos = false;
   return make_tokenizer(std::move(v));
 }

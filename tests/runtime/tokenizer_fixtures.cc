@@ -1,11 +1,14 @@
 #include "tests/runtime/tokenizer_fixtures.h"
 
+#include <gtest/gtest.h>
+
 #include <filesystem>
 #include <fstream>
 
 #include "convert/sentencepiece_model.h"
 #include "quant/gguf_writer.h"
 #include "quant/mapped_file.h"
+#include "quant/utf8.h"
 #include "tests/support/json.h"
 #include "tests/support/paths.h"
 #include "tests/support/temp_folder.h"
@@ -37,6 +40,18 @@ Vocabulary load_vocabulary(const std::string& name, Route route) {
   writer.finish();
   const MappedFile file(path);
   return read_vocabulary(GgufReader(file.bytes(), path), vocabulary.size(), {});
+}
+
+std::string stream(const Tokenizer& tokenizer, const std::vector<TokenId>& context,
+                   const std::vector<TokenId>& ids) {
+  StreamDecoder decoder(tokenizer, context);
+  std::string text;
+  for (const TokenId id : ids) {
+    const std::string piece = decoder.push(id);
+    EXPECT_TRUE(is_valid_utf8(piece)) << "after id " << id;
+    text += piece;
+  }
+  return text + decoder.finish();
 }
 
 std::vector<Json> golden_lines(const std::string& kind) {

@@ -42,6 +42,10 @@ class OwnedTokenizer {
   std::unique_ptr<Tokenizer> tokenizer_;
 };
 
+// The text of `ids` behind `context`, as a StreamDecoder gives it; expects each piece to be whole characters.
+std::string stream(const Tokenizer& tokenizer, const std::vector<TokenId>& context,
+                   const std::vector<TokenId>& ids);
+
 // Lines of mistral_v1_tokens.jsonl of one kind.
 std::vector<Json> golden_lines(const std::string& kind);
 

@@ -11,15 +11,15 @@
 
 namespace quern::test {
 
-// <unk>, <s>, </s> (ids 0, 1, 2), the 256 bytes, then `words` (normal tokens) and `others`.
+// <unk>, <s>, </s> (ids 0, 1, 2), the 256 bytes, then `words` (normal tokens) and `others`; scores fall.
 inline Vocabulary byte_vocabulary(const std::vector<std::string>& words,
-                                  const std::vector<std::pair<std::string, TokenType>>& others) {
+                                  const std::vector<std::pair<std::string, TokenType>>& others = {}) {
   Vocabulary v;
   SentencePieceParts parts;
   const auto add = [&](const std::string& piece, TokenType type) {
     v.pieces.push_back(piece);
     v.types.push_back(type);
-    parts.scores.push_back(0);
+    parts.scores.push_back(-static_cast<float>(v.pieces.size()));
   };
   add("<unk>", TokenType::kUnknown);
   add("<s>", TokenType::kControl);
