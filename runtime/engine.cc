@@ -215,7 +215,8 @@ Engine::Engine(const Model& model, size_t micro_batch)
     : model_(model),
       micro_batch_(clamp_micro_batch(std::min(micro_batch, kMicroBatch), model.context())),
       ropes_(model.network().ropes(model.context())),
-      logits_(model.hparams().vocab_size) {
+      logits_(model.hparams().vocab_size),
+      states_(model.hparams().dim) {
   Device& device = model.device();
   device.reserve_scratch(micro_batch_ * model.parts().most_rows_per_token(), model.parts().widest_input(),
                          attention_of(model.network()), model.context());
@@ -402,14 +403,20 @@ void EngineRun::compute_logits(size_t begin, size_t n) {
     network.final_norm(wanted_[begin + i].row, run, i, pass);
     i += run;
   }
-  network.output(n, pass);
+  const auto of_logits = [](const Wanted& row) { return row.work->values == RowValues::kLogits; };
+  const auto first = wanted_.begin() + static_cast<ptrdiff_t>(begin);
+  if (std::any_of(first, first + static_cast<ptrdiff_t>(n), of_logits)) network.output(n, pass);
   computed_begin_ = begin;
 }
 
 std::span<const float> EngineRun::logits(size_t i) {
   Engine& e = engine_;
-  e.model_.device().download(*e.buffers_[e.model_.network().logits()], i - computed_begin_, e.logits_);
-  return e.logits_;
+  const Network& network = e.model_.network();
+  const bool states = work_of(i).values == RowValues::kStates;
+  const std::span<float> values = states ? std::span(e.states_) : std::span(e.logits_);
+  e.model_.device().download(*e.buffers_[states ? network.states() : network.logits()], i - computed_begin_,
+                             values);
+  return values;
 }
 
 }  // namespace quern

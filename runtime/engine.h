@@ -86,12 +86,19 @@ class Sequence {
   size_t n_stored_ = 0;  // positions that the cache has held at most since it was last begun anew
 };
 
-// logits: [vocab_size] of the token at index `index` of the tokens that were given; valid during the call.
-// Called between passes, by the thread that called run(); what it throws comes out of there.
+// logits: [vocab_size] of the token at index `index` of the tokens that were given, or what RowValues says in
+// place of them; valid during the call. Called between passes, by the thread that called run(); what it
+// throws comes out of there.
 using LogitsFn = std::function<void(size_t index, std::span<const float> logits)>;
 // Polled before each layer, while the device's threads wait: it should be quick. True stops an evaluation
 // early.
 using StopFn = std::function<bool()>;
+
+// What a pass gives for a token.
+enum class RowValues : uint8_t {
+  kLogits,
+  kStates,  // [dim]: the output of the last layer behind the final norm, of which logits are the products
+};
 
 // Tokens to append to a sequence.
 struct Work {
@@ -99,6 +106,7 @@ struct Work {
   std::span<const int32_t> tokens;
   size_t n_logits = 0;  // of so many last tokens, in order
   LogitsFn on_logits;   // must not run this engine
+  RowValues values = RowValues::kLogits;
 };
 
 // Owns the buffers of passes. Engines and sequences are not thread-safe; several of one model may be used
@@ -141,7 +149,7 @@ class Engine {
   std::vector<std::unique_ptr<DeviceBuffer>> buffers_, rope_tables_;
   std::vector<std::unique_ptr<DeviceRouting>> routings_;
   std::unique_ptr<DeviceBuffer> query_scales_;  // null: the model has none
-  std::vector<float> table_, logits_;           // on the host
+  std::vector<float> table_, logits_, states_;  // on the host
   bool finishes_all_rows_ = false;
   uint64_t rows_dropped_ = 0;
 };
@@ -165,7 +173,8 @@ class EngineRun {
   size_t n_logits() const { return wanted_.size(); }
   // Computes those of [begin, begin + n), n <= Network::kLogitRows; the earlier ones are gone.
   void compute_logits(size_t begin, size_t n);
-  // [vocab_size] of row i, one of the last compute_logits(); valid until the engine's next row.
+  // [vocab_size] of row i, one of the last compute_logits(), or [dim] where its work wants states; valid
+  // until the engine's next row.
   std::span<const float> logits(size_t i);
   // What row i belongs to.
   const Work& work_of(size_t i) const { return *wanted_[i].work; }

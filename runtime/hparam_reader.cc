@@ -21,7 +21,6 @@ constexpr IdleKey kIdleKeys[] = {
     {"attention.clamp_kqv", 0.0},
     {"attn_logit_softcapping", 0.0},
     {"final_logit_softcapping", 0.0},
-    {"pooling_type", 0.0},
     {"leading_dense_block_count", 0.0},
     {"use_parallel_residual", 0.0},
     {"logit_scale", 1.0},
@@ -127,8 +126,8 @@ std::optional<double> number_of(const GgufValue& value) {
 
 HParams read_model_sizes(HParamReader& keys, std::string_view epsilon) {
   const GgufReader& gguf = keys.gguf();
-  // Informational, or stated by the tensors' shapes.
-  keys.ignore({"tensor_data_layout", "rope.scaling.finetuned"});
+  // Informational, stated by the tensors' shapes, or of embeddings alone (engine/embedding.h).
+  keys.ignore({"tensor_data_layout", "rope.scaling.finetuned", "pooling_type"});
   if (!keys.bool_or("attention.causal", true))
     keys.refuse("attention.causal", "is false: only causal attention is supported");
   HParams h;

@@ -75,6 +75,8 @@ class Network {
   // logits() = of the output's first n inputs; n <= kLogitRows.
   virtual void output(size_t n, const Pass& pass) const;
   BufferId logits() const { return logits_; }
+  // What output() has read, its first rows.
+  BufferId states() const { return h_; }
 
   const DeviceMatrix& output_matrix() const { return output_ ? *output_ : *token_embd_; }
 

@@ -48,6 +48,11 @@ class LogProbs {
   double ln_sum_;
 };
 
+// Something is wanted of every token of its prompt, those included that a cache has.
+bool wants_whole_prompt(const AnswerRequest& request) {
+  return request.prompt_log_probs || (request.embedding && request.embedding->pooling == Pooling::kMean);
+}
+
 AnswerEvent event_of(AnswerEvent::Kind kind) {
   AnswerEvent event{};
   event.kind = kind;
@@ -143,8 +148,11 @@ Scheduler::Tickets Scheduler::submit(std::vector<AnswerRequest> requests, const 
   for (size_t i = 0; i < requests.size(); ++i) {
     auto ticket = std::make_shared<Ticket>();
     ticket->request_ = checked(std::move(requests[i]));
-    ticket->completion_.emplace(tokenizer, tokenizer != nullptr, ticket->request_.prompt, model_.context(),
-                                ticket->request_.options);
+    const std::optional<EmbeddingOptions>& embedding = ticket->request_.embedding;
+    if (embedding) ticket->pooler_.emplace(*embedding);
+    // A vector needs no room for a token behind the prompt.
+    ticket->completion_.emplace(tokenizer, tokenizer != nullptr, ticket->request_.prompt,
+                                model_.context() + (embedding ? 1 : 0), ticket->request_.options);
     ticket->listener_ = [listener, i](const AnswerEvent& event) { listener(i, event); };
     ticket->submitted_ = Clock::now();
     tickets.push_back(std::move(ticket));
@@ -294,20 +302,20 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
 void Scheduler::start(Slot& slot, TicketPtr ticket) {
   const AnswerRequest& request = ticket->request_;
   Sequence& sequence = slot.sequence;
-  if (slot.owner != owner_of(request) || request.prompt_log_probs) sequence.truncate(0);
+  if (slot.owner != owner_of(request) || wants_whole_prompt(request)) sequence.truncate(0);
   sequence.reuse_prefix(request.prompt);
   // What a window or a state has lost is read again, in pieces like a new prompt.
   sequence.truncate(std::min(sequence.position(), sequence.n_cached()));
   slot.owner = owner_of(request);
   slot.chain.clear();
-  if (cache_ && !request.prompt_log_probs) cache_->restore(sequence, slot.owner, request.prompt);
+  if (cache_ && !wants_whole_prompt(request)) cache_->restore(sequence, slot.owner, request.prompt);
   slot.last_start = ++n_started_;
   slot.n_prompt = request.prompt.size();
   slot.n_reused = sequence.position();
   counts_.reused_tokens += slot.n_reused;
   slot.ticket = std::move(ticket);
-  if (options_.speculation) slot.guesser.emplace();
-  if (!slot.ticket->request_.prompt_log_probs) share(slot);
+  if (options_.speculation && !slot.ticket->pooler_) slot.guesser.emplace();
+  if (!wants_whole_prompt(slot.ticket->request_)) share(slot);
   AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
   event.n_prompt = event.n_reused = slot.n_reused;
   event.waited = seconds_since(slot.ticket->submitted_);
@@ -392,7 +400,7 @@ void Scheduler::add_guesses(std::span<Turn> turns) {
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
     n_rows += std::max<size_t>(turns[i].n, 1);
-    if (!slot.follow(kFollowed) || turns[i].n > 0) continue;
+    if (!slot.guesser || !slot.follow(kFollowed) || turns[i].n > 0) continue;
     const size_t most =
         std::min<uint64_t>(slot.sequence.rows_to_take_back(), slot.ticket->completion_->room());
     if (most > 1) drafts[i].chances = slot.guesser->chances(most - 1);
@@ -417,11 +425,17 @@ Work Scheduler::work_of(const Turn& turn) {
   } else {
     const std::span<const TokenId> piece = slot.prompt().subspan(begin, turn.n);
     slot.next.assign(piece.begin(), piece.end());
-    if (slot.ticket->request_.prompt_log_probs)
+    if (wants_whole_prompt(slot.ticket->request_))
       n_logits = turn.n;
     else if (begin + turn.n < slot.n_prompt)
       n_logits = 0;
   }
+  if (slot.ticket->pooler_)
+    return {&slot.sequence, slot.next, n_logits,
+            [this, &slot, begin](size_t index, std::span<const float> state) {
+              take_state(slot, begin + index, state);
+            },
+            RowValues::kStates};
   return {&slot.sequence, slot.next, n_logits,
           [this, &slot, begin](size_t index, std::span<const float> logits) {
             take_logits(slot, begin + index, logits);
@@ -518,6 +532,20 @@ void Scheduler::take_logits(Slot& slot, size_t position, std::span<const float> 
     if (!completion.finished()) return;
     AnswerEvent event = end_event(completion.reason(), step.token ? "" : step.text);
     event.stop_text = completion.stop_text();
+    end(slot, event);
+  } catch (const std::exception& error) {
+    if (slot.busy()) end(slot, failure(error));
+  }
+}
+
+// state: of the token at `position`.
+void Scheduler::take_state(Slot& slot, size_t position, std::span<const float> state) {
+  if (!slot.busy()) return;
+  try {
+    slot.ticket->pooler_->add(state);
+    if (position + 1 < slot.n_prompt) return;
+    AnswerEvent event = end_event(FinishReason::kEndOfText, {});
+    event.embedding = slot.ticket->pooler_->finish();
     end(slot, event);
   } catch (const std::exception& error) {
     if (slot.busy()) end(slot, failure(error));

@@ -24,6 +24,7 @@
 
 #include "runtime/completion.h"
 #include "runtime/engine.h"
+#include "runtime/engine/embedding.h"
 #include "runtime/engine/prefix_cache.h"
 #include "runtime/engine/speculation.h"
 
@@ -41,6 +42,9 @@ struct AnswerRequest {
   size_t n_top = 0;        // with them: so many likeliest tokens, best first, lowest id on ties
   bool prompt_log_probs =
       false;  // of the prompt's tokens too, all but the first; nothing cached is used then
+  // The prompt's vector in place of an answer; the prompt may fill the context then. Where the mean is asked
+  // for, nothing cached is used.
+  std::optional<EmbeddingOptions> embedding{};
   // Owners take turns in the queue, and none is served from what another's prompt has left in a cache, unless
   // the scheduler shares that.
   std::string owner;
@@ -51,7 +55,7 @@ struct AnswerEvent {
     kPrompt,       // n_prompt positions are evaluated; the first such event: the answer has a slot
     kPromptToken,  // token (of the prompt), log_prob, top
     kToken,        // token, text and, on request, log_prob and top
-    kFinished,     // text: what was held back; reason, stop_text. The last event
+    kFinished,     // text: what was held back; reason, stop_text; or the embedding. The last event
     kFailed,       // code, text: a message. The last event
   };
   Kind kind;
@@ -64,6 +68,7 @@ struct AnswerEvent {
   std::vector<TokenChance> top;
   FinishReason reason = FinishReason::kInterrupted;
   std::string stop_text;  // that was met; empty: none
+  std::vector<float> embedding{};
   ErrorCode code = ErrorCode::kUsage;
 };
 
@@ -120,6 +125,7 @@ class Scheduler {
     friend class Scheduler;
     AnswerRequest request_;
     std::optional<Completion> completion_;
+    std::optional<Pooler> pooler_;  // where it is the prompt's vector that is wanted
     AnswerFn listener_;
     size_t position_ = 0;
     std::chrono::steady_clock::time_point submitted_;
@@ -172,6 +178,7 @@ class Scheduler {
   void evaluate(std::span<const Turn> turns);
   Work work_of(const Turn& turn);
   void take_logits(Slot& slot, size_t position, std::span<const float> logits);
+  void take_state(Slot& slot, size_t position, std::span<const float> state);
   void take_back_guesses(const Turn& turn, size_t begin);
   void end(Slot& slot, const AnswerEvent& event);
   void publish();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -143,6 +144,43 @@ TEST(Engine, GoesBackToAnyPositionOfAWindow) {
     const Work rest = fresh.say(more);
     ASSERT_TRUE(engine.run({&rest, 1}));
     EXPECT_TRUE(same_bits(used.logits, fresh.logits)) << position;
+  }
+}
+
+// Beside logits of another sequence in the same pass, and in micro-batches that cut both.
+TEST(Engine, StatesAreWhatLogitsAreTheProductsOf) {
+  ModelOptions options;
+  options.context = 128;
+  const auto model = test::open_model(test::converted("stories260k", "f32"), options);
+  const TensorView& output = *model->gguf().find_tensor("output.weight");
+  const size_t dim = model->hparams().dim;
+  const std::vector<int32_t> ids = test::random_ids(*model, 70, 5), others = test::random_ids(*model, 41, 6);
+  const std::vector<float> expected = test::all_logits(*model, ids, ids.size(), 512),
+                           expected_of_others = test::all_logits(*model, others, others.size(), 512);
+  for (const size_t micro_batch : {512, 33}) {
+    Engine engine(*model, micro_batch);
+    Sequence sequence(*model);
+    Speaker other(*model);
+    std::vector<float> logits;
+    const Work work[] = {{&sequence, ids, ids.size(),
+                          [&](size_t index, std::span<const float> state) {
+                            ASSERT_EQ(state.size(), dim);
+                            ASSERT_EQ(index, logits.size() / output.rows());
+                            for (size_t r = 0; r < output.rows(); ++r) {
+                              float acc = 0;  // arithmetic.md, "Dot product, float weights"
+                              for (size_t k = 0; k < dim; ++k) {
+                                float w;
+                                std::memcpy(&w, output.data + (r * dim + k) * sizeof w, sizeof w);
+                                acc = std::fma(w, state[k], acc);
+                              }
+                              logits.push_back(acc);
+                            }
+                          },
+                          RowValues::kStates},
+                         other.say(others)};
+    ASSERT_TRUE(engine.run(work));
+    EXPECT_TRUE(same_bits(logits, expected)) << micro_batch;
+    EXPECT_TRUE(same_bits(other.logits, expected_of_others)) << micro_batch;
   }
 }
 

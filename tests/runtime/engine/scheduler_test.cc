@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <future>
+#include <limits>
 #include <map>
 #include <random>
 
 #include "runtime/generate.h"
+#include "tests/quant/gguf_bytes.h"
 #include "tests/support/models.h"
 #include "tests/support/random_model.h"
 #include "tests/support/temp_folder.h"
@@ -62,6 +65,7 @@ class Heard {
 struct Answer {
   std::vector<TokenId> tokens;
   std::vector<double> log_probs;
+  std::vector<float> embedding;
   std::string text;
   bool operator==(const Answer&) const = default;
 };
@@ -75,6 +79,7 @@ Answer answer_of(const Heard& heard) {
       for (const TokenChance& chance : event.top) answer.log_probs.push_back(chance.log_prob);
     }
     answer.text += event.text;
+    answer.embedding = event.embedding;
   }
   return answer;
 }
@@ -109,8 +114,8 @@ AnswerRequest request_of(const Model& model, size_t n_prompt, int64_t max_tokens
   return request;
 }
 
-// Of every kind that there is: greedy and drawn, biased and penalised, with probabilities and without; many
-// share the beginning of their prompts.
+// Of every kind that there is: greedy and drawn, biased and penalised, with probabilities and without, some
+// for a vector; many share the beginning of their prompts.
 std::vector<AnswerRequest> mixed_requests(const Model& model, size_t n) {
   std::vector<AnswerRequest> requests;
   std::mt19937 random(5);
@@ -125,6 +130,7 @@ std::vector<AnswerRequest> mixed_requests(const Model& model, size_t n) {
     request.log_probs = i % 3 == 1;
     request.n_top = request.log_probs ? 3 : 0;
     request.prompt_log_probs = i % 6 == 1;
+    if (i % 8 >= 6) request.embedding = {{.pooling = i % 8 == 6 ? Pooling::kMean : Pooling::kLast}};
     request.owner = i % 7 == 0 ? "another" : "";
     requests.push_back(std::move(request));
   }
@@ -178,6 +184,64 @@ TEST_P(ManyRequests, GetTheAnswersThatEachGetsAlone) {
     EXPECT_LT(scheduler.stats().passes, scheduler.stats().rows) << "nothing was evaluated together";
     EXPECT_GT(scheduler.stats().reused_tokens, 0u);
   }
+}
+
+// Of length 1, from the states that the engine gives.
+TEST(Scheduler, EmbeddingsPoolTheStatesOfAllTokensOrTheLast) {
+  const auto model = open("tiny-mistral", 64);
+  const std::vector<TokenId> ids = test::random_ids(*model, 64, 3);  // as many as there is context
+  const size_t dim = model->hparams().dim;
+  std::vector<double> sum(dim), state(dim);
+  Engine engine(*model);
+  Sequence sequence(*model);
+  const Work work{&sequence, ids, ids.size(),
+                  [&](size_t, std::span<const float> values) {
+                    state.assign(values.begin(), values.end());
+                    for (size_t i = 0; i < dim; ++i) sum[i] += static_cast<double>(values[i]);
+                  },
+                  RowValues::kStates};
+  ASSERT_TRUE(engine.run({&work, 1}));
+  Scheduler scheduler(*model, {.slots = 2});
+  // The second of a kind finds its prompt in a slot.
+  for (const Pooling pooling : {Pooling::kMean, Pooling::kLast, Pooling::kLast, Pooling::kMean})
+    for (const size_t dimensions : {size_t{0}, size_t{5}}) {
+      AnswerRequest request;
+      request.prompt = ids;
+      request.embedding = {{.pooling = pooling, .dimensions = dimensions}};
+      const Sent sent = send(scheduler, request);
+      ASSERT_TRUE(sent.heard->wait_for_end());
+      const std::vector<float> embedding = last(sent.heard->events()).embedding;
+      const std::vector<double>& expected = pooling == Pooling::kMean ? sum : state;
+      ASSERT_EQ(embedding.size(), dimensions != 0 ? dimensions : dim);
+      double squares = 0;
+      for (size_t i = 0; i < embedding.size(); ++i) squares += expected[i] * expected[i];
+      for (size_t i = 0; i < embedding.size(); ++i)
+        EXPECT_FLOAT_EQ(embedding[i], static_cast<float>(expected[i] / std::sqrt(squares))) << i;
+    }
+  EXPECT_GT(scheduler.stats().reused_tokens, 0u) << "of the last token's";
+  EXPECT_EQ(scheduler.stats().answer_tokens, 0u);
+
+  Pooler zeros({});
+  zeros.add(std::vector<float>{0, 0});
+  EXPECT_EQ(zeros.finish(), (std::vector<float>{0, 0}));
+  Pooler infinite({});
+  infinite.add(std::vector<float>{1, std::numeric_limits<float>::infinity()});
+  EXPECT_THROW(infinite.finish(), Error);
+}
+
+TEST(Pooling, IsWhatTheFileSays) {
+  for (const auto& [type, expected] : {std::pair<uint32_t, std::optional<Pooling>>{0, std::nullopt},
+                                       {1, Pooling::kMean},
+                                       {2, std::nullopt},
+                                       {3, Pooling::kLast}}) {
+    test::FileBytes file;
+    file.header(0, 2).text("general.architecture").u32(8).text("qwen3");
+    file.text("qwen3.pooling_type").u32(4).u32(type);
+    EXPECT_EQ(pooling_of(GgufReader(file.bytes(), "a file")), expected) << type;
+  }
+  for (const Pooling pooling : {Pooling::kMean, Pooling::kLast})
+    EXPECT_EQ(parse_pooling(pooling_name(pooling)), pooling);
+  EXPECT_EQ(parse_pooling("cls"), std::nullopt);
 }
 
 TEST(Scheduler, GivesWhatGenerateGives) {
