@@ -8,6 +8,7 @@
 #include "cli/model_progress.h"
 #include "cli/parse.h"
 #include "cli/report.h"
+#include "cli/serve/inherited_socket.h"
 #include "cli/serve/service.h"
 #include "cli/session_options.h"
 #include "quant/checked_math.h"
@@ -30,6 +31,7 @@ struct Options {
   std::vector<std::string> aliases, host_names, allow_origins;
   CacheArguments cache;
   bool no_api_key = false;
+  std::string pooling;                // empty: the file's
   std::optional<uint64_t> cache_ram;  // bytes
 };
 
@@ -60,6 +62,10 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.texts("--alias", "NAME",
                "A name of the model; the first is the one in answers (default: the file's)",
                &options->aliases);
+  parser.choice(
+      "--pooling",
+      "How the states of a text's tokens become its embedding (default: as the file says, else mean)",
+      {"mean", "last"}, &options->pooling);
   SchedulerOptions& scheduler = options->scheduler;
   parser.integer<size_t>("--slots", "Answers at a time (default: 8, fewer where memory has no room)", 1,
                          Scheduler::kMaxSlots, &scheduler.slots);
@@ -145,14 +151,22 @@ void wait_until_idle(const Scheduler& scheduler) {
 int run_serve(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
+  const std::optional<InheritedSocket> inherited = take_inherited_socket();
+  if (inherited) {
+    options.http.inherited = inherited->fd;
+    options.http.address = inherited->address;
+    options.http.port = inherited->port;
+    options.http.unix_path.clear();
+  }
+  // Whom a connection cannot come from over the network.
+  const bool is_unix = inherited ? inherited->address.empty() : !options.http.unix_path.empty();
   ServiceOptions service_options;
   AccessOptions& access = service_options.access;
-  if (options.http.unix_path.empty()) access.address = options.http.address;
+  if (!is_unix) access.address = options.http.address;
   access.host_names = options.host_names;
   access.allow_origins = options.allow_origins;
   if (options.key_file) access.keys = read_key_file(*options.key_file);
-  if (options.http.unix_path.empty() && !is_loopback(options.http.address) && access.keys.empty() &&
-      !options.no_api_key)
+  if (!is_unix && !is_loopback(options.http.address) && access.keys.empty() && !options.no_api_key)
     fail(ErrorCode::kUsage, "--host {}: others could ask; give --api-key-file FILE, or --no-api-key",
          printable(options.http.address));
 
@@ -166,6 +180,8 @@ int run_serve(std::span<const std::string> arguments) {
     service_options.names.push_back(std::filesystem::path(options.model).stem().string());
   service_options.defaults = options.generation.unseeded();
   service_options.seed = options.generation.seed;
+  service_options.pooling =
+      parse_pooling(options.pooling).value_or(pooling_of(model->gguf()).value_or(Pooling::kMean));
   options.scheduler.cache.folder = options.cache.folder;
   options.scheduler.cache.disk_bytes = options.cache.disk_bytes;
   options.scheduler.cache.notice = notice;
@@ -178,8 +194,10 @@ int run_serve(std::span<const std::string> arguments) {
       [&](const HttpRequest& request, HttpClient& client) { return service.handle(request, client); },
       Service::refusal);
   const StopScope stop;
-  if (options.http.unix_path.empty())
+  if (!is_unix)
     print_notice("listening on http://{}:{}", options.http.address, server.port());
+  else if (inherited)
+    print_notice("listening on the unix socket that was handed over (LISTEN_FDS)");
   else
     print_notice("listening on unix:{}", printable(options.http.unix_path, kPathBytes));
   server.run([&] { return stop.requested(); });

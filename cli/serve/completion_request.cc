@@ -86,7 +86,6 @@ Json joined_content(const Json& content, const std::string& param) {
   return Json(text);
 }
 
-// Arguments of a call are JSON in a string; templates take the value. What is no JSON stays a string.
 Json parsed_arguments(const Json& calls) {
   if (calls.as_array() == nullptr) return calls;
   Json::Array out;
@@ -97,12 +96,7 @@ Json parsed_arguments(const Json& calls) {
       out.push_back(call);
       continue;
     }
-    Json value = *arguments;
-    try {
-      const Json parsed = parse_json(*arguments->as_string(), "arguments");
-      if (parsed.as_object() != nullptr) value = parsed;
-    } catch (const Error&) {  // a model wrote it; it harms nobody
-    }
+    const Json value = parse_call_arguments(*arguments);
     Json::Object members, inner;
     for (const JsonMember& member : *function->as_object())
       inner.push_back({member.key, member.key == "arguments" ? value : member.value});
@@ -168,6 +162,16 @@ void parse_prompts(RequestFields& fields, const RequestContext& context, Complet
 }
 
 }  // namespace
+
+Json parse_call_arguments(const Json& arguments) {
+  if (arguments.as_string() == nullptr) return arguments;
+  try {
+    Json parsed = parse_json(*arguments.as_string(), "arguments");
+    if (parsed.as_object() != nullptr) return parsed;
+  } catch (const Error&) {  // a model wrote it; it harms nobody
+  }
+  return arguments;
+}
 
 uint64_t CompletionRequest::call_seed() const {
   uint64_t hash = options.sampler.seed ^ 0xcbf29ce484222325;  // FNV-1a
@@ -262,17 +266,18 @@ Json::Object parse_chat_variables(RequestFields& fields, const ChatEncoding* cha
   return variables;
 }
 
-std::vector<TokenId> encode_chat(const ChatEncoding* chat, const Json::Object& variables) {
+std::vector<TokenId> encode_chat(const ChatEncoding* chat, const Json::Object& variables,
+                                 const std::string& param) {
   if (chat == nullptr)
     throw ApiError(400, kInvalidRequest,
                    "the model has no chat template: use /v1/completions, or start the server with "
                    "--chat-format or --template",
-                   "messages");
+                   param);
   try {
     return chat->encode(variables);
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::kResource) throw ApiError(413, kInvalidRequest, error.what(), "messages");
-    refuse("messages", error.what());
+    if (error.code() == ErrorCode::kResource) throw ApiError(413, kInvalidRequest, error.what(), param);
+    refuse(param, error.what());
   }
 }
 
@@ -285,11 +290,11 @@ std::string render_chat(const ChatEncoding* chat, const Json::Object& variables)
   }
 }
 
-void set_chat_prompt(const RequestContext& context, const Json::Object& variables,
-                     CompletionRequest* request) {
+void set_chat_prompt(const RequestContext& context, const Json::Object& variables, CompletionRequest* request,
+                     const std::string& param) {
   request->options.new_text = true;
-  request->prompts.push_back(encode_chat(context.chat, variables));
-  refuse_long_prompt(*request, context, "messages");
+  request->prompts.push_back(encode_chat(context.chat, variables, param));
+  refuse_long_prompt(*request, context, param);
   request->splits_thought = context.chat->thinks();
   request->begins_in_thought = ends_in_thought(context.tokenizer, request->prompts.front());
 }

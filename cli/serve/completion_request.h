@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/chat_encoding.h"
@@ -17,7 +18,7 @@
 
 namespace quern {
 
-enum class CompletionKind : uint8_t { kChat, kText, kMessage };  // kMessage: Anthropic's
+enum class CompletionKind : uint8_t { kChat, kText, kMessage, kResponse };  // kMessage: Anthropic's
 
 struct CompletionRequest {
   std::string model;                          // as the client named it; empty: not at all
@@ -34,6 +35,8 @@ struct CompletionRequest {
   ToolFormat tool_format = ToolFormat::kNone;  // in which the answer may call tools; kNone: it may not
   std::optional<Language> language;            // until it is compiled into the options
   std::vector<std::string> ignored;            // fields without effect
+  // Fields that a response repeats, and their JSON.
+  std::vector<std::pair<std::string, std::string>> echoed;
 
   // Of the ids of calls: they depend on the request and its seed alone, and differ from turn to turn.
   uint64_t call_seed() const;
@@ -62,13 +65,18 @@ void parse_template_variables(RequestFields& fields, Json::Object* variables);
 void parse_common(RequestFields& fields, const RequestContext& context, CompletionRequest* request);
 // A text, or a list of some.
 std::vector<std::string> parse_stops(RequestFields& fields, std::string_view name);
-// The conversation becomes the request's prompt. Throws ApiError 400 where it has no room in the context.
-void set_chat_prompt(const RequestContext& context, const Json::Object& variables,
-                     CompletionRequest* request);
+// The conversation becomes the request's prompt. Throws ApiError 400 about the field `param` where it has no
+// room in the context.
+void set_chat_prompt(const RequestContext& context, const Json::Object& variables, CompletionRequest* request,
+                     const std::string& param = "messages");
+// Arguments of a call, which are JSON in a string, as templates take them: the object that they are. What is
+// none stays what it is.
+Json parse_call_arguments(const Json& arguments);
 // Holds the answer to its language, which may call tools. The prompt is set.
 void set_constraint(const RequestContext& context, const ToolRequest& tools, CompletionRequest* request);
 // Its ids, or what the template prints. Throws ApiError for what the template refuses.
-std::vector<TokenId> encode_chat(const ChatEncoding* chat, const Json::Object& variables);
+std::vector<TokenId> encode_chat(const ChatEncoding* chat, const Json::Object& variables,
+                                 const std::string& param = "messages");
 std::string render_chat(const ChatEncoding* chat, const Json::Object& variables);
 // `list`: numbers below vocab_size. param: what errors call it.
 std::vector<TokenId> parse_ids(std::span<const Json> list, size_t vocab_size, const std::string& param);

@@ -62,31 +62,6 @@ const std::string& text_of(const Json& value, const std::string& param) {
   return *value.as_string();
 }
 
-std::optional<Language> parse_response_format(const Json& format, const std::string& param) {
-  RequestFields fields(format, param);
-  const std::string type = fields.required_text("type");
-  if (type == "text") return std::nullopt;
-  if (type == "json_object") {
-    const Json* schema = fields.find("schema");  // as llama-server has it
-    return schema != nullptr ? schema_language(*schema, fields.param("schema"))
-                             : schema_language(object_schema(), param);
-  }
-  if (type != "json_schema")
-    refuse(fields.param("type"),
-           fmt::format("{}: expected \"text\", \"json_object\" or \"json_schema\", found \"{}\"",
-                       fields.param("type"), printable(type)));
-  const Json* named = fields.find("json_schema");
-  if (named == nullptr) {  // Anthropic's, and older clients'
-    const Json* schema = fields.find("schema");
-    if (schema == nullptr) refuse(fields.param("json_schema"), fields.param("json_schema") + " is missing");
-    return schema_language(*schema, fields.param("schema"));
-  }
-  RequestFields inner(*named, fields.param("json_schema"));
-  const Json* schema = inner.find("schema");
-  if (schema == nullptr) refuse(inner.param("schema"), inner.param("schema") + " is missing");
-  return schema_language(*schema, inner.param("schema"));
-}
-
 // vLLM's: one of its members says what.
 std::optional<Language> parse_structured_outputs(const Json& value, const std::string& param) {
   RequestFields fields(value, param);
@@ -122,6 +97,31 @@ Language schema_language(const Json& value, const std::string& param) {
   }
   return {param,
           [schema, param](GrammarBuilder& builder) { return add_json_schema(builder, *schema, param); }};
+}
+
+std::optional<Language> parse_response_format(const Json& format, const std::string& param) {
+  RequestFields fields(format, param);
+  const std::string type = fields.required_text("type");
+  if (type == "text") return std::nullopt;
+  if (type == "json_object") {
+    const Json* schema = fields.find("schema");  // as llama-server has it
+    return schema != nullptr ? schema_language(*schema, fields.param("schema"))
+                             : schema_language(object_schema(), param);
+  }
+  if (type != "json_schema")
+    refuse(fields.param("type"),
+           fmt::format("{}: expected \"text\", \"json_object\" or \"json_schema\", found \"{}\"",
+                       fields.param("type"), printable(type)));
+  const Json* named = fields.find("json_schema");
+  if (named == nullptr) {  // of responses, Anthropic's, and older clients'
+    const Json* schema = fields.find("schema");
+    if (schema == nullptr) refuse(fields.param("json_schema"), fields.param("json_schema") + " is missing");
+    return schema_language(*schema, fields.param("schema"));
+  }
+  RequestFields inner(*named, fields.param("json_schema"));
+  const Json* schema = inner.find("schema");
+  if (schema == nullptr) refuse(inner.param("schema"), inner.param("schema") + " is missing");
+  return schema_language(*schema, inner.param("schema"));
 }
 
 std::optional<Language> parse_language(RequestFields& fields) {

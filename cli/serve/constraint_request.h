@@ -26,6 +26,8 @@ struct Language {
 // response_format, guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs, grammar,
 // json_schema, regex, ebnf: at most one of them; none: nothing is asked for. Throws ApiError 400.
 std::optional<Language> parse_language(RequestFields& fields);
+// "response_format" and what means the same elsewhere; none: its type is "text". Throws ApiError 400.
+std::optional<Language> parse_response_format(const Json& format, const std::string& param);
 // A value that is a JSON schema, or a string that holds one. `param`: what errors call it.
 Language schema_language(const Json& value, const std::string& param);
 

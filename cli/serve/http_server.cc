@@ -232,7 +232,12 @@ void HttpConnection::serve() {
 
 HttpServer::HttpServer(const HttpServerOptions& options, HttpHandler handler, HttpRefusal refusal)
     : options_(options), handler_(std::move(handler)), refusal_(std::move(refusal)) {
-  options_.unix_path.empty() ? listen_tcp() : listen_unix();
+  if (options_.inherited >= 0) {
+    socket_ = options_.inherited;
+    port_ = options_.port;
+  } else {
+    options_.unix_path.empty() ? listen_tcp() : listen_unix();
+  }
 }
 
 HttpServer::~HttpServer() {

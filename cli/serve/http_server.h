@@ -18,6 +18,7 @@ struct HttpServerOptions {
   std::string address = "127.0.0.1";  // numeric, or "localhost"; not used with unix_path
   uint16_t port = 0;                  // 0: the system chooses
   std::string unix_path = {};         // a socket of mode 0600 there; empty: TCP
+  int inherited = -1;                 // a socket that listens already, in place of these; -1: none
   HttpLimits limits = {};
   uint64_t bodies_bytes = 64u << 20;  // of all requests that are being read, together
   size_t connections = 512;           // one more is answered with a 503

@@ -20,6 +20,10 @@ const Json::Object& members_of(const Json& body, const std::string& param) {
 
 }  // namespace
 
+int status_of_error(ErrorCode code) {
+  return code == ErrorCode::kUsage ? 400 : code == ErrorCode::kResource ? 503 : 500;
+}
+
 void refuse(const std::string& param, const std::string& message) {
   throw ApiError(400, kInvalidRequest, message, param);
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/error.h"
 #include "quant/json/json.h"
 
 namespace quern {
@@ -36,6 +37,9 @@ class ApiError : public std::runtime_error {
 };
 
 inline constexpr std::string_view kInvalidRequest = "invalid_request_error";
+
+// What a client is told of an error of ours.
+int status_of_error(ErrorCode code);
 
 // A 400 about the field `param`.
 [[noreturn]] void refuse(const std::string& param, const std::string& message);

@@ -9,10 +9,13 @@
 #include <ctime>
 #include <deque>
 
+#include "cli/serve/embeddings.h"
 #include "cli/serve/messages_reply.h"
 #include "cli/serve/messages_request.h"
 #include "cli/serve/page.h"
 #include "cli/serve/request_fields.h"
+#include "cli/serve/responses_reply.h"
+#include "cli/serve/responses_request.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
@@ -64,9 +67,11 @@ std::string_view id_prefix(CompletionKind kind) {
     case CompletionKind::kText:
       return "cmpl-";
     case CompletionKind::kMessage:
+      return "msg_";
+    case CompletionKind::kResponse:
       break;
   }
-  return "msg_";
+  return "resp_";
 }
 
 // Names of fields as they may stand in a header.
@@ -78,10 +83,6 @@ std::string join_names(const std::vector<std::string>& names) {
     joined += (joined.empty() ? "" : ", ") + shown;
   }
   return joined;
-}
-
-int status_of(ErrorCode code) {
-  return code == ErrorCode::kUsage ? 400 : code == ErrorCode::kResource ? 503 : 500;
 }
 
 }  // namespace
@@ -130,7 +131,8 @@ HttpResponse Service::handle(const HttpRequest& request, HttpClient& client) {
   } catch (const ApiError& error) {
     response = error_response(error, request.path);
   } catch (const Error& error) {
-    response = error_response(ApiError(status_of(error.code()), "server_error", error.what()), request.path);
+    response =
+        error_response(ApiError(status_of_error(error.code()), "server_error", error.what()), request.path);
   } catch (const std::bad_alloc&) {
     response = error_response(ApiError(503, "server_error", "out of memory"), request.path);
   }
@@ -156,9 +158,9 @@ HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
   if (path == "/health" && get) return json_response("{\"status\": \"ok\"}");
 
   constexpr std::string_view kGet[] = {"/", "/health", "/v1/models", "/metrics", "/props", "/slots"};
-  constexpr std::string_view kPost[] = {"/v1/chat/completions", "/v1/completions", kMessages,
-                                        kCountTokens,           "/tokenize",       "/detokenize",
-                                        "/apply-template",      "/cancel"};
+  constexpr std::string_view kPost[] = {
+      "/v1/chat/completions", "/v1/completions", kMessages,     "/v1/responses",   kCountTokens,
+      "/v1/embeddings",       "/tokenize",       "/detokenize", "/apply-template", "/cancel"};
   constexpr std::string_view kModel = "/v1/models/";
   const bool takes_get =
       std::find(std::begin(kGet), std::end(kGet), path) != std::end(kGet) || path.starts_with(kModel);
@@ -171,8 +173,10 @@ HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
   const std::string owner = access_.owner(request);
   if (path == "/v1/chat/completions") return complete(CompletionKind::kChat, request, client, owner);
   if (path == "/v1/completions") return complete(CompletionKind::kText, request, client, owner);
+  if (path == "/v1/responses") return complete(CompletionKind::kResponse, request, client, owner);
   if (path == kMessages) return complete(CompletionKind::kMessage, request, client, owner);
   if (path == kCountTokens) return count_tokens(request);
+  if (path == "/v1/embeddings") return embeddings(request, client, owner);
   if (path == "/cancel") return cancel(request);
   if (path == "/tokenize") return tokenize(request);
   if (path == "/detokenize") return detokenize(request);
@@ -193,9 +197,11 @@ CompletionRequest Service::parse(CompletionKind kind, const HttpRequest& request
     case CompletionKind::kText:
       return parse_completion_request(body, context);
     case CompletionKind::kMessage:
+      return parse_messages_request(body, context);
+    case CompletionKind::kResponse:
       break;
   }
-  return parse_messages_request(body, context);
+  return parse_responses_request(body, context);
 }
 
 RequestContext Service::request_context() const {
@@ -208,15 +214,37 @@ HttpResponse Service::count_tokens(const HttpRequest& request) const {
   return json_response(token_count_json(parse_messages_prompt(body, request_context()).size()));
 }
 
+// name: empty: the client named none.
+void Service::require_model(const std::string& name) const {
+  const std::vector<std::string>& names = options_.names;
+  if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end())
+    throw ApiError(
+        404, kInvalidRequest,
+        fmt::format("the model '{}' is not here; there is '{}' (--alias)", printable(name), names.front()),
+        "model", "model_not_found");
+}
+
+HttpResponse Service::embeddings(const HttpRequest& http, HttpClient& client, const std::string& owner) {
+  EmbeddingRequest request;
+  {
+    const std::lock_guard lock(reading_);
+    const Json body = parse_body(http);
+    request = parse_embedding_request(body, request_context(), options_.pooling, model_.hparams().dim);
+  }
+  require_model(request.model);
+  // The next are in the queue while a pass runs.
+  const size_t at_once = 2 * scheduler_.stats().slots.size();
+  HttpResponse response = json_response(
+      embeddings_json(request, embed(scheduler_, request, at_once, owner, client), options_.names.front()));
+  if (!request.ignored.empty()) response.headers.emplace_back("X-Quern-Ignored", join_names(request.ignored));
+  return response;
+}
+
 HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, HttpClient& client,
                                const std::string& owner) {
   const CompletionRequest request = parse(kind, http);
+  require_model(request.model);
   const std::vector<std::string>& names = options_.names;
-  if (!request.model.empty() && std::find(names.begin(), names.end(), request.model) == names.end())
-    throw ApiError(404, kInvalidRequest,
-                   fmt::format("the model '{}' is not here; there is '{}' (--alias)",
-                               printable(request.model), names.front()),
-                   "model", "model_not_found");
 
   std::vector<AnswerRequest> requests;
   for (const std::vector<TokenId>& prompt : request.prompts)
@@ -255,6 +283,8 @@ HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, Htt
   if (kind == CompletionKind::kMessage) {
     response.headers.emplace_back("request-id", running->id);
     reply = std::make_shared<MessagesReply>(running->id, names.front(), request);
+  } else if (kind == CompletionKind::kResponse) {
+    reply = std::make_shared<ResponsesReply>(running->id, names.front(), request);
   } else {
     reply = std::make_shared<CompletionReply>(kind, model_.tokenizer(), running->id, names.front(), request);
   }
@@ -288,7 +318,7 @@ HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, Htt
   }
   if (!reply->finished()) throw ApiError(408, kInvalidRequest, "the client is gone");
   if (const AnswerEvent* failure = reply->failure())
-    throw ApiError(status_of(failure->code), "server_error", failure->text);
+    throw ApiError(status_of_error(failure->code), "server_error", failure->text);
   response.headers.emplace_back("X-Quern-Queue-Seconds", fmt::format("{:.3f}", waited));
   response.body = reply->whole();
   return response;
@@ -423,6 +453,8 @@ HttpResponse Service::props() const {
       .field("context", model_.context())
       .field("slots", scheduler_.stats().slots.size())
       .field("vocab_size", model_.tokenizer().size())
+      .field("dim", model_.hparams().dim)
+      .field("pooling", pooling_name(options_.pooling))
       .field("chat", chat_ != nullptr)
       .field("kernels", model_.kernels().name)
       .field("threads", model_.n_threads());

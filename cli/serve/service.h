@@ -19,9 +19,10 @@
 namespace quern {
 
 struct ServiceOptions {
-  std::vector<std::string> names;  // of the model; the first is the one that answers say. Not empty
-  CompletionOptions defaults;      // of what a request does not say, but for the seed
-  std::optional<uint64_t> seed;    // of such a request; none: drawn for each
+  std::vector<std::string> names;    // of the model; the first is the one that answers say. Not empty
+  CompletionOptions defaults;        // of what a request does not say, but for the seed
+  std::optional<uint64_t> seed;      // of such a request; none: drawn for each
+  Pooling pooling = Pooling::kMean;  // of an embedding that does not say
   AccessOptions access;
 };
 
@@ -43,6 +44,8 @@ class Service {
                         const std::string& owner);
   CompletionRequest parse(CompletionKind kind, const HttpRequest& request) const;
   RequestContext request_context() const;
+  void require_model(const std::string& name) const;
+  HttpResponse embeddings(const HttpRequest& request, HttpClient& client, const std::string& owner);
   HttpResponse count_tokens(const HttpRequest& request) const;
   HttpResponse cancel(const HttpRequest& request);
   HttpResponse models(const std::string& name) const;

@@ -58,6 +58,30 @@ void keep_only(ToolRequest* request, const std::string& name, const std::string&
   request->choice = ToolRequest::Choice::kRequired;
 }
 
+// "none", "auto" or "required".
+void choose(ToolRequest* request, const std::string& word, const std::string& param) {
+  if (word != "none" && word != "auto" && word != "required")
+    refuse(param, fmt::format("{}: expected \"none\", \"auto\", \"required\" or a function, found \"{}\"",
+                              param, printable(word)));
+  if (word == "required" && request->tools.empty()) refuse(param, param + ": there are no tools");
+  request->choice = word == "none"   ? ToolRequest::Choice::kNone
+                    : word == "auto" ? ToolRequest::Choice::kAuto
+                                     : ToolRequest::Choice::kRequired;
+}
+
+void require_function(RequestFields& fields) {
+  if (const std::string type = fields.required_text("type"); type != "function")
+    refuse(fields.param("type"),
+           fmt::format("{}: expected \"function\", found \"{}\"", fields.param("type"), printable(type)));
+}
+
+// As OpenAI's conversations have it.
+Json function_tool(const std::string& name, const std::string& description, const Json* schema) {
+  Json::Object function = {{"name", Json(name)}, {"description", Json(description)}};
+  function.push_back({"parameters", schema != nullptr ? *schema : Json(Json::Object{})});
+  return Json(Json::Object{{"type", Json(std::string("function"))}, {"function", Json(function)}});
+}
+
 void require_format(const ToolRequest& request) {
   if (request.active() && request.format == ToolFormat::kNone)
     refuse("tools",
@@ -193,9 +217,7 @@ ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<
   const Json::Array* list = tool_list(fields);
   for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
     RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
-    if (const std::string type = tool.required_text("type"); type != "function")
-      refuse(tool.param("type"),
-             fmt::format("{}: expected \"function\", found \"{}\"", tool.param("type"), printable(type)));
+    require_function(tool);
     const Json* value = tool.find("function");
     if (value == nullptr) refuse(tool.param("function"), tool.param("function") + " is missing");
     RequestFields function(*value, tool.param("function"));
@@ -209,20 +231,10 @@ ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<
   if (const Json* choice = fields.find("tool_choice")) {
     const std::string param = fields.param("tool_choice");
     if (const std::string* word = choice->as_string()) {
-      if (*word != "none" && *word != "auto" && *word != "required")
-        refuse(
-            param,
-            fmt::format("tool_choice: expected \"none\", \"auto\", \"required\" or a function, found \"{}\"",
-                        printable(*word)));
-      if (*word == "required" && request.tools.empty()) refuse(param, "tool_choice: there are no tools");
-      request.choice = *word == "none"   ? ToolRequest::Choice::kNone
-                       : *word == "auto" ? ToolRequest::Choice::kAuto
-                                         : ToolRequest::Choice::kRequired;
+      choose(&request, *word, param);
     } else {
       RequestFields inner(*choice, param);
-      if (const std::string type = inner.required_text("type"); type != "function")
-        refuse(inner.param("type"),
-               fmt::format("{}: expected \"function\", found \"{}\"", inner.param("type"), printable(type)));
+      require_function(inner);
       const Json* value = inner.find("function");
       if (value == nullptr) refuse(inner.param("function"), inner.param("function") + " is missing");
       RequestFields function(*value, inner.param("function"));
@@ -231,6 +243,48 @@ ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<
   }
   require_format(request);
   if (request.active()) *shown = Json(*list);
+  return request;
+}
+
+ToolRequest parse_responses_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
+  ToolRequest request;
+  request.format = format;
+  const Json::Array* list = tool_list(fields);
+  Json::Array openai;
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
+    require_function(tool);
+    const std::string name = tool.required_text("name"), description = tool.text("description").value_or("");
+    check_name(name, tool.param("name"), request.tools);
+    const std::string param = tool.param("parameters");
+    const Json* schema = tool.find("parameters");
+    request.tools.push_back({name, param, parameters_of(schema, param), tool.boolean("strict", false)});
+    openai.push_back(function_tool(name, description, schema));
+  }
+  request.several = fields.boolean("parallel_tool_calls", true);
+  if (const Json* choice = fields.find("tool_choice")) {
+    const std::string param = fields.param("tool_choice");
+    if (const std::string* word = choice->as_string()) {
+      choose(&request, *word, param);
+    } else if (RequestFields inner(*choice, param); inner.required_text("type") == "allowed_tools") {
+      std::vector<std::string> names;
+      const Json::Array& allowed = inner.required_list("tools");
+      for (size_t i = 0; i < allowed.size(); ++i) {
+        RequestFields one(allowed[i], fmt::format("{}[{}]", inner.param("tools"), i));
+        require_function(one);
+        names.push_back(one.required_text("name"));
+      }
+      std::erase_if(request.tools, [&](const Tool& tool) {
+        return std::find(names.begin(), names.end(), tool.name) == names.end();
+      });
+      choose(&request, inner.required_text("mode"), inner.param("mode"));
+    } else {
+      require_function(inner);
+      keep_only(&request, inner.required_text("name"), inner.param("name"));
+    }
+  }
+  require_format(request);
+  if (request.active()) *shown = Json(std::move(openai));
   return request;
 }
 
@@ -249,10 +303,7 @@ ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std:
     const std::string param = tool.param("input_schema");
     const Json* schema = tool.find("input_schema");
     request.tools.push_back({name, param, parameters_of(schema, param), tool.boolean("strict", false)});
-    Json::Object function = {{"name", Json(name)}, {"description", Json(description)}};
-    function.push_back({"parameters", schema != nullptr ? *schema : Json(Json::Object{})});
-    openai.push_back(
-        Json(Json::Object{{"type", Json(std::string("function"))}, {"function", Json(function)}}));
+    openai.push_back(function_tool(name, description, schema));
   }
   if (const Json* choice = fields.find("tool_choice")) {
     RequestFields inner(*choice, fields.param("tool_choice"));

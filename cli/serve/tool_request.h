@@ -30,6 +30,8 @@ struct ToolRequest {
 // "tools", "tool_choice" and "parallel_tool_calls" as OpenAI has them. format: of the model's template.
 // shown: the list for the template, unless no tool may be called. Throws ApiError 400.
 ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown);
+// The same of responses, whose functions stand without a "function" around them.
+ToolRequest parse_responses_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown);
 // The same as Anthropic has them.
 ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown);
 

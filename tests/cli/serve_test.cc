@@ -1,7 +1,11 @@
 // serve: the server itself: who may ask, what is no request, many clients at a time, its beginning and end.
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
@@ -74,8 +78,9 @@ TEST_F(Serve, HostileBodiesAreRefusedSoon) {
                                 fmt::format("{{\"prompt\": [{}]}}", std::string(300000, ','))};
   for (const std::string& body : bodies) {
     const auto begin = std::chrono::steady_clock::now();
-    for (const char* path : {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize",
-                             "/apply-template", "/cancel", "/v1/messages", "/v1/messages/count_tokens"})
+    for (const char* path :
+         {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/apply-template", "/cancel",
+          "/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings", "/v1/responses"})
       EXPECT_EQ(post(port(), path, body).status, 400) << path << body.substr(0, 20);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(6)) << body.substr(0, 20);
   }
@@ -343,6 +348,41 @@ TEST_F(ServeAlone, WhatCannotBeServedIsSaidAtTheStart) {
   EXPECT_EQ(quern({"serve", model_, "--slots", "256", "--ctx", "16000k"}).exit_code, 4);
   EXPECT_EQ(quern({"serve", folder_.write("bad.gguf", "GGUF")}).exit_code, 2);
   EXPECT_EQ(quern({"serve", model_, "--unix", folder_.file("nowhere") + "/socket"}).exit_code, 5);
+}
+
+// As systemd hands over the socket of a unit: descriptor 3, and who it is meant for in the environment.
+TEST_F(ServeAlone, TakesTheSocketThatItWasStartedFor) {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);  // stays open in a child
+  const std::shared_ptr<void> close_it(nullptr, [&](void*) { close(listener); });
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const auto start = [&](const std::string& environment, int descriptor) {
+    std::string line = fmt::format("exec 3<&{}; {} exec", descriptor, environment);
+    for (const std::string& word : quern_command({"serve", model_, "--port", "0"})) line += " '" + word + "'";
+    return std::make_unique<Process>(std::vector<std::string>{"/bin/sh", "-c", line},
+                                     with_test_environment());
+  };
+  const std::string meant_for_it = "LISTEN_PID=$$ LISTEN_FDS=1";
+  EXPECT_EQ(start(meant_for_it, listener)->wait().exit_code, 1) << "it does not listen yet";
+  EXPECT_EQ(start("LISTEN_PID=$$ LISTEN_FDS=2", listener)->wait().exit_code, 1);
+
+  ASSERT_EQ(listen(listener, 8), 0);
+  const int port = ntohs(address.sin_port);
+  const auto served = start(meant_for_it, listener);
+  // Who connects before it is ready waits.
+  EXPECT_EQ(request(port, "GET", "/health").status, 200);
+  EXPECT_TRUE(served->wait_for_stderr(fmt::format("listening on http://127.0.0.1:{}\n", port)));
+  served->send_signal(SIGTERM);
+  EXPECT_EQ(served->wait().exit_code, 0);
+
+  const auto another = start("LISTEN_PID=1 LISTEN_FDS=1", listener);  // meant for somebody else
+  ASSERT_TRUE(another->wait_for_stderr("listening on http://127.0.0.1:"));
+  ASSERT_TRUE(another->wait_for_stderr("\n"));
+  EXPECT_EQ(another->stderr_text().find(fmt::format("127.0.0.1:{}\n", port)), std::string::npos);
 }
 
 TEST_F(ServeAlone, ModelWithoutATemplateCompletesTexts) {
