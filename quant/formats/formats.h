@@ -33,6 +33,17 @@ using EncodeWeighted = void(const float* x, const float* importance, float mean_
 using UnpackGroup = void(const uint8_t* row, size_t group, WeightGroup* out) noexcept;
 using FirstNonFinite = size_t(const uint8_t* blocks, size_t n_blocks) noexcept;
 
+// What a block is made of, for encoders that choose it all themselves (quant/calibrated/). Of a format whose
+// groups have scales of their own: scale and min are those, in multiples of d and dmin; of one that has none,
+// dmin is what is added to each weight.
+struct BlockParts {
+  float d = 0, dmin = 0;   // f16 numbers
+  int16_t scale[16] = {};  // of a group of 16 or 32 weights, as the format's arithmetic has it, sign included
+  int16_t min[16] = {};    // likewise, not negative
+  uint8_t code[256] = {};  // as they are stored: the format's offset added
+};
+using Pack = void(const BlockParts& parts, uint8_t* block) noexcept;
+
 inline constexpr size_t kGroup = 32;  // weights in a WeightGroup
 
 namespace f32 {
@@ -60,6 +71,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q4_0
 namespace q4_1 {
 inline constexpr uint32_t kWeights = 32, kBytes = 20;
@@ -68,6 +80,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q4_1
 namespace q5_0 {
 inline constexpr uint32_t kWeights = 32, kBytes = 22;
@@ -76,6 +89,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q5_0
 namespace q5_1 {
 inline constexpr uint32_t kWeights = 32, kBytes = 24;
@@ -84,6 +98,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q5_1
 namespace q8_0 {
 inline constexpr uint32_t kWeights = 32, kBytes = 34;
@@ -91,6 +106,7 @@ Decode decode;
 Encode encode;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q8_0
 namespace q2_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 84;
@@ -115,6 +131,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q4_k
 namespace q5_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 176;
@@ -123,6 +140,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q5_k
 namespace q6_k {
 inline constexpr uint32_t kWeights = 256, kBytes = 210;
@@ -131,6 +149,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace q6_k
 namespace iq4_nl {
 inline constexpr uint32_t kWeights = 32, kBytes = 18;
@@ -139,6 +158,7 @@ Encode encode;
 EncodeWeighted encode_weighted;
 UnpackGroup unpack_group;
 FirstNonFinite first_non_finite;
+Pack pack;
 }  // namespace iq4_nl
 namespace iq4_xs {
 inline constexpr uint32_t kWeights = 256, kBytes = 136;

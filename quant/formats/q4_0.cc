@@ -40,6 +40,11 @@ void encode_weighted(const float* x, const float* importance, float mean_square,
                                        });
 }
 
+void pack(const BlockParts& parts, uint8_t* block) noexcept {
+  store_f16(parts.d, block + kD);
+  store_nibbles(parts.code, block + kQs);
+}
+
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group * kBytes;
   uint8_t code[kGroup];

@@ -16,12 +16,7 @@ constexpr size_t kGroups = kWeights / kGroup;
 constexpr auto kNumerators = make_numerators<16>(-0.5f, 0.1f, 31.0f);
 constexpr MinimumRule kPlain = {kGroup, 31, kNumerators.data(), kNumerators.size(), false};
 
-void encode_block(const float* x, const float* importance, uint8_t* block) {
-  uint8_t code[kWeights];
-  const ScaleMinBlock found = encode_scale_min(x, importance, kPlain, weighted_rule<31>(kGroup), true, code);
-  store_f16(found.d, block + kD);
-  store_f16(found.dmin, block + kDmin);
-  std::memcpy(block + kScales, found.packed, sizeof found.packed);
+void store_codes(const uint8_t* code /* [256] */, uint8_t* block) {
   std::memset(block + kQh, 0, kGroup);
   for (size_t g = 0; g < kGroups; ++g)
     for (size_t k = 0; k < kGroup; ++k)
@@ -30,6 +25,15 @@ void encode_block(const float* x, const float* importance, uint8_t* block) {
     for (size_t k = 0; k < kGroup; ++k)
       block[kQs + 32 * i + k] =
           static_cast<uint8_t>((code[64 * i + k] & 15) | (code[64 * i + 32 + k] & 15) << 4);
+}
+
+void encode_block(const float* x, const float* importance, uint8_t* block) {
+  uint8_t code[kWeights];
+  const ScaleMinBlock found = encode_scale_min(x, importance, kPlain, weighted_rule<31>(kGroup), true, code);
+  store_f16(found.d, block + kD);
+  store_f16(found.dmin, block + kDmin);
+  std::memcpy(block + kScales, found.packed, sizeof found.packed);
+  store_codes(code, block);
 }
 
 }  // namespace
@@ -41,6 +45,13 @@ void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
 void encode_weighted(const float* x, const float* importance, float, size_t n_blocks,
                      uint8_t* blocks) noexcept {
   encode_blocks<kWeights, kBytes>(x, importance, n_blocks, blocks, encode_block);
+}
+
+void pack(const BlockParts& parts, uint8_t* block) noexcept {
+  store_f16(parts.d, block + kD);
+  store_f16(parts.dmin, block + kDmin);
+  pack_scale_min(parts.scale, parts.min, block + kScales);
+  store_codes(parts.code, block);
 }
 
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {

@@ -83,6 +83,12 @@ void encode_weighted(const float* x, const float* importance, float, size_t n_bl
   encode_blocks<kWeights, kBytes>(x, importance, n_blocks, blocks, encode_block);
 }
 
+void pack(const BlockParts& parts, uint8_t* block) noexcept {
+  store_f16(parts.d, block + kD);
+  for (size_t j = 0; j < kSubs; ++j) block[kScales + j] = static_cast<uint8_t>(parts.scale[j]);
+  store_codes(parts.code, block);
+}
+
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group / kGroups * kBytes;
   const size_t g = group % kGroups, n = g / 4, k = g % 4;

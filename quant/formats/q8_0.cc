@@ -36,6 +36,11 @@ void encode(const float* x, size_t n_blocks, uint8_t* blocks) noexcept {
   for (size_t b = 0; b < n_blocks; ++b) encode_block(x + b * kWeights, blocks + b * kBytes);
 }
 
+void pack(const BlockParts& parts, uint8_t* block) noexcept {
+  store_f16(parts.d, block + kD);
+  std::memcpy(block + kQs, parts.code, kWeights);
+}
+
 void unpack_group(const uint8_t* row, size_t group, WeightGroup* out) noexcept {
   const uint8_t* block = row + group * kBytes;
   std::memcpy(out->code, block + kQs, sizeof out->code);

@@ -9,14 +9,6 @@ constexpr size_t kSuper = 256;
 constexpr size_t kSubs = kSuper / kGroup;
 constexpr int kLargestScale = 63;
 
-void pack(const uint8_t* scale, const uint8_t* minimum, uint8_t* packed /* [12] */) {
-  for (size_t j = 0; j < 4; ++j) {
-    packed[j] = static_cast<uint8_t>(scale[j] | (scale[j + 4] >> 4) << 6);
-    packed[j + 4] = static_cast<uint8_t>(minimum[j] | (minimum[j + 4] >> 4) << 6);
-    packed[j + 8] = static_cast<uint8_t>((scale[j + 4] & 15) | (minimum[j + 4] & 15) << 4);
-  }
-}
-
 float largest_of(const float* x, size_t n) {
   float largest = 0;
   for (size_t j = 0; j < n; ++j)
@@ -31,6 +23,14 @@ void code_by_largest(const float* x, float largest, uint8_t* code) {
 }
 
 }  // namespace
+
+void pack_scale_min(const int16_t* scale, const int16_t* minimum, uint8_t* packed) {
+  for (size_t j = 0; j < 4; ++j) {
+    packed[j] = static_cast<uint8_t>(scale[j] | (scale[j + 4] >> 4) << 6);
+    packed[j + 4] = static_cast<uint8_t>(minimum[j] | (minimum[j + 4] >> 4) << 6);
+    packed[j + 8] = static_cast<uint8_t>((scale[j + 4] & 15) | (minimum[j + 4] & 15) << 4);
+  }
+}
 
 float sum_of_squares(const float* x, size_t n) {
   float sum = 0;
@@ -152,7 +152,10 @@ ScaleMinBlock encode_scale_min(const float* x, const float* importance, const Mi
     block.dmin = deepest / 63.0f;
   }
   if (!all_finite(fit.scale, kSubs) || !all_finite(fit.minimum, kSubs)) block.d = NAN;
-  pack(scale, minimum, block.packed);
+  int16_t wide_scale[kSubs], wide_minimum[kSubs];
+  std::copy_n(scale, kSubs, wide_scale);
+  std::copy_n(minimum, kSubs, wide_minimum);
+  pack_scale_min(wide_scale, wide_minimum, block.packed);
 
   const float d = f32_from_f16(f16_from_f32(block.d)), dmin = f32_from_f16(f16_from_f32(block.dmin));
   for (size_t j = 0; j < kSubs; ++j) {

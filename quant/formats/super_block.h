@@ -132,6 +132,11 @@ struct ScaleMinBlock {
 ScaleMinBlock encode_scale_min(const float* x, const float* importance, const MinimumRule& plain,
                                const MinimumRule& weighted, bool clamp, uint8_t* code /* [256] */);
 
+// Eight scales and minima as load_scale_min reads them. What does not fit six bits wraps, as the reference's
+// does.
+void pack_scale_min(const int16_t* scale /* [8] */, const int16_t* minimum /* [8] */,
+                    uint8_t* packed /* [12] */);
+
 // Two bits of each of 256 codes: group g of 32 in bits 2*(g%4), +1 of the bytes 32*(g/4) .. + 31.
 inline void store_pairs(const uint8_t* code /* [256] */, uint8_t* qs /* [64] */) {
   for (size_t half = 0; half < 2; ++half)
