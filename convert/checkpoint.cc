@@ -126,7 +126,7 @@ void check_index(const ShardIndex& index, const CheckpointFiles& files, const No
 // config.json or params.json, which must be there.
 std::string config_path(const std::string& folder, ConfigDialect dialect) {
   const char* name = dialect == ConfigDialect::kHuggingFace ? "config.json" : "params.json";
-  const std::string path = join(folder, name);
+  std::string path = join(folder, name);
   if (!exists(folder, name)) fail(ErrorCode::kMalformed, "{}: {}", path, describe_missing_file(path));
   return path;
 }

@@ -286,7 +286,7 @@ std::string ModelExport::gguf_name(std::string_view name) const {
   return layer_ ? fmt::format("blk.{}.{}", *layer_, name) : std::string(name);
 }
 
-DeclaredTensor& ModelExport::add(std::string source, std::string gguf, std::vector<Size> shape) {
+DeclaredTensor& ModelExport::add(std::string source, std::string gguf, const std::vector<Size>& shape) {
   DeclaredTensor& tensor = tensors_.emplace_back();
   tensor.source = std::move(source);
   tensor.gguf = std::move(gguf);
@@ -329,7 +329,7 @@ void ModelExport::change_last(TensorMaker make, Shape source_shape) {
 
 void ModelExport::add_one_to_last() { tensors_.back().make = plus_one(); }
 
-void ModelExport::change_norm_of_ends(TensorMaker make) {
+void ModelExport::change_norm_of_ends(const TensorMaker& make) {
   for (DeclaredTensor& tensor : tensors_)
     if (tensor.gguf == "output_norm.weight") tensor.make = make;
 }

@@ -88,7 +88,7 @@ class ModelExport {
   // The last one is changed as it is written.
   void change_last(TensorMaker make, Shape source_shape);
   void add_one_to_last();
-  void change_norm_of_ends(TensorMaker make);
+  void change_norm_of_ends(const TensorMaker& make);
   // One tensor of several, one above the other.
   void stack(const std::vector<std::string>& sources, std::string_view gguf, const Size& n, const Size& rows,
              const Size& columns);
@@ -127,7 +127,7 @@ class ModelExport {
 
  private:
   std::string full(std::string_view key) const { return architecture_ + "." + std::string(key); }
-  DeclaredTensor& add(std::string source, std::string gguf, std::vector<Size> shape);
+  DeclaredTensor& add(std::string source, std::string gguf, const std::vector<Size>& shape);
 
   std::string architecture_;
   GgufMetadata metadata_;

@@ -44,10 +44,9 @@ void layers(ModelExport& out, bool norms_behind, bool head_norms) {
 // GGUF has no key for it in this family; files of the published models go without.
 void attention_scale(ModelExport& out, uint32_t layers_of_27b) {
   const auto scalar = out.number("query_pre_attn_scalar");
-  const double usual = out.n_layers() == layers_of_27b
-                           ? static_cast<double>(out.sizes.dim / out.sizes.n_heads)
-                           : static_cast<double>(out.sizes.head_dim);
-  if (scalar && *scalar != usual) out.f32("attention.scale", 1 / std::sqrt(*scalar));
+  const uint64_t usual =
+      out.n_layers() == layers_of_27b ? out.sizes.dim / out.sizes.n_heads : out.sizes.head_dim;
+  if (scalar && *scalar != static_cast<double>(usual)) out.f32("attention.scale", 1 / std::sqrt(*scalar));
 }
 
 void require_causal(ModelExport& out) { out.require("use_bidirectional_attention", false, false); }

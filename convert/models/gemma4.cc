@@ -102,6 +102,7 @@ void describe_gemma4(ModelExport& out) {
         fmt::format("= {} does not divide num_attention_heads = {}", global_kv_heads, out.sizes.n_heads));
   if (global_kv_heads != out.sizes.n_kv_heads) {
     std::vector<int32_t> kv_heads;
+    kv_heads.reserve(windowed.size());
     for (const bool window : windowed)
       kv_heads.push_back(static_cast<int32_t>(window ? out.sizes.n_kv_heads : global_kv_heads));
     out.metadata().set_int32s("gemma4.attention.head_count_kv", kv_heads);
