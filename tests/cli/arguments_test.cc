@@ -141,8 +141,11 @@ TEST(Arguments, ModelInPlaceOfACommandNamesChat) {
 }
 
 TEST(Arguments, HelpOfACommandIsItsHelp) {
-  for (const std::string& command : kCommands)
-    EXPECT_EQ(quern({"help", command}).out, quern({command, "--help"}).out) << command;
+  for (const std::string& command : kCommands) {
+    const std::string help = quern({"help", command}).out;
+    EXPECT_NE(help.find("quern " + command), std::string::npos) << command;
+    EXPECT_EQ(help, quern({command, "--help"}).out) << command;
+  }
   expect_usage_error({"help", "rnu"}, "did you mean 'run'");
 }
 
@@ -170,6 +173,8 @@ TEST(Arguments, ValuesThatOtherProgramsKnowAreTaken) {
   const TempFolder folder;
   const std::string model = converted(folder, "stories260k", "q8_0");
   const ProcessResult base = quern({"run", model, "-p", "a", "-n", "4", "--seed", "7", "--top-k", "0"});
+  ASSERT_EQ(base.exit_code, 0) << describe(base);
+  ASSERT_NE(base.out, "");
   EXPECT_EQ(quern({"run", model, "-p", "a", "-n", "4", "--seed", "7", "--top-k", "-1"}).out, base.out);
   const ProcessResult drawn = quern({"run", model, "-p", "a", "-n", "4", "--seed", "-1"});
   EXPECT_NE(drawn.err.find("seed: "), std::string::npos) << describe(drawn);

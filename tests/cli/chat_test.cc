@@ -60,6 +60,7 @@ TEST_F(Chat, ResetAndUndoForgetWhatWasSaid) {
 
 TEST_F(Chat, SystemTextChangesTheAnswersFromWhereItIsSet) {
   const std::string once = converse("Hello\n").out;
+  ASSERT_NE(once, "");
   const std::string text = "KING RICHARD II speaks of war.";
   const ProcessResult changed = converse("/system " + text + "\n/system\nHello\n/reset\nHello\n");
   EXPECT_EQ(count_lines_with_prefix(changed.err, "system: " + text), 2u) << describe(changed);
@@ -84,6 +85,7 @@ TEST_F(Chat, UnknownCommandIsSaidAndTheChatGoesOn) {
   const ProcessResult result = converse("/frobnicate\nHello\n");
   EXPECT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_NE(result.err.find("/frobnicate"), std::string::npos) << describe(result);
+  EXPECT_NE(result.out, "");
   EXPECT_EQ(result.out, converse("Hello\n").out);
 }
 

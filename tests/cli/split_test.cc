@@ -57,6 +57,7 @@ class Split : public testing::Test {
 TEST_F(Split, PartsRunLikeTheWholeWhicheverIsNamed) {
   for (const std::string& part : parts_) EXPECT_LE(fs::file_size(part), 100u << 10);
   const std::string expected = run_model(whole_).out;
+  ASSERT_NE(expected, "");
   EXPECT_EQ(run_model(parts_.front()).out, expected);
   EXPECT_EQ(run_model(parts_.front(), {"--no-mmap"}).out, expected);
   const ProcessResult last = run_model(parts_.back());
@@ -68,7 +69,9 @@ TEST_F(Split, PanelsRunInPartsToo) {
   const std::vector<std::string> panels =
       split(parts_[1], "p16", {"--layout", "p16", "--split-size", "130000B"});
   EXPECT_GE(panels.size(), 3u);
-  EXPECT_EQ(run_model(panels.front()).out, run_model(whole_).out);
+  const ProcessResult of_panels = run_model(panels.front());
+  EXPECT_EQ(of_panels.exit_code, 0) << describe(of_panels);
+  EXPECT_EQ(of_panels.out, run_model(whole_).out);
 }
 
 TEST_F(Split, JoiningGivesTheWholeBack) {

@@ -38,6 +38,7 @@ class TextInput : public testing::Test {
 TEST_F(TextInput, PromptAndFileAreBothRead) {
   const std::string file = folder_.write("rest.txt", "JULIET\n");
   const std::string expected = run({"-p", "ROMEO and JULIET"}).out;
+  ASSERT_NE(expected, "");
   EXPECT_EQ(run({"-p", "ROMEO and ", "-f", file}).out, expected);
   EXPECT_EQ(run({"-f", file, "-p", "ROMEO and "}).out, expected);
   EXPECT_EQ(run({"-p", "ROMEO and ", "-f", "-"}, input("JULIET\n")).out, expected);
@@ -65,6 +66,7 @@ TEST_F(TextInput, PipesAreRead) {
 
 TEST_F(TextInput, EndsOfLinesAndMarksGoWhereAPersonIsRead) {
   const std::string expected = run({"-p", "Hello"}).out;
+  ASSERT_NE(expected, "");
   for (const char* text : {"Hello", "Hello\n", "Hello\r\n", "\xEF\xBB\xBFHello\r\n"}) {
     const std::string file = folder_.write("text.txt", text);
     EXPECT_EQ(run({"-f", file}).out, expected) << text;
@@ -144,6 +146,7 @@ TEST_F(ChatLines, OnceReadsAsRunDoes) {
     return quern(arguments, options);
   };
   const std::string expected = once({"-p", "hi there"}).out;
+  ASSERT_NE(expected, "");
   EXPECT_EQ(once({}, input("hi there\r\n")).out, expected);
   EXPECT_EQ(once({}, input("\xEF\xBB\xBFhi there\n")).out, expected);
   EXPECT_EQ(once({"hi there"}).out, expected);

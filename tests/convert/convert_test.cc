@@ -86,6 +86,7 @@ TEST_P(ConvertType, WritesEveryTensorInTheRecipesFormat) {
 TEST_P(ConvertType, ReportsTheErrorThatTheFormatTakes) {
   const TempFolder folder;
   const ConvertReport report = run(kTiny, folder.file("a.gguf"), std::string(GetParam().name));
+  ASSERT_FALSE(report.tensors.empty());
   for (const ConvertedTensor& tensor : report.tensors) {
     if (tensor.to == DType::F32 || tensor.to == DType::BF16) {
       EXPECT_EQ(tensor.relative_rms_error, 0) << tensor.name;

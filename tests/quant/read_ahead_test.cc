@@ -88,6 +88,7 @@ TEST(ReadAhead, DoesNothingForNoPartAndForACopy) {
   const MappedFile mapped(folder.write("a", "alpha")), copied(folder.file("a"), false);
   const ReadAhead of_nothing(Parts{}), of_no_part(Parts{{&mapped, {}}}),
       of_copy(Parts{{&copied, copied.bytes()}});
+  EXPECT_EQ(std::string(copied.bytes().begin(), copied.bytes().end()), "alpha");
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ std::vector<Json> golden_lines(const std::string& kind) {
     Json parsed = Json::parse(line);
     if (parsed["kind"] == kind) lines.push_back(std::move(parsed));
   }
+  EXPECT_FALSE(lines.empty()) << "no line of the kind " << kind;
   return lines;
 }
 
