@@ -52,6 +52,17 @@ TEST(Dispatch, SetsAreComplete) {
   }
 }
 
+// A product that falls back to the scalar kernel has the same bits, so that nothing but the time would tell.
+TEST(Dispatch, EverySetMultipliesEveryFormatItself) {
+  const KernelSet& reference = *kernel_sets().front().set;
+  for (const KernelSetRow& row : kernel_sets())
+    reference.for_each_matmul([&](const MatmulKernel& kernel) {
+      const MatmulKernel* const own = row.set->find_matmul(kernel.dtype);
+      ASSERT_NE(own, nullptr) << row.set->name << " lacks " << block_format(kernel.dtype).name;
+      EXPECT_EQ(own->run == kernel.run, row.set == &reference) << block_format(kernel.dtype).name;
+    });
+}
+
 TEST(Dispatch, PicksTheLastSupportedSetByItself) {
   const Environment environment(nullptr);
   const KernelSet* best = nullptr;
