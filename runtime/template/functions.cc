@@ -92,7 +92,7 @@ Value strftime_now(BuiltinCall& call) {
 
 Value next(BuiltinCall& call) {
   auto* cycler = call.self.as<Cycler>();
-  const Value value = cycler->items[cycler->position];
+  Value value = cycler->items[cycler->position];
   cycler->position = (cycler->position + 1) % cycler->items.size();
   return value;
 }

@@ -90,7 +90,7 @@ Value default_value(BuiltinCall& call) {
 }
 
 Value to_int(BuiltinCall& call) {
-  const Value fallback = call.has(0) ? call[0] : Value::integer(0);
+  Value fallback = call.has(0) ? call[0] : Value::integer(0);
   int64_t base = 10;
   if (call.has(1)) {
     if (!call[1].is_whole())

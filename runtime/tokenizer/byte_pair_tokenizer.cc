@@ -117,7 +117,8 @@ BytePairMerger make_merger(const Vocabulary& vocabulary) {
 
 class BytePairTokenizer final : public Tokenizer {
  public:
-  explicit BytePairTokenizer(Vocabulary vocabulary_of_file);
+  BytePairTokenizer(Vocabulary vocabulary_of_file, std::vector<DecodedPiece> decoded_pieces,
+                    AddedTokens added_tokens);
 
  private:
   void encode_stretch(const TextStretch& stretch, std::vector<TokenId>* ids) const override;
@@ -135,9 +136,9 @@ class BytePairTokenizer final : public Tokenizer {
   TextIds texts_;                      // by what a piece reads as
 };
 
-BytePairTokenizer::BytePairTokenizer(Vocabulary vocabulary_of_file)
-    : Tokenizer(vocabulary_of_file, decode_pieces(vocabulary_of_file),
-                AddedTokens(added_tokens_of(vocabulary_of_file, {}))),
+BytePairTokenizer::BytePairTokenizer(Vocabulary vocabulary_of_file, std::vector<DecodedPiece> decoded_pieces,
+                                     AddedTokens added_tokens)
+    : Tokenizer(std::move(vocabulary_of_file), std::move(decoded_pieces), std::move(added_tokens)),
       pre_tokenizer_(require_pre_tokenizer(vocabulary())),
       whole_words_(whole_words_of(vocabulary())),
       splitter_(pre_tokenizer_),
@@ -265,7 +266,9 @@ void BytePairTokenizer::encode_word(std::string_view word, std::vector<TokenId>*
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_byte_pair_tokenizer(Vocabulary vocabulary) {
-  return std::make_unique<BytePairTokenizer>(std::move(vocabulary));
+  std::vector<DecodedPiece> decoded = decode_pieces(vocabulary);
+  AddedTokens added(added_tokens_of(vocabulary, {}));
+  return std::make_unique<BytePairTokenizer>(std::move(vocabulary), std::move(decoded), std::move(added));
 }
 
 }  // namespace quern

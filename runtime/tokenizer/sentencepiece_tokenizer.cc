@@ -144,7 +144,8 @@ void load(sentencepiece::SentencePieceProcessor* processor, const std::string& m
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  explicit SentencePieceTokenizer(Vocabulary vocabulary_of_file);
+  SentencePieceTokenizer(Vocabulary vocabulary_of_file, std::vector<DecodedPiece> decoded_pieces,
+                         AddedTokens added_tokens);
 
  private:
   void encode_stretch(const TextStretch& stretch, std::vector<TokenId>* ids) const override;
@@ -169,8 +170,10 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<uint64_t> joined_pairs_;  // pair_key of characters side by side in a piece; sorted
 };
 
-SentencePieceTokenizer::SentencePieceTokenizer(Vocabulary vocabulary_of_file)
-    : Tokenizer(vocabulary_of_file, decode_pieces(vocabulary_of_file), added_tokens(vocabulary_of_file)),
+SentencePieceTokenizer::SentencePieceTokenizer(Vocabulary vocabulary_of_file,
+                                               std::vector<DecodedPiece> decoded_pieces,
+                                               AddedTokens added_tokens)
+    : Tokenizer(std::move(vocabulary_of_file), std::move(decoded_pieces), std::move(added_tokens)),
       user_defined_(vocabulary(), true),
       user_defined_in_messages_(vocabulary(), false),
       takes_raw_text_(takes_raw_text(vocabulary())),
@@ -276,7 +279,10 @@ size_t SentencePieceTokenizer::first_part(std::string_view text) const {
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(Vocabulary vocabulary) {
-  return std::make_unique<SentencePieceTokenizer>(std::move(vocabulary));
+  std::vector<DecodedPiece> decoded = decode_pieces(vocabulary);
+  AddedTokens added = added_tokens(vocabulary);
+  return std::make_unique<SentencePieceTokenizer>(std::move(vocabulary), std::move(decoded),
+                                                  std::move(added));
 }
 
 }  // namespace quern
