@@ -126,9 +126,7 @@ std::string unescape(std::string_view what, std::string_view text) {
 }
 
 void refuse_utf16(std::string_view text, std::string_view where) {
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
-    fail(ErrorCode::kMalformed, "{}: is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that",
-         where);
+  if (begins_like_utf16(text)) fail(ErrorCode::kMalformed, "{}: {}", where, byte_order_problem(text));
 }
 
 bool skip_byte_order_mark(std::string* text) {

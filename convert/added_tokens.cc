@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 
 #include "convert/checkpoint.h"
 #include "convert/folder_files.h"
@@ -28,8 +30,10 @@ std::optional<uint64_t> parse_id(std::string_view text) {
   return id;
 }
 
-std::vector<AddedTokenEntry> read_decoder(const Json& decoder, const std::string& path) {
+std::vector<AddedTokenEntry> read_decoder(const Json& decoder, const std::string& path,
+                                          const Notice& notice) {
   std::vector<AddedTokenEntry> added;
+  FirstOfEachId first(path + ": added_tokens_decoder");  // "7" and "07" are two keys
   if (decoder.as_object() == nullptr)
     fail(ErrorCode::kMalformed, "{}: added_tokens_decoder must be an object, found {}", path,
          decoder.describe());
@@ -39,14 +43,18 @@ std::vector<AddedTokenEntry> read_decoder(const Json& decoder, const std::string
       fail(ErrorCode::kMalformed, "{}: added_tokens_decoder: '{}' is not a token id", path,
            printable(member.key));
     }
-    added.push_back(read_added_token(member.value, *id, path + ": added_tokens_decoder"));
+    AddedTokenEntry token = read_added_token(member.value, *id, path + ": added_tokens_decoder");
+    if (first.take(*id, token.text)) added.push_back(std::move(token));
   }
+  first.tell(notice);
   return added;
 }
 
 std::vector<AddedTokenEntry> read_added_tokens_json(const std::string& path,
-                                                    const std::vector<std::string>& special_texts) {
+                                                    const std::vector<std::string>& special_texts,
+                                                    const Notice& notice) {
   std::vector<AddedTokenEntry> added;
+  FirstOfEachId first(path);
   const Json json = parse_json(read_text_file(path), path);
   if (json.as_object() == nullptr)
     fail(ErrorCode::kMalformed, "{}: expected an object of tokens and ids, found {}", path, json.describe());
@@ -58,23 +66,27 @@ std::vector<AddedTokenEntry> read_added_tokens_json(const std::string& path,
     }
     const bool special =
         std::find(special_texts.begin(), special_texts.end(), member.key) != special_texts.end();
-    added.push_back({*id, member.key, special, false, false});
+    if (first.take(*id, member.key)) added.push_back({*id, member.key, special, false, false});
   }
+  first.tell(notice);
   return added;
 }
 
-std::vector<AddedTokenEntry> read_tokenizer_json(const std::string& path) {
+std::vector<AddedTokenEntry> read_tokenizer_json(const std::string& path, const Notice& notice) {
   std::vector<AddedTokenEntry> added;
+  FirstOfEachId first(path + ": added_tokens");
   const auto collect = [&](std::string_view key, const Json& value) {
     if (key != "added_tokens" || value.as_array() == nullptr) return;
     for (const Json& entry : *value.as_array()) {
       const Json* id = entry.find("id");
       if (id == nullptr || id->as_uint() == nullptr)
         fail(ErrorCode::kMalformed, "{}: added_tokens holds an entry without an id", path);
-      added.push_back(read_added_token(entry, *id->as_uint(), path + ": added_tokens"));
+      AddedTokenEntry token = read_added_token(entry, *id->as_uint(), path + ": added_tokens");
+      if (first.take(token.id, token.text)) added.push_back(std::move(token));
     }
   };
   parse_json_members(read_text_file(path), path, kTokenizerJsonLimits, collect);
+  first.tell(notice);
   return added;
 }
 
@@ -108,13 +120,13 @@ std::vector<AddedTokenEntry> read_any(const std::string& folder,
   if (const auto path = find_file(folder, "tokenizer_config.json")) {
     const Json json = parse_json(read_text_file(*path), *path);
     const Json* decoder = json.find("added_tokens_decoder");
-    if (decoder != nullptr && !decoder->is_null()) added = read_decoder(*decoder, *path);
+    if (decoder != nullptr && !decoder->is_null()) added = read_decoder(*decoder, *path, notice);
   }
   if (const auto path = find_file(folder, "added_tokens.json"))
-    added = merge(std::move(added), "tokenizer_config.json", read_added_tokens_json(*path, special_texts),
+    added = merge(std::move(added), "tokenizer_config.json", read_added_tokens_json(*path, special_texts, notice),
                   "added_tokens.json", notice);
   if (!added.empty()) return added;
-  if (const auto path = find_file(folder, "tokenizer.json")) return read_tokenizer_json(*path);
+  if (const auto path = find_file(folder, "tokenizer.json")) return read_tokenizer_json(*path, notice);
   return added;
 }
 
@@ -148,6 +160,25 @@ void list_once(TokenId id, std::vector<TokenId>* ids) {
   if (std::find(ids->begin(), ids->end(), id) == ids->end()) ids->push_back(id);
 }
 
+// A tokenizer.json's own list may be longer than the embedding: its last tokens are dropped, if they are no
+// more than added ones.
+void drop_added_beyond(uint64_t n_tokens, const std::vector<AddedTokenEntry>& added, Vocabulary* vocabulary) {
+  if (!std::holds_alternative<BytePairParts>(vocabulary->parts)) return;
+  std::unordered_set<uint64_t> ids;
+  for (const AddedTokenEntry& entry : added) ids.insert(entry.id);
+  size_t n = vocabulary->size();
+  while (n > n_tokens && (ids.contains(n - 1) || vocabulary->types[n - 1] == TokenType::kUnused)) --n;
+  if (n > n_tokens || n == vocabulary->size()) return;
+  vocabulary->pieces.resize(n);
+  vocabulary->types.resize(n);
+  const auto is_beyond = [n](TokenId id) { return id != kNoToken && static_cast<size_t>(id) >= n; };
+  for (std::vector<TokenId>* list :
+       {&vocabulary->strips_left, &vocabulary->strips_right, &vocabulary->single_words})
+    std::erase_if(*list, is_beyond);
+  for (TokenId* special : {&vocabulary->bos, &vocabulary->eos, &vocabulary->unk, &vocabulary->pad})
+    if (is_beyond(*special)) *special = kNoToken;
+}
+
 void append_token(Vocabulary* vocabulary, std::string text, TokenType type) {
   // Beyond every merge: such tokens are cut out, or never made.
   constexpr float kScore = -1000;
@@ -157,6 +188,18 @@ void append_token(Vocabulary* vocabulary, std::string text, TokenType type) {
 }
 
 }  // namespace
+
+bool FirstOfEachId::take(uint64_t id, const std::string& text) {
+  const auto [found, is_new] = texts_.try_emplace(id, text);
+  if (!is_new && n_repeated_++ == 0)
+    first_ = fmt::format("token {} is '{}' and '{}'", id, printable(found->second), printable(text));
+  return is_new;
+}
+
+void FirstOfEachId::tell(const Notice& notice) const {
+  if (notice && n_repeated_ > 0)
+    notice(fmt::format("{}: {}: the former counts ({} in all)", where_, first_, n_repeated_));
+}
 
 AddedTokenEntry read_added_token(const Json& json, uint64_t id, const std::string& where) {
   const Json* content = json.find("content");
@@ -169,15 +212,14 @@ std::vector<AddedTokenEntry> read_added_tokens(const std::string& folder,
                                                const std::vector<std::string>& special_texts,
                                                const Notice& notice) {
   std::vector<AddedTokenEntry> added = read_any(folder, special_texts, notice);
-  std::stable_sort(added.begin(), added.end(),
-                   [](const AddedTokenEntry& a, const AddedTokenEntry& b) { return a.id < b.id; });
-  const auto same = [](const AddedTokenEntry& a, const AddedTokenEntry& b) { return a.id == b.id; };
-  added.erase(std::unique(added.begin(), added.end(), same), added.end());
+  std::sort(added.begin(), added.end(),
+            [](const AddedTokenEntry& a, const AddedTokenEntry& b) { return a.id < b.id; });
   return added;
 }
 
 void add_tokens(Vocabulary* vocabulary, const std::vector<AddedTokenEntry>& added, uint64_t n_tokens,
                 const std::string& where, const Notice& notice) {
+  drop_added_beyond(n_tokens, added, vocabulary);
   const size_t n_before = vocabulary->size();
   uint64_t n_named = n_before;
   for (const AddedTokenEntry& entry : added) n_named += entry.id >= n_before && entry.id < n_tokens ? 1 : 0;

@@ -39,6 +39,7 @@ class SpecialIds {
     tokenizer_config_ = read(folder, "tokenizer_config.json");
     generation_config_ = read(folder, "generation_config.json");
     config_ = read(folder, "config.json");
+    special_tokens_map_ = read(folder, "special_tokens_map.json");
     for (size_t id = 0; id < vocabulary_.size(); ++id) {
       // A control token of that name before an ordinary one.
       const auto [found, is_new] = ids_.try_emplace(vocabulary_.pieces[id], static_cast<TokenId>(id));
@@ -82,7 +83,7 @@ class SpecialIds {
   Vocabulary& vocabulary_;
   const std::string& vocabulary_path_;
   const Notice& notice_;
-  Json tokenizer_config_, generation_config_, config_;
+  Json tokenizer_config_, generation_config_, config_, special_tokens_map_;
   std::unordered_map<std::string_view, TokenId> ids_;
 };
 
@@ -101,20 +102,18 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
                                               TokenId forbidden) const {
   std::vector<Statement> all;
   const std::string text_key = token + "_token", id_key = token + "_token_id";
-  if (const std::string* text = text_of(tokenizer_config_.find(text_key))) {
-    Statement statement{"tokenizer_config.json: " + text_key,
-                        fmt::format("'{}'", printable(*text)),
-                        kNoToken,
-                        "",
-                        false,
-                        false};
+  const auto state_text = [&](const Json& json, const std::string& file) {
+    const std::string* text = text_of(json.find(text_key));
+    if (text == nullptr) return;
+    Statement statement{
+        file + ": " + text_key, fmt::format("'{}'", printable(*text)), kNoToken, "", false, false};
     const auto found = ids_.find(*text);
     if (found == ids_.end())
       statement.problem = "no token is spelled so";
     else
       statement.id = found->second;
     all.push_back(std::move(statement));
-  }
+  };
   const auto state_ids = [&](const Json& json, const std::string& file) {
     const Json* value = json.find(id_key);
     if (value == nullptr || value->is_null()) return;
@@ -130,11 +129,13 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
       all.push_back(std::move(statement));
     }
   };
+  state_text(tokenizer_config_, "tokenizer_config.json");
   state_ids(generation_config_, "generation_config.json");
   state_ids(config_, "config.json");
   if (of_vocabulary != kNoToken)
     all.push_back({fmt::format("{}: {}", vocabulary_path_, token), fmt::to_string(of_vocabulary),
                    of_vocabulary, "", false, false});
+  state_text(special_tokens_map_, "special_tokens_map.json");
   for (Statement& statement : all) judge(&statement, forbidden);
   return all;
 }

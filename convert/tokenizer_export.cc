@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <optional>
+#include <set>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "convert/added_tokens.h"
@@ -115,7 +119,12 @@ bool flag_or(const Json& config, const char* key, bool fallback, const std::stri
 
 // `config`: null: the vocabulary is as large as its files make it.
 Vocabulary read(const std::string& folder, const ModelConfig* config, const std::string& pre_tokenizer,
-                const Notice& notice) {
+                const Notice& tell) {
+  // A tokenizer.json is read for its vocabulary, and again for its added tokens.
+  std::set<std::string, std::less<>> told;
+  const Notice notice = [&](std::string_view line) {
+    if (tell && told.emplace(line).second) tell(line);
+  };
   const std::optional<FolderTokenizer> file = find_tokenizer(folder);
   if (!file) {
     fail(ErrorCode::kMalformed,

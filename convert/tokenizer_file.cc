@@ -7,6 +7,7 @@
 #include "convert/tokenizer_json.h"
 #include "quant/gguf_files.h"
 #include "quant/gguf_reader.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -36,6 +37,8 @@ Vocabulary read_gguf(std::span<const uint8_t> bytes, const std::string& path,
 TokenizerFile recognise_tokenizer_file(std::span<const uint8_t> bytes) {
   const std::string_view text = text_of(bytes);
   if (text.starts_with("GGUF")) return TokenizerFile::kGguf;
+  // Refused as such; no message of SentencePiece's begins so.
+  if (!byte_order_problem(text).empty()) return TokenizerFile::kTokenizerJson;
   const size_t begin = text.find_first_not_of(" \t\r\n");
   // A serialised message of SentencePiece's holds zeros: its scores are floats.
   if (begin != std::string_view::npos && text[begin] == '{' && text.find('\0') == std::string_view::npos)

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "convert/added_tokens.h"
 #include "quant/byte_level.h"
 #include "quant/json/json.h"
 #include "quant/pre_tokenizer.h"
@@ -160,10 +161,19 @@ void Reader::read_added_tokens(const Json& tokens) {
   if (tokens.is_null()) return;
   const Json::Array* const entries = tokens.as_array();
   if (entries == nullptr) refuse("added_tokens must be a list, found {}", tokens.describe());
+  FirstOfEachId first(where_ + ": added_tokens");
+  size_t n_renamed = 0;
+  std::string renamed;
   for (const Json& entry : *entries) {
     const uint64_t* const id = entry["id"].as_uint();
     if (id == nullptr) refuse("added_tokens holds {}, expected an id and content", entry.describe());
     const std::string content = require_string(entry, "content", "added_tokens");
+    if (!first.take(*id, content)) continue;
+    if (*id < vocabulary_.size() && vocabulary_.types[*id] != TokenType::kUnused &&
+        vocabulary_.pieces[*id] != content && ++n_renamed == 1) {
+      renamed =
+          fmt::format("token {} is called '{}', not '{}'", *id, printable(content), vocabulary_.pieces[*id]);
+    }
     const bool special = flag_or(entry, "special", false, "added_tokens");
     add_piece(*id, content, special ? TokenType::kControl : TokenType::kUserDefined);
     const auto list = [&](std::string_view key, std::vector<TokenId>* ids) {
@@ -173,6 +183,9 @@ void Reader::read_added_tokens(const Json& tokens) {
     list("rstrip", &vocabulary_.strips_right);
     list("single_word", &vocabulary_.single_words);
   }
+  first.tell(notice_);
+  if (notice_ && n_renamed > 0)
+    notice_(fmt::format("{}: added_tokens: {} ({} in all)", where_, renamed, n_renamed));
 }
 
 void Reader::read_normalizer(const Json& normalizer) {

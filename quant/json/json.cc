@@ -161,11 +161,10 @@ void append_text(const Json& json, std::string* out) {
 
 Json parse(std::string_view text, const std::string& where, const JsonLimits& limits,
            const MemberCallback* on_member) {
-  if (!is_valid_utf8(text)) fail(ErrorCode::kMalformed, "{}: invalid JSON: not valid UTF-8", where);
   // nlohmann skips a byte order mark and takes a NUL for the end of the text.
-  if (text.starts_with("\xEF\xBB\xBF")) {
-    fail(ErrorCode::kMalformed, "{}: invalid JSON: begins with a byte order mark", where);
-  }
+  if (const std::string_view problem = byte_order_problem(text); !problem.empty())
+    fail(ErrorCode::kMalformed, "{}: invalid JSON: {}", where, problem);
+  if (!is_valid_utf8(text)) fail(ErrorCode::kMalformed, "{}: invalid JSON: not valid UTF-8", where);
   if (const size_t nul = text.find('\0'); nul != text.npos) {
     fail(ErrorCode::kMalformed, "{}: invalid JSON: NUL at byte {}", where, nul);
   }

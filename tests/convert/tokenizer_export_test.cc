@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "convert/added_tokens.h"
+#include "quant/byte_level.h"
 #include "tests/convert/convert_calls.h"
 
 namespace quern {
@@ -30,9 +31,25 @@ class Folder {
                                      [&](std::string_view line) { notices_.emplace_back(line); });
   }
   const std::vector<std::string>& notices() const { return notices_; }
-  bool has_notice(std::string_view part) const {
-    return std::any_of(notices_.begin(), notices_.end(),
-                       [part](const std::string& line) { return line.find(part) != line.npos; });
+  bool has_notice(std::string_view part) const { return count_notices(part) > 0; }
+  size_t count_notices(std::string_view part) const {
+    return static_cast<size_t>(
+        std::count_if(notices_.begin(), notices_.end(),
+                      [part](const std::string& line) { return line.find(part) != line.npos; }));
+  }
+  // In place of the tokenizer.model: a tokenizer.json of the 256 bytes and these added tokens.
+  void write_byte_vocabulary(std::string_view added_tokens) {
+    std::filesystem::remove(folder_.file("tokenizer.model"));
+    std::string vocab;
+    for (int byte = 0; byte < 256; ++byte) {
+      const std::string spelling = byte_level_spelling(std::string(1, static_cast<char>(byte)));
+      const char* escape = spelling == "\"" || spelling == "\\" ? "\\" : "";
+      vocab += fmt::format(R"({}"{}{}": {})", byte == 0 ? "" : ", ", escape, spelling, byte);
+    }
+    write("tokenizer.json", fmt::format(R"({{"added_tokens": {}, "pre_tokenizer":
+        {{"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}},
+        "model": {{"type": "BPE", "vocab": {{{}}}, "merges": []}}}})",
+                                        added_tokens, vocab));
   }
 
  private:
@@ -119,6 +136,51 @@ TEST(AddedTokens, OfTwoFilesAreJoinedAndContradictionsNamed) {
   EXPECT_TRUE(
       folder.has_notice("token 1024 is '<a>' in tokenizer_config.json and '<b>' in added_tokens.json: "
                         "the former counts (1 in all)"));
+}
+
+TEST(AddedTokens, OfOneIdTheFirstCounts) {
+  const std::string entries = R"([{"id": 1024, "content": "<a>"}, {"id": 1025, "content": "<b>"},
+                                  {"id": 1024, "content": "<c>", "special": true}])";
+  Folder folder;
+  folder.write("tokenizer.json", R"({"added_tokens": )" + entries + "}");
+  Vocabulary v = folder.read(1026);
+  EXPECT_EQ(v.pieces[1024], "<a>");
+  EXPECT_EQ(v.types[1024], TokenType::kUserDefined);
+  EXPECT_TRUE(folder.has_notice(
+      "tokenizer.json: added_tokens: token 1024 is '<a>' and '<c>': the former counts (1 in all)"));
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"1024": {"content": "<d>"},
+      "01024": {"content": "<e>"}, "1025": {"content": "<b>"}}})");
+  EXPECT_EQ(folder.read(1026).pieces[1024], "<d>");
+  EXPECT_TRUE(folder.has_notice("added_tokens_decoder: token 1024 is '<d>' and '<e>': the former counts"));
+  Folder plain;
+  plain.write("added_tokens.json", R"({"<x>": 1024, "<y>": 1024})");
+  EXPECT_EQ(plain.read(1025).pieces[1024], "<x>");
+  EXPECT_TRUE(plain.has_notice("added_tokens.json: token 1024 is '<x>' and '<y>': the former counts"));
+}
+
+TEST(AddedTokens, OfOneIdInAVocabularysOwnFileAreNamedOnce) {
+  Folder folder;
+  folder.write_byte_vocabulary(R"([{"id": 256, "content": "<a>"}, {"id": 256, "content": "<b>"},
+                                   {"id": 97, "content": "<z>"}])");
+  const Vocabulary v = folder.read(257);
+  EXPECT_EQ(v.pieces[256], "<a>");
+  EXPECT_EQ(folder.count_notices("token 256 is '<a>' and '<b>': the former counts (1 in all)"), 1u);
+  EXPECT_EQ(v.pieces[97], "<z>");
+  EXPECT_EQ(folder.count_notices("token 97 is called '<z>', not '"), 1u);
+}
+
+TEST(AddedTokens, OfATokenizerJsonBeyondTheEmbeddingAreDropped) {
+  Folder folder;
+  folder.write_byte_vocabulary(R"([{"id": 256, "content": "<a>"}, {"id": 257, "content": "<b>", "rstrip": true},
+                                   {"id": 260, "content": "<c>"}])");
+  const Vocabulary v = folder.read(257);
+  ASSERT_EQ(v.size(), 257u);
+  EXPECT_EQ(v.pieces[256], "<a>");
+  EXPECT_EQ(v.strips_right, std::vector<TokenId>{});
+  EXPECT_TRUE(
+      folder.has_notice("token 257 ('<b>') lies beyond the embedding's 257 rows: dropped (2 in all)"));
+  // Pieces of text are not dropped.
+  EXPECT_NE(error_of([&] { folder.read(255); }).find("256 pieces and"), std::string::npos);
 }
 
 TEST(AddedTokens, MarkAndRenamePiecesThatAreThere) {
@@ -213,6 +275,31 @@ TEST_F(SpecialIds, ComeFromTheFirstFileThatStatesThem) {
   folder_.write("tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": {"content": "<B>"}})");
   EXPECT_EQ(read().eos, 1025);
   EXPECT_EQ(read().bos, 1);
+}
+
+TEST_F(SpecialIds, OfTheSpecialTokensMapCountWhereNothingElseDoes) {
+  const auto map = [](const char* eos) {
+    return fmt::format(
+        R"({{"additional_special_tokens": ["<A>", "<B>", "<C>", "<D>"], "bos_token": "<B>", "eos_token": {}}})",
+        eos);
+  };
+  folder_.write("special_tokens_map.json", map(R"({"content": "<A>"})"));
+  EXPECT_EQ(read().eos, 2);
+  EXPECT_EQ(read().bos, 1);
+  EXPECT_TRUE(
+      folder_.has_notice("special_tokens_map.json: eos_token is 1024 ('<A>'), eos is 2 ('</s>'): the latter"));
+  EXPECT_TRUE(
+      folder_.has_notice("special_tokens_map.json: bos_token is 1025 ('<B>'), bos is 1 ('<s>'): the latter"));
+  // A tokenizer.json without a word on beginnings and ends.
+  folder_.write_byte_vocabulary(R"([{"id": 256, "content": "<A>", "special": true},
+                                    {"id": 257, "content": "<B>", "special": true}])");
+  const Vocabulary v = folder_.read(258);
+  EXPECT_EQ(v.eos, 256);
+  EXPECT_EQ(v.bos, 257);
+  EXPECT_EQ(v.eot, kNoToken);
+  folder_.write("special_tokens_map.json", map(R"("<none>")"));
+  EXPECT_EQ(folder_.read(258).eos, kNoToken);
+  EXPECT_TRUE(folder_.has_notice("special_tokens_map.json: eos_token is '<none>': ignored, no token is"));
 }
 
 TEST_F(SpecialIds, ThatAreNoControlTokensDoNotCount) {

@@ -68,6 +68,15 @@ TEST(Json, ErrorsSayWhere) {
       << error_of("{\"a\": 1,\n \"b\": }");
 }
 
+TEST(Json, NamesAnotherEncodingAndWhatToDo) {
+  const std::string utf16 = "\xFF\xFE{" + std::string(1, '\0') + "}" + std::string(1, '\0');
+  EXPECT_EQ(error_of(utf16),
+            "file: invalid JSON: is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that");
+  EXPECT_NE(error_of("\xFE\xFF").find("is UTF-16"), std::string::npos);
+  EXPECT_NE(error_of("\xEF\xBB\xBF{}").find("begins with a byte order mark (EF BB BF), expected"),
+            std::string::npos);
+}
+
 TEST(Json, DescribesValuesForMessages) {
   const auto described = [](const std::string& text) { return parse_json(text, "file").describe(); };
   for (const char* text :

@@ -65,6 +65,18 @@ TEST(TokenizerJson, FillsIdsThatNothingNames) {
   EXPECT_EQ(vocabulary.types[4], TokenType::kControl);
 }
 
+TEST(TokenizerJson, OfTwoAddedTokensWithOneIdTheFirstCounts) {
+  json document = small_tokenizer();
+  document["added_tokens"].push_back({{"id", 4}, {"content", "<other>"}, {"special", false}});
+  std::string notices;
+  const Vocabulary vocabulary = read(document, {}, [&](std::string_view line) { notices += line; });
+  EXPECT_EQ(vocabulary.pieces[4], "<end>");
+  EXPECT_EQ(vocabulary.types[4], TokenType::kControl);
+  EXPECT_EQ(
+      notices,
+      "tokenizer.json: added_tokens: token 4 is '<end>' and '<other>': the former counts (1 in all)");
+}
+
 TEST(TokenizerJson, ReadsMergesInBothSpellings) {
   json document = small_tokenizer();
   document["model"]["merges"] = {"a b"};
@@ -161,6 +173,22 @@ TEST(TokenizerFile, IsKnownByWhatIsInItAndNeverByItsName) {
   EXPECT_EQ(kind("IQ== 0\nIg== 1\n"), TokenizerFile::kRanks);
   EXPECT_EQ(kind("\x0A\x0E\x0A"), TokenizerFile::kSentencePiece);
   EXPECT_EQ(kind(""), TokenizerFile::kSentencePiece);
+}
+
+TEST(TokenizerFile, OfAnotherEncodingIsRefusedAsSuch) {
+  const std::string text = small_tokenizer().dump();
+  std::string utf16 = "\xFF\xFE";
+  for (const char c : text) utf16 += {c, '\0'};
+  for (const auto& [bytes, reason] : {std::pair<std::string, const char*>{utf16, "is UTF-16, expected UTF-8"},
+                                      {"\xEF\xBB\xBF" + text, "begins with a byte order mark"}}) {
+    try {
+      read_tokenizer_file(bytes_of(bytes), "t.json", {}, {});
+      FAIL() << reason;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kMalformed);
+      EXPECT_NE(std::string_view(error.what()).find(reason), std::string_view::npos) << error.what();
+    }
+  }
 }
 
 // "a" 0, "b" 1, "ab" 2.
