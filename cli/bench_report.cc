@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "cli/build_info.h"
+#include "cli/report.h"
 #include "quant/format_size.h"
 #include "quant/json/json_writer.h"
 #include "quant/median.h"
@@ -119,7 +121,30 @@ std::string guesses_cell(const BenchResult& result) {
   return fmt::format("{:.2f}x, {:.2f} a pass", median(result.gains), result.tokens_per_pass);
 }
 
-std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult& result) {
+// On a terminal that is too narrow the table gives up what -o json still has, the least telling columns
+// first.
+void make_room(size_t width, std::vector<Column>* columns) {
+  const auto fits = [&] {
+    size_t total = 1;
+    for (const Column& column : *columns) total += static_cast<size_t>(std::abs(column.width)) + 3;
+    return total <= width;
+  };
+  const auto drop = [&](std::initializer_list<std::string_view> titles) {
+    for (const std::string_view title : titles)
+      if (!fits()) std::erase_if(*columns, [title](const Column& column) { return column.title == title; });
+  };
+  if (fits()) return;
+  Column& model = columns->front();
+  model.width = -static_cast<int>(std::max(display_width(model.cell), display_width(model.title)));
+  drop({"backend", "params", "attention", "work"});
+  constexpr int kUsualSpeed = 17;  // "12345.67 ± 123.45"
+  for (Column& column : *columns)
+    if (!fits() && column.title == "t/s") column.width = kUsualSpeed;
+  drop({"size", "of the peak", "threads", "model"});
+}
+
+// width: of the terminal's lines.
+std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult& result, size_t width) {
   std::vector<Column> columns = {{"model", -30, model.description},
                                  {"size", 10, size_cell(model.size)},
                                  {"params", 10, params_cell(model.n_params)},
@@ -139,6 +164,7 @@ std::vector<Column> markdown_columns(const BenchModel& model, const BenchResult&
     columns.push_back({"of the peak", 14, share_cell(result)});
     columns.push_back({"attention", 20, attention_cell(result)});
   }
+  make_room(width, &columns);
   return columns;
 }
 
@@ -148,7 +174,7 @@ std::string markdown_cell(std::string_view text, int width) {
 
 std::string markdown_header(const BenchModel& model) {
   std::string titles, rule;
-  for (const Column& column : markdown_columns(model, {})) {
+  for (const Column& column : markdown_columns(model, {}, stdout_width(SIZE_MAX))) {
     const auto width = static_cast<size_t>(std::abs(column.width));
     titles += markdown_cell(column.title, column.width);
     rule += "| " + (column.width < 0 ? std::string(width, '-') : std::string(width - 1, '-') + ":") + " ";
@@ -158,7 +184,7 @@ std::string markdown_header(const BenchModel& model) {
 
 std::string markdown_row(const BenchModel& model, const BenchResult& result) {
   std::string row;
-  for (const Column& column : markdown_columns(model, result))
+  for (const Column& column : markdown_columns(model, result, stdout_width(SIZE_MAX)))
     row += markdown_cell(column.cell, column.width);
   return row + "|\n";
 }

@@ -123,8 +123,8 @@ std::vector<AddedTokenEntry> read_any(const std::string& folder,
     if (decoder != nullptr && !decoder->is_null()) added = read_decoder(*decoder, *path, notice);
   }
   if (const auto path = find_file(folder, "added_tokens.json"))
-    added = merge(std::move(added), "tokenizer_config.json", read_added_tokens_json(*path, special_texts, notice),
-                  "added_tokens.json", notice);
+    added = merge(std::move(added), "tokenizer_config.json",
+                  read_added_tokens_json(*path, special_texts, notice), "added_tokens.json", notice);
   if (!added.empty()) return added;
   if (const auto path = find_file(folder, "tokenizer.json")) return read_tokenizer_json(*path, notice);
   return added;

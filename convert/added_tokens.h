@@ -51,9 +51,9 @@ std::vector<AddedTokenEntry> read_added_tokens(const std::string& folder,
 
 // Adds them to a vocabulary and brings it to n_tokens, the embedding's rows: a token becomes control (type 3)
 // or added (type 4) by its flag, ids that nothing names unused ones ("[PAD32001]", type 5). Notices say how
-// many were added, and which tokens are renamed or lie beyond the embedding: these are dropped, of a byte-level
-// vocabulary (tokenizer.json has them already) too. Throws kMalformed when the vocabulary has more than
-// n_tokens others, or would be padded by more than a quarter: then the files do not belong together.
+// many were added, and which tokens are renamed or lie beyond the embedding: these are dropped, of a
+// byte-level vocabulary (tokenizer.json has them already) too. Throws kMalformed when the vocabulary has more
+// than n_tokens others, or would be padded by more than a quarter: then the files do not belong together.
 void add_tokens(Vocabulary* vocabulary, const std::vector<AddedTokenEntry>& added, uint64_t n_tokens,
                 const std::string& where, const Notice& notice);
 

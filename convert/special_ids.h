@@ -15,9 +15,10 @@ std::vector<std::string> read_special_texts(const std::string& folder);
 
 // Sets bos, eos, eot, eom, more_ends and, where it has none, pad. Statements count in this order:
 // tokenizer_config.json, generation_config.json, config.json, what the vocabulary has already (of
-// `vocabulary_path`), special_tokens_map.json. One counts only if its token is a control token and, for eos, is not bos; the others
-// are named in a notice, as are two that differ. The first that counts is bos or eos; the other ends that
-// generation_config.json and config.json state end an answer too: as eot, eom, then more_ends.
+// `vocabulary_path`), special_tokens_map.json. One counts only if its token is a control token and, for eos,
+// is not bos; the others are named in a notice, as are two that differ. The first that counts is bos or eos;
+// the other ends that generation_config.json and config.json state end an answer too: as eot, eom, then
+// more_ends.
 void resolve_special_ids(Vocabulary* vocabulary, const std::string& folder,
                          const std::string& vocabulary_path, const Notice& notice);
 

@@ -47,7 +47,8 @@ inline bool begins_like_utf16(std::string_view text) noexcept {
 // Why a text that begins with a byte order mark is not read, and what to do: the end of an error message.
 // Empty where it begins with none.
 inline std::string_view byte_order_problem(std::string_view text) noexcept {
-  if (begins_like_utf16(text)) return "is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that";
+  if (begins_like_utf16(text))
+    return "is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that";
   if (text.starts_with("\xEF\xBB\xBF"))
     return "begins with a byte order mark (EF BB BF), expected UTF-8 without one: tail -c +4 leaves it off";
   return "";

@@ -3,8 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
@@ -14,6 +16,23 @@ namespace quern::test {
 namespace {
 
 namespace fs = std::filesystem;
+
+std::vector<std::string> lines_of(const std::string& seen) {
+  std::vector<std::string> lines(1);
+  for (const char c : seen) {
+    if (c == '\n')
+      lines.emplace_back();
+    else if (c != '\r')
+      lines.back() += c;
+  }
+  return lines;
+}
+
+// Of text without control sequences: each byte that begins a character.
+size_t display_columns(std::string_view line) {
+  return static_cast<size_t>(
+      std::count_if(line.begin(), line.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
 
 class AtTerminal : public testing::Test {
  protected:
@@ -48,6 +67,25 @@ TEST_F(AtTerminal, PastedLinesAreOneMessageWhateverTheyHold) {
   terminal.type("/exit\r");
   EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
   EXPECT_EQ(saved()[0]["content"], "first line\n/exit\nr\xC3\xA9sum\xC3\xA9");
+}
+
+// The table of `bench`, which is wider than 80 columns when nobody looks.
+TEST_F(AtTerminal, BenchsTableFitsTheLinesOfTheTerminal) {
+  for (const unsigned short columns : {80, 50}) {
+    Terminal terminal(quern_command({"bench", model_, "-p", "8", "-n", "4", "-r", "1"}), environment(),
+                      columns);
+    EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
+    std::vector<std::string> table;
+    for (const std::string& line : lines_of(terminal.seen()))
+      if (line.starts_with("|")) table.push_back(line);
+    ASSERT_EQ(table.size(), 4u) << terminal.seen();
+    for (const std::string& line : table) {
+      EXPECT_LE(display_columns(line), columns) << line;
+      EXPECT_EQ(std::count(line.begin(), line.end(), '|'), std::count(table[0].begin(), table[0].end(), '|'));
+    }
+    for (const char* title : {"| ", " test |", " t/s |"})
+      EXPECT_NE(table[0].find(title), table[0].npos) << table[0];
+  }
 }
 
 TEST_F(AtTerminal, LineThatEndsInABackslashGoesOn) {

@@ -171,7 +171,8 @@ TEST(AddedTokens, OfOneIdInAVocabularysOwnFileAreNamedOnce) {
 
 TEST(AddedTokens, OfATokenizerJsonBeyondTheEmbeddingAreDropped) {
   Folder folder;
-  folder.write_byte_vocabulary(R"([{"id": 256, "content": "<a>"}, {"id": 257, "content": "<b>", "rstrip": true},
+  folder.write_byte_vocabulary(
+      R"([{"id": 256, "content": "<a>"}, {"id": 257, "content": "<b>", "rstrip": true},
                                    {"id": 260, "content": "<c>"}])");
   const Vocabulary v = folder.read(257);
   ASSERT_EQ(v.size(), 257u);
@@ -286,8 +287,8 @@ TEST_F(SpecialIds, OfTheSpecialTokensMapCountWhereNothingElseDoes) {
   folder_.write("special_tokens_map.json", map(R"({"content": "<A>"})"));
   EXPECT_EQ(read().eos, 2);
   EXPECT_EQ(read().bos, 1);
-  EXPECT_TRUE(
-      folder_.has_notice("special_tokens_map.json: eos_token is 1024 ('<A>'), eos is 2 ('</s>'): the latter"));
+  EXPECT_TRUE(folder_.has_notice(
+      "special_tokens_map.json: eos_token is 1024 ('<A>'), eos is 2 ('</s>'): the latter"));
   EXPECT_TRUE(
       folder_.has_notice("special_tokens_map.json: bos_token is 1025 ('<B>'), bos is 1 ('<s>'): the latter"));
   // A tokenizer.json without a word on beginnings and ends.
