@@ -55,3 +55,27 @@ COMP_WORDS=(quern run m.gguf --kv ''); COMP_CWORD=4; _quern; echo \"\${COMPREPLY
     message(FATAL_ERROR "bash completes to: ${completed}")
   endif()
 endif()
+# The same in the other shells, where they are there.
+find_program(FISH fish)
+if(FISH)
+  execute_process(COMMAND ${FISH} --no-config -c "source '${OUT}/share/fish/vendor_completions.d/quern.fish'
+complete -C 'quern conv' | string split -f1 \\t; complete -C 'quern run m.gguf --top' | string split -f1 \\t
+complete -C 'quern run m.gguf --kv ' | string split -f1 \\t"
+    OUTPUT_VARIABLE completed COMMAND_ERROR_IS_FATAL ANY)
+  if(NOT completed STREQUAL "convert\n--top-k\n--top-p\nf16\nf32\nq8_0\n")
+    message(FATAL_ERROR "fish completes to: ${completed}")
+  endif()
+endif()
+find_program(ZSH zsh)
+if(ZSH)
+  # _describe and _arguments need a line being edited: what they are asked for is looked at instead.
+  execute_process(COMMAND ${ZSH} -f -c "_describe() { print -l -- \${(P)2} }; _arguments() { print -l -- $@ }
+words=(quern conv); CURRENT=2; source '${OUT}/share/zsh/site-functions/_quern'
+words=(quern run m.gguf --kv ''); CURRENT=5; _quern"
+    OUTPUT_VARIABLE completed COMMAND_ERROR_IS_FATAL ANY)
+  foreach(part "convert:turn a checkpoint" "--top-p\\[" "--kv\\[[^\n]*:\\(f16 f32 q8_0\\)")
+    if(NOT completed MATCHES "${part}")
+      message(FATAL_ERROR "zsh completes from: ${completed}")
+    endif()
+  endforeach()
+endif()
