@@ -178,6 +178,15 @@ CheckpointLayout detect_layout(std::span<const std::string_view> names, const st
   };
   if (has(embedding.hugging_face)) return CheckpointLayout::kHuggingFace;
   if (has(embedding.mistral)) return CheckpointLayout::kMistral;
+  for (const std::string_view name : names) {
+    if (!name.ends_with(fmt::format(".{}", embedding.hugging_face))) continue;
+    const std::string_view prefix = name.substr(0, name.size() - embedding.hugging_face.size());
+    fail(ErrorCode::kMalformed,
+         "{}: tensors are named '{}', expected {}: torch.compile, DataParallel, PEFT and other modules "
+         "around a "
+         "model put '{}' before its names; save the model inside",
+         where, printable(name), embedding.hugging_face, printable(prefix));
+  }
   fail(ErrorCode::kMalformed,
        "{}: no tensor is named {} (Hugging Face) or {} (Mistral): not a Llama or Mistral model", where,
        embedding.hugging_face, embedding.mistral);

@@ -186,6 +186,19 @@ TEST(Checkpoint, ForeignNamesAreRefused) {
   expect_error(folder, {"model.embed_tokens.weight", "tok_embeddings.weight"});
 }
 
+TEST(Checkpoint, NamesOfAModuleAroundTheModelAreRefusedAsSuch) {
+  std::vector<TestTensor> tensors = all_tensors();
+  for (TestTensor& t : tensors) t.name.insert(0, "_orig_mod.");
+  TempFolder folder;
+  folder.write("config.json", kConfig);
+  folder.write("model.safetensors", safetensors_file(tensors));
+  const std::string error = error_of(folder);
+  EXPECT_NE(error.find("'_orig_mod.model.embed_tokens.weight', expected model.embed_tokens.weight"),
+            std::string::npos)
+      << error;
+  EXPECT_NE(error.find("put '_orig_mod.' before its names"), std::string::npos) << error;
+}
+
 TEST(Checkpoint, IndexAndShardsMustAgree) {
   struct Case {
     std::string from, to;
