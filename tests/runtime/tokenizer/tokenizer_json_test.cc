@@ -178,8 +178,9 @@ TEST(TokenizerFile, OfAnotherEncodingIsRefusedAsSuch) {
   const std::string text = small_tokenizer().dump();
   std::string utf16 = "\xFF\xFE";
   for (const char c : text) utf16 += {c, '\0'};
-  for (const auto& [bytes, reason] : {std::pair<std::string, const char*>{utf16, "is UTF-16, expected UTF-8"},
-                                      {"\xEF\xBB\xBF" + text, "begins with a byte order mark"}}) {
+  const std::pair<std::string, const char*> cases[] = {
+      {utf16, "is UTF-16, expected UTF-8"}, {"\xEF\xBB\xBF" + text, "begins with a byte order mark"}};
+  for (const auto& [bytes, reason] : cases) {
     try {
       read_tokenizer_file(bytes_of(bytes), "t.json", {}, {});
       FAIL() << reason;
