@@ -14,6 +14,7 @@
 #include "quant/error.h"
 #include "quant/format_size.h"
 #include "quant/json/json.h"
+#include "quant/utf8.h"
 #include "runtime/model.h"
 
 namespace quern {
