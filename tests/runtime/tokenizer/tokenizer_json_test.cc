@@ -72,8 +72,9 @@ TEST(TokenizerJson, OfTwoAddedTokensWithOneIdTheFirstCounts) {
   const Vocabulary vocabulary = read(document, {}, [&](std::string_view line) { notices += line; });
   EXPECT_EQ(vocabulary.pieces[4], "<end>");
   EXPECT_EQ(vocabulary.types[4], TokenType::kControl);
-  EXPECT_EQ(notices,
-            "tokenizer.json: added_tokens: token 4 is '<end>' and '<other>': the former counts (1 in all)");
+  EXPECT_TRUE(notices.starts_with(
+      "tokenizer.json: added_tokens: token 4 is '<end>' and '<other>': the former counts (1 in all)"))
+      << notices;
 }
 
 TEST(TokenizerJson, ReadsMergesInBothSpellings) {
