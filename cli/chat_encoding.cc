@@ -103,8 +103,11 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
       clock_(arguments.clock()) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
   if (arguments.template_file) {
-    const std::string source = read_bytes(*arguments.template_file);
-    template_.emplace(source, printable(*arguments.template_file, kPathBytes));
+    const std::string path = printable(*arguments.template_file, kPathBytes);
+    std::string source = read_bytes(*arguments.template_file);
+    refuse_utf16(source, path);
+    if (skip_byte_order_mark(&source)) print_notice("{}: the byte order mark at its start is left out", path);
+    template_.emplace(source, path);
     thinks_ = knows_thought(source);
     tool_format_ = tool_format_of(source);
   } else if (!arguments.format.empty()) {

@@ -103,15 +103,20 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
   std::vector<Statement> all;
   const std::string text_key = token + "_token", id_key = token + "_token_id";
   const auto state_text = [&](const Json& json, const std::string& file) {
-    const std::string* text = text_of(json.find(text_key));
-    if (text == nullptr) return;
-    Statement statement{
-        file + ": " + text_key, fmt::format("'{}'", printable(*text)), kNoToken, "", false, false};
-    const auto found = ids_.find(*text);
-    if (found == ids_.end())
-      statement.problem = "no token is spelled so";
-    else
+    const Json* value = json.find(text_key);
+    if (value == nullptr || value->is_null()) return;
+    const std::string* text = text_of(value);
+    Statement statement{file + ": " + text_key,
+                        text == nullptr ? value->describe() : fmt::format("'{}'", printable(*text)),
+                        kNoToken,
+                        "",
+                        false,
+                        false};
+    const auto found = text == nullptr ? ids_.end() : ids_.find(*text);
+    if (found != ids_.end())
       statement.id = found->second;
+    else
+      statement.problem = text == nullptr ? "expected a token's text" : "no token is spelled so";
     all.push_back(std::move(statement));
   };
   const auto state_ids = [&](const Json& json, const std::string& file) {

@@ -16,6 +16,7 @@
 #include "convert/tokenizer_file.h"
 #include "quant/json/json.h"
 #include "quant/mapped_file.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -87,6 +88,19 @@ std::string chat_template_of(const Json& config, const std::string& path, const 
   return "";
 }
 
+// A template file's text: without a byte order mark, and left out where it is not UTF-8.
+std::string checked_template(std::string text, const std::string& path, const Notice& notice) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kByteOrderMark)) {
+    text.erase(0, kByteOrderMark.size());
+    notice(fmt::format("{}: the byte order mark at its start is left out", path));
+  }
+  if (is_valid_utf8(text)) return text;
+  notice(fmt::format("{}: ignored, it {}", path,
+                     begins_like_utf16(text) ? byte_order_problem(text) : "is not UTF-8"));
+  return "";
+}
+
 // Of the places that a folder has for its template the newest counts, as in transformers.
 std::string find_chat_template(const std::string& folder, const Notice& notice) {
   std::string text, from;
@@ -95,7 +109,7 @@ std::string find_chat_template(const std::string& folder, const Notice& notice) 
     if (!path) continue;
     const std::string content = read_text_file(*path);
     std::string found = std::string_view(name).ends_with(".jinja")
-                            ? content
+                            ? checked_template(content, *path, notice)
                             : chat_template_of(parse_json(content, *path), *path, notice);
     if (found.empty()) continue;
     if (text.empty()) {

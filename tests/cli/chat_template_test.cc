@@ -37,6 +37,16 @@ TEST_F(ChatTemplateCommand, RendersAListOfMessages) {
   EXPECT_EQ(result.out, "<s><user>Hi </s> there</s><assistant>");
 }
 
+TEST_F(ChatTemplateCommand, FileOfAnotherEncodingIsRefusedAndAMarkIsNoPartOfIt) {
+  const ProcessResult marked = tokenize("\xEF\xBB\xBF{{ messages[0].content }}", kMessages);
+  EXPECT_EQ(marked.out, "Hi </s> there");
+  EXPECT_NE(marked.err.find("chat.jinja: the byte order mark at its start is left out"), std::string::npos)
+      << marked.err;
+  const ProcessResult wide = tokenize(std::string("\xFF\xFE{\0{\0", 6), kMessages);
+  EXPECT_EQ(wide.exit_code, 2);
+  EXPECT_NE(wide.err.find("chat.jinja: is UTF-16, expected UTF-8"), std::string::npos) << wide.err;
+}
+
 TEST_F(ChatTemplateCommand, TakesToolsAndTheGenerationPromptFromTheDocument) {
   const std::string document =
       R"({"messages": [{"role": "user", "content": "a"}], "tools": [{"b": 1, "a": [true, null]}],

@@ -239,6 +239,20 @@ TEST(AddedTokens, ThatAreMalformedAreRefusedByName) {
   EXPECT_NE(error_of([&] { folder.read(1025); }).find("the id of 'a' is \"b\""), std::string::npos);
 }
 
+TEST(ChatTemplateFile, OfAnotherEncodingIsLeftOutAndAMarkIsNoPartOfIt) {
+  Folder folder;
+  folder.write("chat_template.jinja", "\xEF\xBB\xBF{{ messages }}");
+  EXPECT_EQ(folder.read().chat_template, "{{ messages }}");
+  EXPECT_TRUE(folder.has_notice("chat_template.jinja: the byte order mark at its start is left out"));
+  folder.write("tokenizer_config.json", R"({"chat_template": "{{ 1 }}"})");
+  folder.write("chat_template.jinja", std::string("\xFF\xFE{\0{\0", 6));
+  EXPECT_EQ(folder.read().chat_template, "{{ 1 }}");
+  EXPECT_TRUE(folder.has_notice("chat_template.jinja: ignored, it is UTF-16, expected UTF-8"));
+  folder.write("chat_template.jinja", "{{ messages }} \xE9");
+  EXPECT_EQ(folder.read().chat_template, "{{ 1 }}");
+  EXPECT_TRUE(folder.has_notice("chat_template.jinja: ignored, it is not UTF-8"));
+}
+
 // ---- bos and eos ----
 
 // Three control tokens behind the pieces: <A> 1024, <B> 1025, <C> 1026, <D> 1027.
@@ -317,7 +331,9 @@ TEST_F(SpecialIds, ThatAreNoControlTokensDoNotCount) {
       {"generation_config.json", R"({"eos_token_id": [1]})",
        "generation_config.json: eos_token_id is 1: ignored"},
       {"tokenizer_config.json", R"({"eos_token": ","})", "tokenizer_config.json: eos_token is ',': ignored"},
-      {"tokenizer_config.json", R"({"eos_token": "<none>"})", "'<none>': ignored, no token is spelled so"}};
+      {"tokenizer_config.json", R"({"eos_token": "<none>"})", "'<none>': ignored, no token is spelled so"},
+      {"tokenizer_config.json", R"({"eos_token": 5})", "eos_token is 5: ignored, expected a token's text"},
+      {"special_tokens_map.json", R"({"bos_token": []})", "bos_token is []: ignored, expected a token's"}};
   for (const Case& c : cases) {
     Folder folder;
     folder.write(c.file, c.json);
