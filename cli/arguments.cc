@@ -100,17 +100,19 @@ void Arguments::texts(const std::string& names, const std::string& placeholder, 
 
 void Arguments::choice(const std::string& names, const std::string& help, std::vector<std::string> choices,
                        std::string* value, std::vector<std::pair<std::string, std::string>> aliases) {
-  option(names, "NAME", help, [choices, aliases, value](std::string_view name, const std::string& text) {
-    std::string wanted = lower(text);
-    for (const auto& [alias, choice] : aliases)
-      if (alias == wanted) wanted = lower(choice);
-    const auto found = std::find_if(choices.begin(), choices.end(),
-                                    [&](const std::string& choice) { return lower(choice) == wanted; });
-    if (found == choices.end())
-      fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", name, printable(text), fmt::join(choices, ", "),
-           suggestion(lower(text), choices));
-    *value = *found;
-  });
+  option(names, "NAME", help,
+         [choices, aliases = std::move(aliases), value](std::string_view name, const std::string& text) {
+           std::string wanted = lower(text);
+           for (const auto& [alias, choice] : aliases)
+             if (alias == wanted) wanted = lower(choice);
+           const auto found = std::find_if(choices.begin(), choices.end(), [&](const std::string& choice) {
+             return lower(choice) == wanted;
+           });
+           if (found == choices.end())
+             fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", name, printable(text),
+                  fmt::join(choices, ", "), suggestion(lower(text), choices));
+           *value = *found;
+         });
   table_.options.back().choices = std::move(choices);
 }
 

@@ -130,7 +130,7 @@ std::vector<TokenId> read_text_ids(const Options& options) {
   const MappedFile file(options.model);
   const auto tokenizer = make_tokenizer(read_tokenizer_file(
       file.bytes(), options.model, options.session.model.pre_tokenizer, [](std::string_view) {}));
-  const std::vector<TokenId> ids = tokenizer->encode_prompt(text, role_of(options.parse_special));
+  std::vector<TokenId> ids = tokenizer->encode_prompt(text, role_of(options.parse_special));
   if (ids.empty()) fail(ErrorCode::kUsage, "--file: the text has no tokens");
   return ids;
 }

@@ -255,7 +255,7 @@ void print_piece(std::string_view piece) {
   flush_out();
 }
 
-int answer_once(Chat& chat, const Model& model, const Options& options, std::string message) {
+int answer_once(Chat& chat, const Model& model, const Options& options, const std::string& message) {
   refuse_hopeless_text(message, model.tokenizer(), model.context());
   const auto ignore = [](std::string_view) {};
   const int signal = options.json ? chat.answer(message, ignore) : chat.answer(message, print_piece);
@@ -338,7 +338,7 @@ int run_chat(std::span<const std::string> arguments) {
   const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
   if (!encoding.choice().empty()) notice(encoding.choice());
   Chat chat(*model, encoding, options);
-  if (options.once) return answer_once(chat, *model, options, std::move(message));
+  if (options.once) return answer_once(chat, *model, options, message);
   return converse(chat, options);
 }
 

@@ -72,7 +72,9 @@ void warn_of_unchosen(const std::vector<ImportanceSums>& entries) {
 int run_imatrix(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
-  OutputFile(options.output, 0, options.force);  // what is wrong with it is said before the work
+  {  // What is wrong with it is said before the work.
+    const OutputFile tried(options.output, 0, options.force);
+  }
   TextInput input;
   input.file = options.file;
   const std::string text = read_text(input, TextRule::kExact);

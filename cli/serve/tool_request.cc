@@ -328,8 +328,9 @@ ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std:
 }
 
 Language tool_language(const ToolRequest& request, std::optional<Language> text) {
-  return {"tools",
-          [request, text](GrammarBuilder& builder) { return ToolGrammar(builder, request).build(text); }};
+  return {"tools", [request, text = std::move(text)](GrammarBuilder& builder) {
+            return ToolGrammar(builder, request).build(text);
+          }};
 }
 
 }  // namespace quern

@@ -322,7 +322,7 @@ QUERN_GPU_FN void multiply_floats(const ProductArgs& a) {
       const int token = i / kFloatChunk, k = i % kFloatChunk;
       float value = 0;
       if (token < n_tokens && k < n) {
-        const size_t from = static_cast<size_t>(token0 + token);
+        const size_t from = static_cast<size_t>(token0) + static_cast<size_t>(token);
         value = a.x[(a.rows == nullptr ? from : a.rows[from]) * a.x_stride + static_cast<size_t>(k0 + k)];
       }
       x[k * kTokens + token] = value;

@@ -40,6 +40,7 @@ int64_t integer_argument(BuiltinCall& call, size_t i, int64_t fallback) {
 
 Value list_of(BuiltinCall& call, std::vector<Text> parts) {
   std::vector<Value> values;
+  values.reserve(parts.size());
   for (Text& part : parts) values.push_back(result(call, std::move(part)));
   return call.in.list(std::move(values));
 }
