@@ -70,7 +70,7 @@ TEST_F(Bench, JsonHasTheFieldsInTheirOrder) {
   std::vector<std::string> expected = kFields;
   expected.insert(expected.end(), {"samples_ns", "samples_ts"});
   expected.insert(expected.end(), kMoreFields.begin(), kMoreFields.end());
-  expected.push_back("samples_share");
+  expected.emplace_back("samples_share");
   for (const Json& row : rows) {
     std::vector<std::string> keys;
     for (const auto& [key, value] : row.members()) {

@@ -183,7 +183,7 @@ TEST_F(ChatTemplateCommand, RewrittenTurnsAreEvaluatedFromWhereTheyDiffer) {
     options.input = lines;
     std::vector<std::string> arguments = {"chat", model, "--template", file, "--temp", "0", "-n", "12"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    const ProcessResult result = quern(arguments, options);
+    ProcessResult result = quern(arguments, options);
     EXPECT_EQ(result.exit_code, 0) << describe(result);
     return result;
   };

@@ -24,7 +24,7 @@ std::string write_model(const test::TempFolder& folder) {
   metadata.set_strings("words", std::vector<std::string>(10, "w"));
   metadata.set_int32s("few", std::vector<int32_t>{-1, 2});
   const GgufPlan plan(metadata, {{"a", DType::Q8_0, {2, 32}}, {"b", DType::F32, {3}}});
-  const std::string path = folder.file("model.gguf");
+  std::string path = folder.file("model.gguf");
   GgufWriter writer(path, plan, metadata, false);
   for (size_t i = 0; i < plan.tensors.size(); ++i)
     writer.write_tensor(i, 0, std::vector<uint8_t>(plan.sizes[i], 1));

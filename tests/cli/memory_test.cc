@@ -160,7 +160,7 @@ TEST_F(MemoryLimit, LargerThanMemoryRunsAMappedFileWhenAskedTo) {
   EXPECT_EQ(refused.exit_code, 4) << describe(refused);
   EXPECT_NE(refused.err.find("--larger-than-memory runs this file from the disk"), std::string::npos)
       << describe(refused);
-  command.push_back("--larger-than-memory");
+  command.emplace_back("--larger-than-memory");
   const ProcessResult paged = quern_after(limit_line, command);
   EXPECT_EQ(paged.exit_code, 0) << describe(paged);
   EXPECT_EQ(paged.out, expected.out);
@@ -175,7 +175,7 @@ TEST(LockedMemory, IsHadOrRefusedWithTheLimit) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer locks no memory";
   const std::vector<std::string> command = {"run", model, "-p", "a", "-n", "2", "--temp", "0"};
   std::vector<std::string> locked = command;
-  locked.push_back("--mlock");
+  locked.emplace_back("--mlock");
   // Root may lock beyond the limit, unless it goes without that right.
   const ProcessResult refused = quern_after(
       "ulimit -l 64\n[ $(id -u) != 0 ] || exec setpriv --bounding-set=-ipc_lock -- \"$@\"", locked);

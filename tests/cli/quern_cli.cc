@@ -58,7 +58,7 @@ bool has_memory_to_probe() {
 
 std::string converted(const TempFolder& folder, std::string_view checkpoint, std::string_view type,
                       const std::vector<std::string>& more_options) {
-  const std::string output = folder.file(fmt::format("{}-{}.gguf", checkpoint, type));
+  std::string output = folder.file(fmt::format("{}-{}.gguf", checkpoint, type));
   std::vector<std::string> arguments = {"convert", test_data(checkpoint), "-o", output,
                                         "--type",  std::string(type)};
   arguments.insert(arguments.end(), more_options.begin(), more_options.end());

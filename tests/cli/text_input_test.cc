@@ -48,11 +48,11 @@ TEST_F(TextInput, PromptAndFileAreBothRead) {
 }
 
 TEST_F(TextInput, PromptAloneLeavesStdinToTheLoopAroundIt) {
-  const ProcessResult result = run_process({"/bin/sh", "-c",
-                                            "printf 'a\\nb\\nc\\n' | while read -r line; do \"$0\" \"$@\" -p "
-                                            "\"$line\" >/dev/null; echo \"$line\"; done",
-                                            quern_command({})[0], "run", model_, "-n", "1", "--temp", "0"},
-                                           with_test_environment());
+  const std::string loop =
+      R"(printf 'a\nb\nc\n' | while read -r line; do "$0" "$@" -p "$line" >/dev/null; echo "$line"; done)";
+  const ProcessResult result =
+      run_process({"/bin/sh", "-c", loop, quern_command({})[0], "run", model_, "-n", "1", "--temp", "0"},
+                  with_test_environment());
   EXPECT_EQ(result.out, "a\nb\nc\n") << describe(result);
 }
 

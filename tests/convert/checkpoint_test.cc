@@ -73,7 +73,7 @@ void write_single(const TempFolder& folder, const std::vector<TestTensor>& tenso
 // Two shards and an index; `edit` may change its text.
 void write_shards(
     const TempFolder& folder,
-    const std::function<std::string(std::string)>& edit = [](std::string s) { return s; }) {
+    const std::function<std::string(std::string)>& edit = [](const std::string& s) { return s; }) {
   const std::vector<TestTensor> tensors = all_tensors();
   const auto middle = tensors.begin() + 5;
   folder.write("model-00001-of-00002.safetensors", safetensors_file({tensors.begin(), middle}));

@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 inline const std::string kData = test_data("");
 inline const std::string kTiny = kData + "/tiny-mistral";
 inline ConvertReport run(const std::string& source, const std::string& output, const std::string& type,
-                         int n_threads = 2, ConvertCallbacks callbacks = {}) {
+                         int n_threads = 2, const ConvertCallbacks& callbacks = {}) {
   ConvertOptions options;
   options.source = source;
   options.output = output;

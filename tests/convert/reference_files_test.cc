@@ -88,7 +88,7 @@ std::vector<Sums> importance_of_tiny() {
 }
 
 ConvertReport convert_tiny(const std::string& output, const std::string& type, const std::string& importance,
-                           ConvertCallbacks callbacks = {}) {
+                           const ConvertCallbacks& callbacks = {}) {
   ConvertOptions options;
   options.source = kTiny;
   options.output = output;

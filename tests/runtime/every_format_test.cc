@@ -27,7 +27,7 @@ class WholeModel : public testing::TestWithParam<DType> {
     model.embedding = model.matrices = model.output = GetParam();
     model.layout = layout;
     model.tied = tied;
-    const std::string path = folder_.file("model.gguf");
+    std::string path = folder_.file("model.gguf");
     std::filesystem::remove(path);
     test::write_random_model(model, path);
     return path;

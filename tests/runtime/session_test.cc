@@ -171,7 +171,7 @@ TEST(Generate, StopTextIsNotEmittedNorWhatFollows) {
   const auto run = [&] {
     Session session(*model);
     std::string text;
-    const GenerateResult result =
+    GenerateResult result =
         generate(session, prompt, options, [&](std::string_view piece) { text += piece; }, {}, {});
     EXPECT_EQ(text, result.text);
     return result;
