@@ -15,13 +15,18 @@ namespace {
 // What one automaton grows to; who comes after begins another.
 constexpr size_t kMaxRowBytes = 8u << 20;
 constexpr size_t kMaxMaskBytes = 8u << 20;
+constexpr size_t kMaxSetBytes = 16u << 20;
 constexpr size_t kMaxStackEntries = 1u << 18;
 // Of one set.
 constexpr size_t kMaxStacks = 1u << 12;
 constexpr uint32_t kMaxStackDepth = 1000;  // a text that is nested deeper may not come
-// Stack entries that are looked at for one mask, and transitions of the sets that it makes: nobody waits for
-// a hostile grammar.
-constexpr int64_t kMaxMaskWork = 1 << 20;
+// Work for one mask, or one token that is taken: nobody waits for a hostile grammar, nor does it fill the
+// memory. In units of about what an edge costs that takes a byte; models.md has what masks take.
+constexpr int64_t kMaxMaskWork = 1 << 24;
+constexpr int64_t kStackWork = 8;        // a stack whose edges are looked at
+constexpr int64_t kEntryWork = 32;       // an entry whose edges are followed
+constexpr int64_t kLookupWork = 16;      // one that they lead to
+constexpr int64_t kTransitionWork = 32;  // one of a set that is made
 
 constexpr int32_t kUnknownSet = -2, kNoSet = -1;
 
@@ -44,7 +49,7 @@ class Constraint::Automaton {
   uint32_t begin() const { return static_cast<uint32_t>(begin_); }
   bool is_full() const {
     return rows_.size() * sizeof rows_[0] > kMaxRowBytes || entries_.size() > kMaxStackEntries ||
-           n_mask_bytes_ > kMaxMaskBytes;
+           n_mask_bytes_ > kMaxMaskBytes || n_set_bytes_ > kMaxSetBytes;
   }
   bool may_end(uint32_t set) const { return sets_[set].may_end; }
   bool must_end(uint32_t set) const { return sets_[set].may_end && sets_[set].stacks.empty(); }
@@ -86,14 +91,16 @@ class Constraint::Automaton {
 
   // The same set as `other` has as `set`.
   uint32_t adopt(const Automaton& other, uint32_t set) {
-    std::vector<uint32_t> stacks;
+    std::vector<uint32_t> stacks, above;
+    std::vector<uint32_t> known(
+        other.entries_.size());  // an entry's number here; stacks share what lies below
     for (const uint32_t stack : other.sets_[set].stacks) {
-      std::vector<uint32_t> states;
-      for (uint32_t at = stack; at != 0; at = other.entries_[at].below)
-        states.push_back(other.entries_[at].state);
-      uint32_t at = 0;
-      for (auto state = states.rbegin(); state != states.rend(); ++state) at = entry(*state, at);
-      stacks.push_back(at);
+      for (uint32_t at = stack; at != 0 && known[at] == 0; at = other.entries_[at].below) above.push_back(at);
+      for (; !above.empty(); above.pop_back()) {
+        const Entry& copied = other.entries_[above.back()];
+        known[above.back()] = entry(copied.state, known[copied.below]);
+      }
+      stacks.push_back(known[stack]);
     }
     return static_cast<uint32_t>(intern(std::move(stacks), other.sets_[set].may_end));
   }
@@ -130,6 +137,13 @@ class Constraint::Automaton {
     return found->second;
   }
 
+  void spend(int64_t work) {
+    budget_ -= work;
+    if (budget_ >= 0 && found_.size() <= kMaxStacks) return;
+    work_.clear();
+    fail(ErrorCode::kMalformed, "the grammar may go on in too many ways at once; make it less ambiguous");
+  }
+
   void begin_closure() {
     ++closure_;
     found_.clear();
@@ -143,14 +157,13 @@ class Constraint::Automaton {
       const uint32_t id = work_.back();
       work_.pop_back();
       if (std::exchange(seen_[id], closure_) == closure_) continue;
-      if (--budget_ < 0 || found_.size() > kMaxStacks) {
-        work_.clear();
-        fail(ErrorCode::kMalformed, "the grammar may go on in too many ways at once; make it less ambiguous");
-      }
       const Entry at = entries_[id];
+      const std::span<const Grammar::State> empties = grammar_.empties(at.state);
+      const std::span<const Grammar::Call> calls = grammar_.calls(at.state);
+      spend(kEntryWork + kLookupWork * static_cast<int64_t>(empties.size() + calls.size()));
       if (!grammar_.bytes(at.state).empty()) found_.push_back(id);
-      for (const Grammar::State next : grammar_.empties(at.state)) work_.push_back(entry(next, at.below));
-      for (const Grammar::Call& call : grammar_.calls(at.state)) {
+      for (const Grammar::State next : empties) work_.push_back(entry(next, at.below));
+      for (const Grammar::Call& call : calls) {
         if (call.back == Grammar::Call::kNothing)
           work_.push_back(entry(call.begin, at.below));
         else if (at.depth < kMaxStackDepth)
@@ -179,7 +192,9 @@ class Constraint::Automaton {
       set.stacks = std::move(stacks);
       set.may_end = may_end;
       rows_.resize(rows_.size() + n_classes_, kUnknownSet);
-      budget_ -= static_cast<int64_t>(n_classes_);
+      // Its stacks twice, the second time as a key in a node of its own.
+      n_set_bytes_ += 2 * (sizeof(Set) + set.stacks.size() * sizeof(uint32_t));
+      budget_ -= kTransitionWork * static_cast<int64_t>(n_classes_);
     }
     return found->second;
   }
@@ -191,7 +206,9 @@ class Constraint::Automaton {
     begin_closure();
     for (const uint32_t stack : sets_[set].stacks) {
       const Entry at = entries_[stack];
-      for (const Grammar::ByteEdge& edge : grammar_.bytes(at.state))
+      const std::span<const Grammar::ByteEdge> edges = grammar_.bytes(at.state);
+      spend(kStackWork + static_cast<int64_t>(edges.size()));
+      for (const Grammar::ByteEdge& edge : edges)
         if (byte >= edge.low && byte <= edge.high) add(entry(edge.target, at.below));
     }
     const int32_t next = intern_closure();
@@ -282,7 +299,7 @@ class Constraint::Automaton {
   std::vector<Set> sets_;
   std::unordered_map<std::vector<uint32_t>, int32_t, KeyHash> set_ids_;
   std::vector<int32_t> rows_;  // [sets, classes]
-  size_t n_mask_bytes_ = 0;
+  size_t n_mask_bytes_ = 0, n_set_bytes_ = 0;
   // Of the closure that is being made.
   std::vector<uint32_t> seen_;  // [entries] the last closure that it was in
   std::vector<uint32_t> work_, found_;

@@ -1,5 +1,6 @@
 // Grammars: what they take, and which tokens may come next.
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <chrono>
 
@@ -9,6 +10,12 @@
 
 namespace quern::test {
 namespace {
+
+// By malloc, and not given back; 0 where it does not say (sanitizers have an allocator of their own).
+size_t allocated_bytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
 
 using Gbnf = AConstraint;
 
@@ -194,6 +201,42 @@ TEST_F(AConstraint, HostileGrammarsAreAnsweredSoon) {
               std::chrono::milliseconds(QUERN_SANITIZED ? 20000 : 1500))
         << grammar.substr(0, 60) << ": " << error;
   }
+}
+
+// Each of the last letters may have been one of the first half or not, so that almost every text leads to a
+// set of its own, and a mask to thousands.
+TEST_F(AConstraint, MemoryOfAnAutomatonIsBoundedWhateverTheGrammar) {
+  std::vector<std::string> words;
+  std::mt19937 random(3);
+  for (char c = 'a'; c <= 'z'; ++c) words.emplace_back(1, c);
+  for (int i = 0; i < 4000; ++i) {
+    std::string& word = words.emplace_back(3 + random() % 12, 'a');
+    for (char& c : word) c = static_cast<char>('a' + random() % 26);
+  }
+  std::sort(words.begin(), words.end());
+  words.erase(std::unique(words.begin(), words.end()), words.end());
+  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(byte_vocabulary(words));
+  const auto trie = std::make_shared<const TokenTrie>(*tokenizer, tokenizer->size());
+  size_t most = 0, n_masks = 0;
+  {
+    const auto constraint =
+        std::make_shared<const Constraint>(compile_regex("[a-z]*[a-m][a-z]{24}", "where"), trie);
+    const size_t before = allocated_bytes();
+    ConstraintState state(constraint, false);
+    TokenMask mask;
+    for (; n_masks < 150; ++n_masks) {
+      state.next_tokens(&mask);
+      ASSERT_TRUE(has_bit(mask, *tokenizer->find("a")));
+      for (int i = 0; i < 4; ++i)
+        ASSERT_TRUE(state.push(std::string(1, static_cast<char>('a' + random() % 26))));
+      most = std::max(most, allocated_bytes() - before);
+    }
+  }
+  if (most == 0) GTEST_SKIP() << "the allocator does not say what it has handed out";
+  EXPECT_GT(most, 4u << 20) << "the grammar is none that grows";
+  // What the shared automaton and the answer's own may grow to, and what one mask may add to each: 61 MiB
+  // here, and 381 after 300 masks where sets are not counted.
+  EXPECT_LT(most, 96u << 20);
 }
 
 using Regex = AConstraint;
