@@ -355,9 +355,4 @@ void HttpServer::drain() {
   if (!options_.unix_path.empty()) unlink(options_.unix_path.c_str());
 }
 
-size_t HttpServer::n_connections() const {
-  const std::lock_guard lock(mutex_);
-  return n_connections_;
-}
-
 }  // namespace quern

@@ -74,8 +74,6 @@ class HttpServer {
   // Listens no more, and takes no new requests on connections that are open; those that are being answered go
   // on. After run(), by the same thread.
   void drain();
-  // Connections that are open.
-  size_t n_connections() const;
 
  private:
   friend class HttpConnection;

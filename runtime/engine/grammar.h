@@ -66,7 +66,6 @@ class Grammar {
   std::span<const State> empties(State state) const { return slice(empties_, state, &Row::empty); }
   std::span<const Call> calls(State state) const { return slice(calls_, state, &Row::call); }
   bool ends(State state) const { return rows_[state].ends; }  // the rule's end
-  size_t n_states() const { return rows_.size() - 1; }
 
   // Bytes that no edge tells apart are of one class.
   size_t n_classes() const { return representatives_.size(); }
@@ -85,7 +84,7 @@ class Grammar {
   }
 
   State begin_ = 0;
-  std::vector<Row> rows_;  // [n_states + 1]
+  std::vector<Row> rows_;  // [states + 1]
   std::vector<ByteEdge> bytes_;
   std::vector<State> empties_;
   std::vector<Call> calls_;
