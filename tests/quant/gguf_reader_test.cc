@@ -141,7 +141,7 @@ TEST(GgufReader, NeverHandsOutBytesOutsideTheFileWhateverOneByteHolds) {
 TEST(GgufReader, GivesPathProblemAndOffsetInMessages) {
   try {
     const FileBytes file = FileBytes().header(0, 0, 9).zeros(8);
-    GgufReader(file.bytes(), "odd\x1Bname.gguf");
+    const GgufReader reader(file.bytes(), "odd\x1Bname.gguf");
     FAIL();
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "odd\\x1Bname.gguf: unsupported GGUF version 9: expected 2 or 3 (offset 0x4)");

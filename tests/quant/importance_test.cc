@@ -37,7 +37,7 @@ std::string write_gguf(const TempFolder& folder, const std::vector<Entry>& entri
     infos.push_back({entry.name + ".counts", DType::F32, {entry.counts.size(), 1}});
     values.push_back(entry.counts);
   }
-  const std::string path = folder.file("imatrix.gguf");
+  std::string path = folder.file("imatrix.gguf");
   const GgufPlan plan(metadata, infos);
   GgufWriter writer(path, plan, metadata, true);
   for (size_t i = 0; i < values.size(); ++i)

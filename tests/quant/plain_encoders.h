@@ -383,9 +383,9 @@ inline Bytes q6_k(const Input& in) {
   }
   for (int e = 0; e < 256; ++e) {
     const int n = e / 128, k = e % 128 / 32, l = e % 32;
-    out[static_cast<size_t>(64 * n + 32 * (k % 2) + l)] |=
-        static_cast<uint8_t>((code[e] & 15) << (k < 2 ? 0 : 4));
-    out[static_cast<size_t>(128 + 32 * n + l)] |= static_cast<uint8_t>((code[e] >> 4) << (2 * k));
+    const int low = 64 * n + 32 * (k % 2) + l, high = 128 + 32 * n + l;
+    out[static_cast<size_t>(low)] |= static_cast<uint8_t>((code[e] & 15) << (k < 2 ? 0 : 4));
+    out[static_cast<size_t>(high)] |= static_cast<uint8_t>((code[e] >> 4) << (2 * k));
   }
   return out;
 }

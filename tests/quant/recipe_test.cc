@@ -218,7 +218,7 @@ TEST(Recipe, ExpertsAndFewHeadsOfKeysChangeTheMix) {
                                        {"blk.0.attn_output.weight", {4096, 4096}},
                                        {"blk.0.attn_v.weight", {1024, 4096}},
                                        {"blk.0.ffn_down_exps.weight", {8, 4096, 14336}}};
-  const auto formats_of = [&](std::string_view recipe, RecipeModel model) {
+  const auto formats_of = [&](std::string_view recipe, const RecipeModel& model) {
     std::vector<DType> formats;
     for (const FormatChoice& one : choose(recipe, tensors, model)) formats.push_back(one.dtype);
     return formats;

@@ -27,7 +27,7 @@ TempFolder::~TempFolder() {
 }
 
 std::string TempFolder::write(std::string_view name, std::string_view content) const {
-  const std::string path = file(name);
+  std::string path = file(name);
   std::ofstream out(path, std::ios::binary);
   out.write(content.data(), static_cast<std::streamsize>(content.size()));
   out.close();

@@ -254,10 +254,10 @@ TEST_F(Schemas, RefuseWithPlaceAndKeywordWhatTheyCannotKeep) {
       {"false", "no text matches it"},
       {"3", "expected a schema, found 3"},
   };
-  for (const auto& [text, expected] : cases) {
-    const std::string found = error_of([&] { schema(text); });
-    EXPECT_TRUE(found.starts_with("a schema: ")) << text << ": " << found;
-    EXPECT_NE(found.find(expected), found.npos) << text << ": " << found;
+  for (const auto& c : cases) {
+    const std::string found = error_of([&] { schema(c.first); });
+    EXPECT_TRUE(found.starts_with("a schema: ")) << c.first << ": " << found;
+    EXPECT_NE(found.find(c.second), found.npos) << c.first << ": " << found;
   }
 }
 

@@ -78,10 +78,10 @@ TEST_F(Gbnf, RefusesWhatIsNoGrammarWithItsLine) {
       {"root ::= \"a\" root", "no text matches it"},
       {"root ::= \xFF", "not valid UTF-8"},
   };
-  for (const auto& [grammar, expected] : cases) {
-    const std::string found = error_of([&] { parse_gbnf(grammar, "g.gbnf"); });
-    EXPECT_TRUE(found.starts_with("g.gbnf: ")) << grammar << ": " << found;
-    EXPECT_NE(found.find(expected), found.npos) << grammar << ": " << found;
+  for (const auto& c : cases) {
+    const std::string found = error_of([&] { parse_gbnf(c.first, "g.gbnf"); });
+    EXPECT_TRUE(found.starts_with("g.gbnf: ")) << c.first << ": " << found;
+    EXPECT_NE(found.find(c.second), found.npos) << c.first << ": " << found;
   }
 }
 
