@@ -206,7 +206,7 @@ void refuse_folder(const std::string& folder) {
 
 std::string describe_missing_file(const std::string& path) {
   std::error_code ignored;
-  if (!fs::is_symlink(path, ignored)) return "file is missing";
+  if (!fs::is_symlink(path, ignored)) return "file is missing: download it";
   return fmt::format("is a link to {}, which is not there: download it again",
                      printable(fs::read_symlink(path, ignored).string(), kPathBytes));
 }

@@ -71,7 +71,7 @@ TEST(CheckpointFolder, BrokenLinkIsNamedWithItsTarget) {
   EXPECT_EQ(find_checkpoints(folder.path().string()).size(), 1u);
   const std::string text = describe_missing_file(folder.file("model.safetensors"));
   EXPECT_NE(text.find("../../blobs/gone"), std::string::npos) << text;
-  EXPECT_EQ(describe_missing_file(folder.file("other")), "file is missing");
+  EXPECT_EQ(describe_missing_file(folder.file("other")), "file is missing: download it");
 }
 
 TEST(CheckpointFolder, SetsOfNumberedShardsAreFoundAndBounded) {
