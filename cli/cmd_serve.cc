@@ -1,6 +1,7 @@
 // quern serve: answers of a model over HTTP.
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <thread>
 
 #include "cli/chat_encoding.h"
@@ -9,7 +10,7 @@
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/serve/inherited_socket.h"
-#include "cli/serve/service.h"
+#include "cli/serve/served_models.h"
 #include "cli/session_options.h"
 #include "quant/checked_math.h"
 #include "quant/format_size.h"
@@ -27,7 +28,9 @@ struct Options {
   GenerationArguments generation;
   SchedulerOptions scheduler{.slots = 0};
   HttpServerOptions http{.port = 8080};
-  std::optional<std::string> key_file;
+  std::optional<std::string> key_file, admin_key_file;
+  std::vector<std::string> others;  // NAME=PATH
+  std::chrono::seconds idle{0};
   std::vector<std::string> aliases, host_names, allow_origins;
   CacheArguments cache;
   bool no_api_key = false;
@@ -53,6 +56,15 @@ bool parse(std::span<const std::string> arguments, Options* options) {
               &http.unix_path);
   parser.text("--api-key-file", "FILE", "Ask for one of the keys in this file, a line each",
               &options->key_file);
+  parser.texts("--other-model", "NAME=PATH",
+               "Another GGUF file that may take the model's place (POST /models/load)", &options->others);
+  parser.text("--admin-key-file", "FILE", "The keys of those who may exchange the model, a line each",
+              &options->admin_key_file);
+  parser.option("--idle-unload", "SECONDS",
+                "Give the memory back after so long without a request; the next one loads the model again",
+                [options](std::string_view name, const std::string& text) {
+                  options->idle = std::chrono::seconds(parse_unsigned(name, text, 1, 1u << 30));
+                });
   parser.flag("--no-api-key", "Listen on an address that others reach without keys", &options->no_api_key);
   parser.texts("--host-name", "NAME",
                "A name that requests may call the server by, beside its address and localhost",
@@ -107,9 +119,10 @@ bool is_loopback(const std::string& address) {
 }
 
 // Slots and bytes of the prefix cache: as many as were asked for, or as memory has room for.
-void plan_memory(const Options& options, ModelOptions* model, SchedulerOptions* scheduler) {
+void plan_memory(const Options& options, const std::string& path, ModelOptions* model,
+                 SchedulerOptions* scheduler) {
   model->n_sequences = scheduler->slots != 0 ? scheduler->slots : kUsualSlots;
-  const ModelSurvey survey = Model::survey(options.model, *model, [](std::string_view) {});
+  const ModelSurvey survey = Model::survey(path, *model, [](std::string_view) {});
   const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1), total = survey.memory.total();
   const uint64_t left = survey.available_bytes - std::min(total, survey.available_bytes);
   if (scheduler->slots == 0) {
@@ -142,8 +155,36 @@ std::unique_ptr<ChatEncoding> make_chat(const Options& options, const Model& mod
   }
 }
 
-void wait_until_idle(const Scheduler& scheduler) {
-  while (!scheduler.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+std::unique_ptr<ServedModel> load_served(const Options& options, const std::string& path,
+                                         ServiceOptions service) {
+  auto served = std::make_unique<ServedModel>();
+  ModelOptions model_options = options.session.options();
+  SchedulerOptions scheduler = options.scheduler;
+  plan_memory(options, path, &model_options, &scheduler);
+  served->model = load_model(path, model_options);
+  (void)served->model->tokenizer();  // throws where there is none
+  served->chat = make_chat(options, *served->model);
+  service.pooling =
+      parse_pooling(options.pooling).value_or(pooling_of(served->model->gguf()).value_or(Pooling::kMean));
+  scheduler.cache.folder = options.cache.folder;
+  scheduler.cache.disk_bytes = options.cache.disk_bytes;
+  scheduler.cache.notice = notice;
+  scheduler.speculation = !options.generation.no_speculation;
+  served->scheduler = std::make_unique<Scheduler>(*served->model, scheduler);
+  served->service =
+      std::make_unique<Service>(*served->model, served->chat.get(), *served->scheduler, std::move(service));
+  return served;
+}
+
+void add_model(const std::string& name, const std::string& path, std::vector<std::string>* names,
+               std::map<std::string, std::string>* paths) {
+  if (!paths->emplace(name, path).second)
+    fail(ErrorCode::kUsage, "--other-model: the name '{}' is taken", printable(name));
+  names->push_back(name);
+}
+
+void wait_until_idle(const ServedModels& models) {
+  while (!models.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
 }  // namespace
@@ -170,28 +211,34 @@ int run_serve(std::span<const std::string> arguments) {
     fail(ErrorCode::kUsage, "--host {}: others could ask; give --api-key-file FILE, or --no-api-key",
          printable(options.http.address));
 
-  ModelOptions model_options = options.session.options();
-  plan_memory(options, &model_options, &options.scheduler);
-  const auto model = load_model(options.model, model_options);
-  (void)model->tokenizer();  // throws where there is none
-  const std::unique_ptr<ChatEncoding> chat = make_chat(options, *model);
-  service_options.names = options.aliases;
-  if (service_options.names.empty())
-    service_options.names.push_back(std::filesystem::path(options.model).stem().string());
+  ServedModelsOptions models_options{.names = {}, .idle = options.idle, .admin_keys = {}, .access = access};
+  std::map<std::string, std::string> paths;
+  const std::string own_name = options.aliases.empty() ? std::filesystem::path(options.model).stem().string()
+                                                       : options.aliases.front();
+  add_model(own_name, options.model, &models_options.names, &paths);
+  for (const std::string& other : options.others) {
+    const size_t equals = other.find('=');
+    if (equals == 0 || equals == other.npos || equals + 1 == other.size())
+      fail(ErrorCode::kUsage, "--other-model: expected NAME=PATH, found '{}'", printable(other, kPathBytes));
+    const std::string path = other.substr(equals + 1);
+    (void)Model::check(path, options.session.options());  // now, not when somebody asks
+    add_model(other.substr(0, equals), path, &models_options.names, &paths);
+  }
+  if (options.admin_key_file)
+    models_options.admin_keys = read_key_file(*options.admin_key_file);
+  else if (!options.others.empty())
+    fail(ErrorCode::kUsage, "--other-model: nobody could load it; give --admin-key-file FILE");
   service_options.defaults = options.generation.unseeded();
   service_options.seed = options.generation.seed;
-  service_options.pooling =
-      parse_pooling(options.pooling).value_or(pooling_of(model->gguf()).value_or(Pooling::kMean));
-  options.scheduler.cache.folder = options.cache.folder;
-  options.scheduler.cache.disk_bytes = options.cache.disk_bytes;
-  options.scheduler.cache.notice = notice;
-  options.scheduler.speculation = !options.generation.no_speculation;
 
-  Scheduler scheduler(*model, options.scheduler);
-  Service service(*model, chat.get(), scheduler, service_options);
+  ServedModels models(std::move(models_options), [&](const std::string& name) {
+    ServiceOptions of_model = service_options;
+    of_model.names = name == own_name && !options.aliases.empty() ? options.aliases : std::vector{name};
+    return load_served(options, paths.at(name), std::move(of_model));
+  });
   HttpServer server(
       options.http,
-      [&](const HttpRequest& request, HttpClient& client) { return service.handle(request, client); },
+      [&](const HttpRequest& request, HttpClient& client) { return models.handle(request, client); },
       Service::refusal);
   const StopScope stop;
   if (!is_unix)
@@ -200,10 +247,13 @@ int run_serve(std::span<const std::string> arguments) {
     print_notice("listening on the unix socket that was handed over (LISTEN_FDS)");
   else
     print_notice("listening on unix:{}", printable(options.http.unix_path, kPathBytes));
-  server.run([&] { return stop.requested(); });
+  server.run([&] {
+    models.give_back_idle();
+    return stop.requested();
+  });
   server.drain();
-  if (!scheduler.idle()) notice("waiting for the running answers; a second signal ends them");
-  wait_until_idle(scheduler);
+  if (!models.idle()) notice("waiting for the running answers; a second signal ends them");
+  wait_until_idle(models);
   return 0;
 }
 

@@ -95,6 +95,13 @@ std::string Access::owner(const HttpRequest& request) const {
   return owner;
 }
 
+void Access::tell_origin(const HttpRequest& request, HttpResponse* response) const {
+  const std::optional<std::string> origin = allowed_origin(request);
+  if (!origin) return;
+  response->headers.emplace_back("Access-Control-Allow-Origin", *origin);
+  response->headers.emplace_back("Vary", "Origin");
+}
+
 std::optional<std::string> Access::allowed_origin(const HttpRequest& request) const {
   const std::string* origin = request.header("Origin");
   if (origin == nullptr || !contains(options_.allow_origins, *origin)) return std::nullopt;

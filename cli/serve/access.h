@@ -32,6 +32,8 @@ class Access {
   // Throws ApiError 401 without one of the keys. Returns a name for whom the key belongs to: "key 1"; ""
   // where there are none.
   std::string owner(const HttpRequest& request) const;
+  // Lets the page of an Origin read the answer, when it is one of `allow_origins`.
+  void tell_origin(const HttpRequest& request, HttpResponse* response) const;
   // The Origin, when it is one of `allow_origins`.
   std::optional<std::string> allowed_origin(const HttpRequest& request) const;
 

@@ -121,12 +121,26 @@ HttpResponse Service::refusal(int status, const std::string& message) {
   return error_response(ApiError(status, kInvalidRequest, message), {});
 }
 
+HttpResponse Service::error(const ApiError& error, std::string_view path) {
+  return error_response(error, path);
+}
+
+HttpResponse Service::preflight() {
+  HttpResponse response = {204, "text/plain", {}, {}};
+  response.headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
+  response.headers.emplace_back("Access-Control-Allow-Headers",
+                                "Authorization, Content-Type, x-api-key, anthropic-version");
+  return response;
+}
+
+HttpResponse Service::page() { return page_response(random_id("")); }
+
 HttpResponse Service::handle(const HttpRequest& request, HttpClient& client) {
   HttpResponse response;
-  std::optional<std::string> origin;
+  bool checked = false;
   try {
     access_.check(request, client);
-    origin = access_.allowed_origin(request);
+    checked = true;
     response = route(request, client);
   } catch (const ApiError& error) {
     response = error_response(error, request.path);
@@ -136,25 +150,16 @@ HttpResponse Service::handle(const HttpRequest& request, HttpClient& client) {
   } catch (const std::bad_alloc&) {
     response = error_response(ApiError(503, "server_error", "out of memory"), request.path);
   }
-  if (origin) {
-    response.headers.emplace_back("Access-Control-Allow-Origin", *origin);
-    response.headers.emplace_back("Vary", "Origin");
-  }
+  if (checked) access_.tell_origin(request, &response);
   return response;
 }
 
 HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
-  if (request.method == "OPTIONS") {  // a browser asks first (CORS)
-    HttpResponse response = {204, "text/plain", {}, {}};
-    response.headers.emplace_back("Access-Control-Allow-Methods", "GET, POST");
-    response.headers.emplace_back("Access-Control-Allow-Headers",
-                                  "Authorization, Content-Type, x-api-key, anthropic-version");
-    return response;
-  }
+  if (request.method == "OPTIONS") return preflight();
   const std::string& path = request.path;
   const bool get = request.method == "GET" || request.method == "HEAD";
   // Without a key: they say nothing of the model, nor of anybody's text.
-  if (path == "/" && get) return page_response(random_id(""));
+  if (path == "/" && get) return page();
   if (path == "/health" && get) return json_response("{\"status\": \"ok\"}");
 
   constexpr std::string_view kGet[] = {"/", "/health", "/v1/models", "/metrics", "/props", "/slots"};
@@ -422,6 +427,7 @@ HttpResponse Service::metrics() const {
     text +=
         fmt::format("# HELP quern_{0} {1}\n# TYPE quern_{0} {2}\nquern_{0} {3}\n", name, help, type, value);
   };
+  add("model_loaded", "gauge", "Whether a model is in memory.", 1);
   add("requests_waiting", "gauge", "Requests in the queue.", stats.waiting);
   add("requests_reading", "gauge", "Requests whose prompt is being read.", stats.reading);
   add("requests_running", "gauge", "Requests that are being answered.", stats.running);

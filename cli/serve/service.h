@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/serve/access.h"
@@ -35,6 +36,10 @@ class Service {
   HttpResponse handle(const HttpRequest& request, HttpClient& client);
   // The answer to what is no request.
   static HttpResponse refusal(int status, const std::string& message);
+  // An error as the protocol of the path has it.
+  static HttpResponse error(const ApiError& error, std::string_view path);
+  static HttpResponse page();
+  static HttpResponse preflight();  // a browser asks first (CORS)
 
  private:
   struct Running;  // answers to one request
