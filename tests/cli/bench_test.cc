@@ -203,6 +203,7 @@ TEST_F(Bench, MarkdownWithLimitsBeginsAsWithout) {
   if (!has_memory_to_probe()) GTEST_SKIP() << "less than 3 GiB of memory are available";
   const ProcessResult without = bench({});
   const ProcessResult with = quern({"bench", model_, "-p", "16", "-n", "4", "-r", "1"});
+  ASSERT_EQ(without.exit_code, 0) << describe(without);
   ASSERT_EQ(with.exit_code, 0) << describe(with);
   const std::string header = without.out.substr(0, without.out.find('\n'));
   EXPECT_TRUE(with.out.starts_with(header)) << describe(with);

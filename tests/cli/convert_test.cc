@@ -432,7 +432,9 @@ TEST(Convert, NamesTheZerosOfAnIncompleteDownload) {
     EXPECT_NE(quern({"inspect", path}).out.find("zeros where weights should be"), std::string::npos) << path;
     EXPECT_GT(Json::parse(quern({"inspect", path, "--json"}).out)["zero_tails"].size(), 5u) << path;
   }
-  EXPECT_EQ(quern({"inspect", test_data("tiny-mistral")}).out.find("zeros where"), std::string::npos);
+  const ProcessResult whole = quern({"inspect", test_data("tiny-mistral")});
+  EXPECT_EQ(whole.exit_code, 0) << describe(whole);
+  EXPECT_EQ(whole.out.find("zeros where"), std::string::npos);
 }
 
 TEST(Convert, SaysThatItsSourceIsQuantizedAlready) {
@@ -446,7 +448,9 @@ TEST(Convert, SaysThatItsSourceIsQuantizedAlready) {
        {std::vector<std::string>{q4, "--layout", "p16"}, std::vector<std::string>{f16, "--type", "q8_0"}}) {
     std::vector<std::string> all = {"convert", "-o", folder.file("b.gguf"), "--force"};
     all.insert(all.end(), arguments.begin(), arguments.end());
-    EXPECT_EQ(quern(all).err.find("quantized already"), std::string::npos);
+    const ProcessResult result = quern(all);
+    EXPECT_EQ(result.exit_code, 0) << describe(result);
+    EXPECT_EQ(result.err.find("quantized already"), std::string::npos);
   }
 }
 

@@ -143,7 +143,7 @@ TEST(HostileFiles, WhatIsNotAModelIsNamed) {
   const TempFolder folder;
   const auto expect_said = [](const std::vector<std::string>& command, const std::string& words) {
     const ProcessResult result = quern(command);
-    EXPECT_NE(result.exit_code, 0) << describe(result);
+    EXPECT_GT(result.exit_code, 0) << describe(result);  // -1: a signal
     EXPECT_NE(result.err.find(words), std::string::npos) << words << "\n" << describe(result);
   };
   const std::string checkpoint = test_data("stories260k");

@@ -61,6 +61,7 @@ TEST_F(Serve, StreamIsTheWholeAnswerInPieces) {
   EXPECT_EQ(Json(log_probs), whole["choices"][0]["logprobs"]["content"]);
   // Without the wish there is no usage.
   const Reply bare = post(port(), "/v1/completions", R"({"prompt": "a", "max_tokens": 2, "stream": true})");
+  EXPECT_EQ(bare.status, 200) << bare.body;
   EXPECT_EQ(bare.body.find("usage"), std::string::npos);
 }
 

@@ -166,7 +166,9 @@ TEST(SplitOutput, AKilledConversionLeavesNoSetThatLooksComplete) {
     convert.wait();
     for (const auto& entry : fs::directory_iterator(out))
       if (entry.path().filename().string().starts_with("m-00001-of-")) {
-        EXPECT_EQ(quern({"inspect", entry.path().string()}).err.find("warning"), std::string::npos);
+        const ProcessResult result = quern({"inspect", entry.path().string()});
+        EXPECT_EQ(result.exit_code, 0) << describe(result);
+        EXPECT_EQ(result.err.find("warning"), std::string::npos) << describe(result);
       }
     fs::remove_all(out);
   }

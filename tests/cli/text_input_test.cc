@@ -107,6 +107,7 @@ TEST_F(TextInput, EscapesStandForBytesWhenAskedFor) {
   EXPECT_EQ(ids({"-e", "-p", R"(a\n\t\\\xC3\xA9)"}), ids({"-p", "a\n\t\\\xC3\xA9"}));
   EXPECT_NE(run({"-p", R"(KING\n)"}).out, run({"-e", "-p", R"(KING\n)"}).out);
   const ProcessResult stopped = run({"-p", "KING RICHARD II:\n", "-n", "40", "-e", "--stop", R"(\n)"});
+  EXPECT_EQ(stopped.exit_code, 0) << describe(stopped);
   EXPECT_EQ(stopped.out.find('\n'), std::string::npos) << describe(stopped);
   for (const char* bad : {R"(\q)", R"(\x4)", R"(\xZZ)", "a\\"}) {
     const ProcessResult result = run({"-e", "-p", bad});
