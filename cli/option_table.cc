@@ -25,15 +25,16 @@ std::string spelled(const OptionRow& row) {
 }
 
 void append_rows(const std::vector<OptionRow>& rows, size_t width, std::string* out) {
-  constexpr size_t kColumn = 30;
+  constexpr size_t kNarrow = 60;  // texts beside the names would have no room
+  const size_t column = width < kNarrow ? 8 : 30;
   for (const OptionRow& row : rows) {
     std::string line = "  " + spelled(row);
-    if (display_width(line) + 2 > kColumn) {
+    if (display_width(line) + 2 > column) {
       *out += line + "\n";
       line.clear();
     }
-    line.append(kColumn - display_width(line), ' ');
-    *out += wrap(line + row.help + (row.repeatable ? " (may be repeated)" : ""), width, kColumn) + "\n";
+    line.append(column - display_width(line), ' ');
+    *out += wrap(line + row.help + (row.repeatable ? " (may be repeated)" : ""), width, column) + "\n";
   }
 }
 

@@ -147,6 +147,7 @@ TEST(Arguments, HelpOfACommandIsItsHelp) {
     EXPECT_EQ(help, quern({command, "--help"}).out) << command;
   }
   expect_usage_error({"help", "rnu"}, "did you mean 'run'");
+  expect_usage_error({"hlep"}, "did you mean 'help'");
 }
 
 TEST(Arguments, VersionNamesCommitCompilerAndKernels) {

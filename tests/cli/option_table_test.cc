@@ -41,6 +41,16 @@ TEST(OptionTable, HelpHasEveryOptionWithinTheWidth) {
   }
 }
 
+TEST(OptionTable, HelpOfANarrowTerminalHasTextsBelowTheNames) {
+  constexpr size_t kWidth = 34;
+  const std::string help = render_help(table(), kWidth);
+  EXPECT_NE(help.find("\n  -n, --max-tokens N\n        Tokens to generate at most\n"), std::string::npos)
+      << help;
+  std::istringstream lines(help);
+  for (std::string line; std::getline(lines, line);)
+    EXPECT_TRUE(line.size() <= kWidth || line.starts_with("Usage:")) << line;
+}
+
 TEST(OptionTable, ManPageEscapesWhatTroffWouldRead) {
   const std::string page = render_man(table(), "1.2");
   EXPECT_TRUE(page.starts_with(".TH QUERN\\-RUN 1 \"\" \"quern 1.2\"")) << page;
