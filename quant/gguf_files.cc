@@ -110,6 +110,15 @@ void check_part(const GgufReader& part, const GgufReader& first, uint64_t no, ui
   }
 }
 
+// "m.gguf" where there is none, but "m-00001-of-00003.gguf", as who has split a model may call it.
+void refuse_name_of_parts(const std::string& path) {
+  if (std::error_code error; !path.ends_with(kEnd) || fs::exists(path, error) || error) return;
+  const std::vector<std::string> parts = gguf_parts_of(path.substr(0, path.size() - kEnd.size()));
+  if (!parts.empty())
+    fail(ErrorCode::kIo, "{}: no such file; a model of that name is in several, give the first: {}",
+         shown(path), shown(parts.front()));
+}
+
 std::vector<std::string> part_paths(const GgufPartName& name) {
   std::vector<std::string> paths;
   for (uint32_t part = 1; part <= name.count; ++part)
@@ -139,6 +148,7 @@ std::string gguf_part_path(std::string_view stem, uint32_t part, uint32_t count)
 
 GgufFiles::GgufFiles(const std::string& path, bool allow_mmap, const Notice& notice) {
   if (std::error_code error; fs::is_directory(path, error)) refuse_folder(path);
+  refuse_name_of_parts(path);
   files_.emplace_back(path, allow_mmap);
   gguf_ = std::make_unique<GgufReader>(files_.front().bytes(), path, notice);
   const SplitKeys keys = read_split_keys(*gguf_);

@@ -125,6 +125,15 @@ TEST(GgufFiles, NamesThePartsThatAreNotThere) {
   expect_error(ErrorCode::kIo, "lacks 2 of them", [&] { GgufFiles files(first); });
 }
 
+TEST(GgufFiles, AModelCalledWithoutItsPartsNumbersIsPointedAtItsFirst) {
+  const TempFolder folder;
+  const std::string first = write_parts(folder);
+  expect_error(ErrorCode::kIo,
+               "m.gguf: no such file; a model of that name is in several, give the first: " + first,
+               [&] { GgufFiles files(folder.file("m.gguf")); });
+  expect_error(ErrorCode::kIo, "cannot open", [&] { GgufFiles files(folder.file("n.gguf")); });
+}
+
 TEST(GgufFiles, RefusesPartsThatDoNotBelongTogether) {
   struct Case {
     int part;
