@@ -1,5 +1,6 @@
 // quern convert: a checkpoint or a GGUF -> one quantized GGUF file.
 #include "cli/arguments.h"
+#include "cli/calibrated_conversion.h"
 #include "cli/command.h"
 #include "cli/parse.h"
 #include "cli/report.h"
@@ -15,12 +16,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace quern {
 namespace {
 
 struct Options {
   ConvertOptions convert;
+  CalibrationArguments calibration;
   std::string layout;
   std::vector<std::string> tensor_types;
   bool verbose = false, json = false;
@@ -36,6 +39,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q4km.gguf --type q4_k_m\n"
+      "  quern convert SmolLM2-135M -o smollm2-q4.gguf --type q4_0 --calibrate\n"
       "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run\n"
       "  quern convert mistral.gguf -o mistral-p16.gguf --layout p16\n"
       "  quern convert model-00001-of-00003.gguf -o model.gguf\n"
@@ -66,6 +70,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   parser.text("--imatrix", "FILE",
               "Importance of the columns (llama.cpp's GGUF or .dat): the search weighs errors by it",
               &convert.importance);
+  options->calibration.declare(parser);
   parser.choice("--layout", "Order of the bytes of matrices (default standard)", {"standard", "p16"},
                 &options->layout);
   parser.option(
@@ -88,6 +93,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
   for (const std::string& text : options->tensor_types)
     convert.formats.tensors.push_back(parse_tensor_format(text));
   if (convert.output.empty()) fail(ErrorCode::kUsage, "--output is required (see quern convert --help)");
+  options->calibration.check(convert);
   if (convert.output == "-")
     fail(ErrorCode::kUsage,
          "--output -: a GGUF is written in place, not as a stream; give a file name (./- for a file of that "
@@ -133,7 +139,7 @@ void append_findings(const ConvertReport& report, const std::vector<std::string>
 }
 
 std::string report_json(const Options& options, const ConvertReport& report,
-                        const std::vector<std::string>& notices) {
+                        const std::vector<std::string>& notices, const CalibratedConversion* calibrated) {
   JsonWriter json;
   json.begin_object()
       .field("source", options.convert.source)
@@ -152,6 +158,7 @@ std::string report_json(const Options& options, const ConvertReport& report,
       .field("fsync_seconds", report.fsync_seconds)
       .field("gigabytes_per_second", gigabytes_per_second(report));
   append_findings(report, notices, &json);
+  if (calibrated != nullptr) calibrated->append_json(&json);
   json.key("tensors").begin_array();
   for (const ConvertedTensor& tensor : report.tensors)
     json.begin_object()
@@ -230,13 +237,20 @@ int run_convert(std::span<const std::string> arguments) {
   };
   callbacks.available_memory = available_memory;
   callbacks.stop = [&] { return stop.requested(); };
+  std::optional<CalibratedConversion> calibrated;
+  if (options.calibration.calibrate && !options.convert.dry_run) {
+    calibrated.emplace(options.calibration, options.convert, callbacks.stop);
+    callbacks.other_encoder = calibrated->encoder();
+  }
   const ConvertReport report = convert(options.convert, callbacks);
   bar.clear();
 
-  if (options.json)
-    write_out(report_json(options, report, notices));
-  else
-    print_summary(options, report);
+  if (options.json) {
+    write_out(report_json(options, report, notices, calibrated ? &*calibrated : nullptr));
+    return 0;
+  }
+  print_summary(options, report);
+  if (calibrated) write_out(calibrated->summary());
   return 0;
 }
 

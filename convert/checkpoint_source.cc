@@ -20,17 +20,17 @@ namespace {
 
 constexpr uint64_t kPieceBytes = 2u << 20;  // of a tensor, that a thread converts at once
 
-const Recipe& bf16_recipe() {
-  const Recipe* const recipe = find_recipe("bf16");
+const Recipe& float_recipe(std::string_view type) {
+  const Recipe* const recipe = find_recipe(type);
   QUERN_CHECK(recipe != nullptr);
   return *recipe;
 }
 
-std::vector<GgufTensorInfo> describe(const ConversionSource& source) {
+std::vector<GgufTensorInfo> describe(const ConversionSource& source, const Recipe& recipe) {
   std::vector<RecipeTensor> tensors;
   for (const SourceTensor& tensor : source.tensors) tensors.push_back({tensor.gguf_name, tensor.view.shape});
   const RecipeModel model = recipe_model(source.metadata, source.tied, /*has_importance=*/false);
-  const std::vector<FormatChoice> choices = choose_formats(bf16_recipe(), model, {}, tensors);
+  const std::vector<FormatChoice> choices = choose_formats(recipe, model, {}, tensors);
   std::vector<GgufTensorInfo> infos;
   for (size_t i = 0; i < tensors.size(); ++i)
     infos.push_back({source.tensors[i].gguf_name, choices[i].dtype, tensors[i].shape, TensorLayout::kRows});
@@ -39,9 +39,9 @@ std::vector<GgufTensorInfo> describe(const ConversionSource& source) {
 
 class CheckpointSource : public TensorSource {
  public:
-  CheckpointSource(const ConvertOptions& options, const ConvertCallbacks& callbacks)
-      : source_(open_source(options, &bf16_recipe(), callbacks)),
-        plan_(source_.metadata, describe(source_), source_.alignment),
+  CheckpointSource(const ConvertOptions& options, const Recipe& recipe, const ConvertCallbacks& callbacks)
+      : source_(open_source(options, &recipe, callbacks)),
+        plan_(source_.metadata, describe(source_, recipe), source_.alignment),
         memory_(plan_.file_size, printable(options.source, kPathBytes)),
         gguf_(with_header(), options.source, callbacks.notice),
         pool_(std::max(options.n_threads, 1)) {
@@ -155,7 +155,12 @@ class CheckpointSource : public TensorSource {
 
 std::unique_ptr<TensorSource> open_checkpoint_as_bf16(const ConvertOptions& options,
                                                       const ConvertCallbacks& callbacks) {
-  return std::make_unique<CheckpointSource>(options, callbacks);
+  return std::make_unique<CheckpointSource>(options, float_recipe("bf16"), callbacks);
+}
+
+std::unique_ptr<TensorSource> open_checkpoint_as_f32(const ConvertOptions& options,
+                                                     const ConvertCallbacks& callbacks) {
+  return std::make_unique<CheckpointSource>(options, float_recipe("f32"), callbacks);
 }
 
 }  // namespace quern

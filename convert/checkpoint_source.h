@@ -15,5 +15,8 @@ namespace quern {
 // type bf16. Throws what convert() throws; a weight that is not finite, when its tensor is loaded.
 std::unique_ptr<TensorSource> open_checkpoint_as_bf16(const ConvertOptions& options,
                                                       const ConvertCallbacks& callbacks);
+// The same of type f32: what BF16 does not hold is kept.
+std::unique_ptr<TensorSource> open_checkpoint_as_f32(const ConvertOptions& options,
+                                                     const ConvertCallbacks& callbacks);
 
 }  // namespace quern

@@ -99,6 +99,7 @@ class Conversion {
   ConvertReport run() {
     read_importance();
     choose_formats();
+    ask_other_encoder();
     const GgufSplitPlan plan = make_plan();
     report_.files = plan.paths(options_.output);
     for (const std::string& file : report_.files) check_output(file);
@@ -243,6 +244,47 @@ class Conversion {
     tell_requantized();
   }
 
+  void ask_other_encoder() {
+    taken_.assign(report_.tensors.size(), false);
+    if (callbacks_.other_encoder.prepare && !options_.dry_run)
+      taken_ = callbacks_.other_encoder.prepare(report_.tensors, &source_.metadata);
+    QUERN_CHECK(taken_.size() == report_.tensors.size());
+  }
+
+  // What another encodes, in the layout that was chosen.
+  void write_taken(GgufSplitWriter& writer) {
+    size_t n_left = static_cast<size_t>(std::count(taken_.begin(), taken_.end(), true));
+    if (n_left == 0) return;
+    callbacks_.other_encoder.encode([&](std::string_view name, std::span<const uint8_t> rows, double error) {
+      const auto found = std::find_if(report_.tensors.begin(), report_.tensors.end(),
+                                      [&](const ConvertedTensor& tensor) { return tensor.name == name; });
+      QUERN_CHECK(found != report_.tensors.end());
+      const auto index = static_cast<size_t>(found - report_.tensors.begin());
+      QUERN_CHECK(taken_[index]);
+      taken_[index] = false;
+      --n_left;
+      write_rows(index, rows, writer);
+      found->relative_rms_error = error;
+      if (callbacks_.on_tensor) callbacks_.on_tensor(*found);
+    });
+    QUERN_CHECK(n_left == 0);
+  }
+
+  void write_rows(size_t index, std::span<const uint8_t> rows, GgufSplitWriter& writer) const {
+    const TensorView& view = source_.tensors[index].view;
+    const uint64_t row_bytes = target_row_bytes(index);
+    QUERN_CHECK(rows.size() == view.rows() * row_bytes);
+    if (report_.tensors[index].layout != TensorLayout::kPanels) return writer.write_tensor(index, 0, rows);
+    std::vector<uint8_t> panel(kPanelRows * row_bytes);
+    for (uint64_t row = 0; row < view.rows(); row += kPanelRows) {
+      const size_t n = std::min<uint64_t>(kPanelRows, view.rows() - row);
+      const std::span<const uint8_t> group = rows.subspan(row * row_bytes, n * row_bytes);
+      if (n == kPanelRows)
+        pack_panel(report_.tensors[index].to, group.data(), n, view.columns(), panel.data());
+      writer.write_tensor(index, row * row_bytes, n == kPanelRows ? std::span<const uint8_t>(panel) : group);
+    }
+  }
+
   void look_for_zeros() {
     const std::optional<GgufValue> types = source_.metadata.find("tokenizer.ggml.token_type");
     std::map<size_t, std::vector<ZeroTail>> tails;  // by file
@@ -307,6 +349,7 @@ class Conversion {
   std::vector<Piece> cut_into_pieces() const {
     std::vector<Piece> pieces;
     for (size_t i = 0; i < source_.tensors.size(); ++i) {
+      if (taken_[i]) continue;
       const SourceTensor& tensor = source_.tensors[i];
       const uint64_t n_rows = tensor.view.rows();
       const uint64_t grain =
@@ -363,6 +406,7 @@ class Conversion {
     make_row_maps();
     GgufSplitWriter writer(options_.output, plan, options_.force);
     convert_pieces(pieces, n_threads, thread_bytes, writer);
+    write_taken(writer);
     report_.seconds = seconds_since(start);
     writer.finish(&report_.fsync_seconds);
   }
@@ -587,6 +631,7 @@ class Conversion {
   std::optional<ImportanceFile> importance_;
   std::vector<const Importance*> importances_;  // of the tensors; null: columns count alike
   std::map<std::pair<uint32_t, uint64_t>, std::vector<uint64_t>> row_maps_;  // by heads and rows
+  std::vector<bool> taken_;  // tensors that another encoder has yet to write
 };
 
 }  // namespace

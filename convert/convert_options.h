@@ -3,9 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "quant/error.h"
+#include "quant/gguf.h"
 #include "quant/recipe.h"
 #include "quant/tensor_view.h"
 #include "quant/vocabulary.h"
@@ -47,6 +51,20 @@ struct ConvertProgress {
   uint64_t bytes_done, bytes_total;  // of input
 };
 
+// Takes the rows of a tensor, by GGUF's name, in the format that was chosen and in order; and the relative
+// RMS error of its weights.
+using WriteRowsFn =
+    std::function<void(std::string_view name, std::span<const uint8_t> rows, double relative_rms_error)>;
+
+// Somebody who encodes some tensors better than convert() can, who looks at weights alone.
+struct OtherEncoder {
+  // Called when formats are chosen and before anything is written; says for each tensor whether it will
+  // encode it, and may add keys to the file's metadata.
+  std::function<std::vector<bool>(std::span<const ConvertedTensor> tensors, GgufMetadata* metadata)> prepare;
+  // Called when the other tensors are written; writes each of its own once.
+  std::function<void(const WriteRowsFn& write)> encode;
+};
+
 // Called by the thread that called convert(), while others convert: they may take their time, throw, and use
 // threads.
 struct ConvertCallbacks {
@@ -59,6 +77,7 @@ struct ConvertCallbacks {
   // Name of the built-in chat format that the vocabulary's template describes, "" when it is not known.
   // Stored as quern.chat_format.
   std::function<std::string(const Vocabulary&)> recognise_chat_format;
+  OtherEncoder other_encoder;  // members null: there is none. A dry run does not ask it
 };
 
 }  // namespace quern

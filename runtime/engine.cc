@@ -236,21 +236,24 @@ Engine::Engine(const Model& model, size_t micro_batch)
 
 Engine::~Engine() = default;
 
-bool Engine::forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop) {
+void Engine::upload_positions(const Pass& pass) {
   pass.device.enter_layer(Device::kBeforeLayers);
   for (size_t i = 0; i < ropes_.size(); ++i) {
     const std::span<float> table = std::span(table_).first(pass.n * ropes_[i].rotary_dim());
     ropes_[i].fill(pass.sequences, table);
     pass.device.upload(table, *rope_tables_[i], 0);
   }
+  if (!query_scales_) return;
+  float* scale = table_.data();
+  for (const SequenceRows& rows : pass.sequences)
+    for (size_t t = 0; t < rows.n; ++t)
+      *scale++ = static_cast<float>(*model_.network().query_scale(rows.position + t));
+  pass.device.upload(std::span<const float>(table_).first(pass.n), *query_scales_, 0);
+}
+
+bool Engine::forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop) {
+  upload_positions(pass);
   const Network& network = model_.network();
-  if (query_scales_) {
-    float* scale = table_.data();
-    for (const SequenceRows& rows : pass.sequences)
-      for (size_t t = 0; t < rows.n; ++t)
-        *scale++ = static_cast<float>(*network.query_scale(rows.position + t));
-    pass.device.upload(std::span<const float>(table_).first(pass.n), *query_scales_, 0);
-  }
   network.embed(ids, pass);
   for (size_t i = 0; i < model_.hparams().n_layers; ++i) {
     if (stop && stop()) return false;

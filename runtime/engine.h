@@ -138,7 +138,10 @@ class Engine {
 
  private:
   friend class EngineRun;
+  friend class LayerPass;  // calibration/layer_pass.h
 
+  // What the rows' positions make: rotations, factors of queries.
+  void upload_positions(const Pass& pass);
   bool forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop);
   void fail_on_nan(std::span<const SequenceRows> sequences);
   Pass pass_of(std::span<const SequenceRows> sequences, size_t n) const;

@@ -103,6 +103,8 @@ class Model {
   const Network& network() const { return *network_; }
   const Declarations& parts() const { return *parts_; }
   const GgufReader& gguf() const { return source_->gguf(); }
+  // Where the weights came from, for who needs their bytes once more.
+  TensorSource& source() const { return *source_; }
   // Null where tensors are not in mapped files.
   const GgufFiles* mapped_files() const { return source_->mapped_files(); }
   Device& device() const { return *device_; }

@@ -25,6 +25,7 @@ KEPT_TO = {
     "sys/mman.h": ("quant/machine/", "quant/mapped_file.cc"),
     "sys/resource.h": "quant/machine/",
     "CLI/": "cli/arguments.cc",
+    "dlfcn.h": ("kernels/cuda/driver.cc", "runtime/calibration/linear_algebra.cc"),
     "boost/": "cli/serve/http_message.cc",
     "xxhash.h": "quant/hash128.cc",
     "histedit.h": "cli/line_editor",

@@ -1,0 +1,223 @@
+#include "cli/calibrated_conversion.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "cli/report.h"
+#include "cli/text_input.h"
+#include "convert/checkpoint_source.h"
+#include "convert/source.h"
+#include "quant/format_size.h"
+#include "quant/hash128.h"
+#include "quant/machine/memory.h"
+#include "runtime/chat_format.h"
+
+namespace quern {
+namespace {
+
+// Tokens where nothing is said: more help little, and time grows with them.
+constexpr uint64_t kTokensOfSmallModels = 65536, kTokensOfLargeModels = 16384;
+constexpr uint64_t kLargeModel = 1'000'000'000;  // weights
+
+bool is_layer_matrix(const ConvertedTensor& tensor) {
+  return tensor.name.starts_with("blk.") && tensor.shape.size() >= 2;
+}
+
+std::string hex(Hash128 hash) { return fmt::format("{:016x}{:016x}", hash.high, hash.low); }
+
+}  // namespace
+
+void CalibrationArguments::declare(Arguments& arguments) {
+  arguments.flag(
+      "--calibrate",
+      "Encode the layers by what they do on a text, not by their weights alone: fewer errors in the "
+      "same bytes, and minutes to hours instead of seconds (a text comes with quern)",
+      &calibrate);
+  arguments.texts("--calibrate-text", "FILE",
+                  "A text to calibrate on instead, like what the model will read; several are joined. Means "
+                  "--calibrate",
+                  &texts);
+  arguments.integer<uint64_t>("--calibrate-tokens",
+                              "Tokens of it that are used at most (default 65536, of models beyond a billion "
+                              "weights 16384)",
+                              2 * Calibration::kPieceTokens, uint64_t{1} << 24, &max_tokens);
+  arguments.option(
+      "--calibrate-strength", "X",
+      "How much of the errors of earlier matrices a later one makes good, 0 to 1 (default 0.5)",
+      [this](std::string_view name, const std::string& text) { strength = parse_number(name, text, 0, 1); });
+  arguments.option("--damping", "X",
+                   "What is added to the diagonal of the inputs' Gram matrix, in parts of its mean (default "
+                   "0.1): more trusts the text less",
+                   [this](std::string_view name, const std::string& text) {
+                     damping = parse_number(name, text, 1e-4, 1e4);
+                   });
+}
+
+void CalibrationArguments::check(const ConvertOptions& convert) {
+  calibrate = calibrate || !texts.empty();
+  if (!calibrate) {
+    if (max_tokens || strength || damping)
+      fail(ErrorCode::kUsage,
+           "--calibrate-tokens, --calibrate-strength and --damping change what --calibrate does: give that "
+           "too");
+    return;
+  }
+  if (!convert.importance.empty())
+    fail(ErrorCode::kUsage,
+         "--imatrix and --calibrate do not go together: calibrating measures the importance of the columns "
+         "itself");
+  std::error_code ignored;
+  if (convert.type.empty() && !std::filesystem::is_directory(convert.source, ignored))
+    fail(ErrorCode::kUsage, "--calibrate chooses the codes of a quantized format: name it with --type");
+}
+
+CalibratedConversion::CalibratedConversion(const CalibrationArguments& arguments,
+                                           const ConvertOptions& convert, std::function<bool()> stop)
+    : arguments_(arguments), convert_(convert), stop_(std::move(stop)) {}
+CalibratedConversion::~CalibratedConversion() = default;
+
+OtherEncoder CalibratedConversion::encoder() {
+  return {[this](std::span<const ConvertedTensor> tensors, GgufMetadata* metadata) {
+            return prepare(tensors, metadata);
+          },
+          [this](const WriteRowsFn& write) { encode(write); }};
+}
+
+// The original, as floats: BF16 where that is what it is.
+std::unique_ptr<Model> CalibratedConversion::load(std::span<const ConvertedTensor> tensors) const {
+  ModelOptions options;
+  options.n_threads = convert_.n_threads;
+  options.context = Calibration::kPieceTokens;
+  options.context_option = "a calibration's pieces:";
+  options.kv = KvType::kF32;
+  options.pre_tokenizer = convert_.pre_tokenizer;
+  options.state_memory = true;
+  const std::string path = find_source(convert_.source, {});
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored))
+    return Model::load(std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice), options, notice);
+  ConvertOptions folder;
+  folder.source = path;
+  folder.pre_tokenizer = convert_.pre_tokenizer;
+  folder.n_threads = convert_.n_threads;
+  folder.no_tokenizer = convert_.no_tokenizer;
+  ConvertCallbacks callbacks;  // whose notices convert() has given already
+  callbacks.notice = [](std::string_view) {};
+  callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
+    return std::string(recognise_chat_format(vocabulary));
+  };
+  const bool is_bf16 = std::ranges::all_of(tensors, [](const ConvertedTensor& tensor) {
+    return !is_layer_matrix(tensor) || tensor.from == DType::BF16;
+  });
+  return Model::load(
+      is_bf16 ? open_checkpoint_as_bf16(folder, callbacks) : open_checkpoint_as_f32(folder, callbacks),
+      options, notice);
+}
+
+std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor> tensors,
+                                                GgufMetadata* metadata) {
+  model_ = load(tensors);
+  Calibration::require_stages(*model_);
+  Hasher128 hasher;
+  std::vector<TokenId> tokens;
+  const auto add_text = [&](std::string_view text) {
+    hasher.add({reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+    const std::vector<TokenId> ids = model_->tokenizer().encode_prompt(text, role_of(false));
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+  };
+  if (arguments_.texts.empty()) add_text(kCalibrationText);
+  for (const std::string& file : arguments_.texts) {
+    TextInput input;
+    input.file = file;
+    add_text(read_text(input, TextRule::kExact));
+  }
+  std::map<std::string, DType> formats;
+  uint64_t n_weights = 0;
+  for (const ConvertedTensor& tensor : tensors) {
+    formats[tensor.name] = tensor.to;
+    n_weights += tensor.shape.size() >= 2 ? tensor.shape[0] * tensor.shape[1] : 0;
+  }
+  CalibrationOptions options;
+  options.max_tokens =
+      arguments_.max_tokens.value_or(n_weights > kLargeModel ? kTokensOfLargeModels : kTokensOfSmallModels);
+  options.strength = arguments_.strength.value_or(options.strength);
+  options.damping = arguments_.damping.value_or(options.damping);
+  calibration_ = std::make_unique<Calibration>(*model_, tokens, formats, options);
+  const uint64_t needed = calibration_->memory_bytes(), available = available_memory();
+  if (needed > available)
+    fail(ErrorCode::kResource,
+         "not enough memory to calibrate: {} needed beside the model, {} available; fewer --calibrate-tokens "
+         "need less",
+         format_size(needed), format_size(available));
+  print_notice(
+      "calibration: {} tokens ({} held out), about {}, {} of memory beside the model (override: "
+      "--calibrate-tokens)",
+      calibration_->n_tokens(), calibration_->n_held_out(), format_duration(calibration_->estimate_seconds()),
+      format_size(needed));
+  metadata->set_string("quern.calibration.method", "sequential, asymmetric");
+  metadata->set_string("quern.calibration.text_xxh3", hex(hasher.hash()));
+  metadata->set_u32("quern.calibration.tokens", static_cast<uint32_t>(calibration_->n_tokens()));
+  metadata->set_f32("quern.calibration.strength", static_cast<float>(options.strength));
+  metadata->set_f32("quern.calibration.damping", static_cast<float>(options.damping));
+  std::vector<bool> taken;
+  for (const ConvertedTensor& tensor : tensors) taken.push_back(is_layer_matrix(tensor));
+  return taken;
+}
+
+void CalibratedConversion::encode(const WriteRowsFn& write) {
+  ProgressBar bar(ProgressUnit::kTokens, kProgressDelay);
+  CalibrationCallbacks callbacks;
+  callbacks.on_matrix = [&](const CalibratedMatrix& matrix, std::span<const uint8_t> rows) {
+    bar.clear();
+    write(matrix.name, rows, matrix.relative_rms_error);
+  };
+  callbacks.on_progress = [&](uint64_t done, uint64_t total) {
+    bar.update(done * Calibration::kPieceTokens, total * Calibration::kPieceTokens);
+  };
+  callbacks.stop = stop_;
+  const double start = now_seconds();
+  report_ = calibration_->run(callbacks);
+  seconds_ = now_seconds() - start;
+}
+
+std::string CalibratedConversion::summary() const {
+  size_t n_of[3] = {};
+  double error = 0, importance_error = 0;
+  for (const CalibratedMatrix& matrix : report_.matrices) {
+    ++n_of[static_cast<size_t>(matrix.encoding)];
+    error += matrix.error;
+    importance_error += matrix.importance_error;
+  }
+  const double n = std::max<double>(static_cast<double>(report_.matrices.size()), 1);
+  return fmt::format(
+      "calibrated on {} tokens in {}: {} matrices ({} better by importance alone, {} exact)\n"
+      "on {} tokens held out: mean error of what matrices give {:.5f}, by importance alone {:.5f}; "
+      "mean KL divergence from the original {:.5f} +/- {:.5f}, same top {:.2f}%\n",
+      report_.n_tokens, format_duration(seconds_), report_.matrices.size(),
+      n_of[static_cast<size_t>(MatrixEncoding::kImportance)],
+      n_of[static_cast<size_t>(MatrixEncoding::kExact)], report_.n_held_out, error / n, importance_error / n,
+      report_.kl.value, report_.kl.error, 100 * report_.same_top);
+}
+
+void CalibratedConversion::append_json(JsonWriter* json) const {
+  json->key("calibration").begin_object();
+  json->field("tokens", report_.n_tokens)
+      .field("held_out", report_.n_held_out)
+      .field("seconds", seconds_)
+      .field("kl", report_.kl.value)
+      .field("kl_error", report_.kl.error)
+      .field("same_top", report_.same_top);
+  json->key("matrices").begin_array();
+  for (const CalibratedMatrix& matrix : report_.matrices)
+    json->begin_object()
+        .field("name", matrix.name)
+        .field("format", block_format(matrix.dtype).name)
+        .field("encoding", to_string(matrix.encoding))
+        .field("error", matrix.error)
+        .field("importance_error", matrix.importance_error)
+        .end_object();
+  json->end_array().end_object();
+}
+
+}  // namespace quern

@@ -1,0 +1,83 @@
+// convert --calibrate: the file, its report, and what does not go together with it.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/cli/quern_cli.h"
+
+namespace quern::test {
+namespace {
+
+class Calibrate : public testing::Test {
+ protected:
+  ProcessResult convert(const std::string& output, const std::vector<std::string>& more) const {
+    std::vector<std::string> arguments = {"convert", test_data("tiny-mistral"), "-o", folder_.file(output)};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return quern(arguments);
+  }
+  static std::vector<std::string> few_tokens(std::vector<std::string> more = {}) {
+    std::vector<std::string> all = {"--type", "q4_0", "--calibrate", "--calibrate-tokens", "1536"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(Calibrate, WritesAnOrdinaryFileThatSaysHowItWasMade) {
+  const ProcessResult result = convert("calibrated.gguf", few_tokens({"--json", "--threads", "1"}));
+  ASSERT_EQ(result.exit_code, 0) << describe(result);
+  const Json calibration = Json::parse(result.out)["calibration"];
+  EXPECT_EQ(calibration["tokens"], 1536);
+  EXPECT_EQ(calibration["held_out"], 512);
+  ASSERT_EQ(calibration["matrices"].size(), 21u);
+  for (const Json& matrix : calibration["matrices"])
+    EXPECT_LE(matrix["error"].get<double>(), matrix["importance_error"].get<double>()) << matrix;
+  const ProcessResult inspected = quern({"inspect", folder_.file("calibrated.gguf"), "--json"});
+  ASSERT_EQ(inspected.exit_code, 0) << describe(inspected);
+  for (const char* key :
+       {"quern.calibration.method", "quern.calibration.text_xxh3", "quern.calibration.tokens"})
+    EXPECT_NE(inspected.out.find(key), std::string::npos) << key;
+  const ProcessResult plain = convert("plain.gguf", {"--type", "q4_0"});
+  ASSERT_EQ(plain.exit_code, 0) << describe(plain);
+  const ProcessResult run = quern({"run", folder_.file("calibrated.gguf"), "-p", "ROMEO:", "-n", "8"});
+  EXPECT_EQ(run.exit_code, 0) << describe(run);
+
+  // The same in the other layout, and back.
+  ASSERT_EQ(convert("p16.gguf", few_tokens({"--layout", "p16", "--threads", "2"})).exit_code, 0);
+  ASSERT_EQ(
+      quern({"convert", folder_.file("p16.gguf"), "-o", folder_.file("back.gguf"), "--layout", "standard"})
+          .exit_code,
+      0);
+  EXPECT_EQ(read_file(folder_.file("back.gguf")), read_file(folder_.file("calibrated.gguf")));
+}
+
+TEST_F(Calibrate, SaysWhatDoesNotGoTogether) {
+  const struct {
+    std::vector<std::string> options;
+    const char* word;
+  } cases[] = {
+      {{"--type", "q4_0", "--damping", "0.2"}, "--calibrate"},
+      {{"--type", "q4_0", "--calibrate", "--imatrix", "x"}, "--imatrix"},
+      {{"--type", "q3_k_m", "--calibrate"}, "no calibrated encoder"},
+      {{"--type", "q4_0", "--calibrate", "--calibrate-strength", "1.5"}, "--calibrate-strength"},
+  };
+  for (const auto& [options, word] : cases) {
+    const ProcessResult result = convert("none.gguf", options);
+    EXPECT_EQ(result.exit_code, 1) << describe(result);
+    EXPECT_NE(result.err.find(word), std::string::npos) << describe(result);
+  }
+}
+
+TEST_F(Calibrate, RefusesAnArchitectureByName) {
+  const ProcessResult result =
+      quern({"convert", unpacked_data("architectures/qwen2"), "-o", folder_.file("x.gguf"), "--type", "q4_0",
+             "--calibrate", "--no-tokenizer"});
+  EXPECT_EQ(result.exit_code, 2) << describe(result);
+  EXPECT_NE(result.err.find("architecture 'qwen2' cannot be calibrated"), std::string::npos)
+      << describe(result);
+}
+
+}  // namespace
+}  // namespace quern::test
