@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "convert/checkpoint.h"
@@ -10,6 +11,7 @@
 #include "quant/gguf_files.h"
 #include "quant/gguf_reader.h"
 #include "quant/pre_tokenizer.h"
+#include "quant/utf8.h"
 #include "quant/vocabulary.h"
 
 namespace quern {
@@ -100,6 +102,17 @@ void replace_pre_tokenizer(const std::string& name, GgufMetadata* metadata) {
   metadata->set_string("tokenizer.ggml.pre", name);
 }
 
+// Strings of a GGUF are UTF-8, and some programs refuse a file over a name that is not.
+void mend_name(const Notice& notice, GgufMetadata* metadata) {
+  constexpr std::string_view kKey = "general.name";
+  const std::optional<GgufValue> value = metadata->find(kKey);
+  const std::optional<std::string_view> name = value ? value->as_string() : std::nullopt;
+  if (!name || is_valid_utf8(*name)) return;
+  const std::string mended = well_formed_utf8(*name);
+  if (notice) notice(fmt::format("{} is not UTF-8: written as '{}'", kKey, printable(mended)));
+  metadata->set_string(kKey, mended);
+}
+
 // Tensors and metadata of a GGUF stay what they are: Q and K are in GGUF's order already. Parts become one.
 ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe* recipe,
                                   const ConvertCallbacks& callbacks) {
@@ -113,6 +126,7 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe* r
     if (is_split && is_split_key(pair.key)) continue;
     source.metadata.set_value(pair.key, pair.value);
   }
+  mend_name(callbacks.notice, &source.metadata);
   if (options.no_tokenizer) set_no_vocabulary(&source.metadata);
   if (!options.pre_tokenizer.empty()) replace_pre_tokenizer(options.pre_tokenizer, &source.metadata);
   source.alignment = gguf.alignment();

@@ -285,6 +285,21 @@ TEST(Convert, KeepsUnknownMetadataOfAGguf) {
   EXPECT_EQ(c.reader.require_uint("general.file_type", 0, 99), 2u);
 }
 
+TEST(Convert, MendsANameOfAGgufThatIsNotUtf8) {
+  const TempFolder folder;
+  run(kTiny, folder.file("a.gguf"), "f32");
+  std::string bytes = test::read_file(folder.file("a.gguf"));
+  const size_t name = bytes.find("tiny-mistral", bytes.find("general.name"));
+  ASSERT_NE(name, std::string::npos);
+  bytes.replace(name, 2, "\xFF\xFE");
+  std::string notices;
+  ConvertCallbacks callbacks;
+  callbacks.notice = [&](std::string_view line) { notices += line; };
+  run(folder.write("b.gguf", bytes), folder.file("c.gguf"), "q4_0", 2, callbacks);
+  EXPECT_EQ(Gguf(folder.file("c.gguf")).reader.require_string("general.name"), "\uFFFD\uFFFDny-mistral");
+  EXPECT_NE(notices.find("general.name is not UTF-8: written as '"), std::string::npos) << notices;
+}
+
 TEST(Convert, TakesTheTokenizerOutOfAGgufWhenAsked) {
   const TempFolder folder;
   run(kTiny, folder.file("a.gguf"), "f32");
