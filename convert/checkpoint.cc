@@ -371,7 +371,7 @@ void bind_tensors(Checkpoint* checkpoint, const Notice& notice) {
         const bool is_output = name == output_tensor_name(checkpoint->layout);
         fail(ErrorCode::kMalformed, "{}: tensor '{}' is missing {}", files.folder, name,
              is_output
-                 ? fmt::format("({} is false, so the model needs one)", config_keys(config.dialect).tied)
+                 ? fmt::format("({} is not true, so the model needs one)", config_keys(config.dialect).tied)
                  : layers_note(config));
       }
       has_bias = has_bias || name.ends_with("bias");
