@@ -21,7 +21,7 @@ constexpr size_t kMaxStackEntries = 1u << 18;
 constexpr size_t kMaxStacks = 1u << 12;
 constexpr uint32_t kMaxStackDepth = 1000;  // a text that is nested deeper may not come
 // Work for one mask, or one token that is taken: nobody waits for a hostile grammar, nor does it fill the
-// memory. In units of about what an edge costs that takes a byte; models.md has what masks take.
+// memory. In units of about what an edge costs that takes a byte; cli/conventions.md 5.7 has what masks take.
 constexpr int64_t kMaxMaskWork = 1 << 24;
 constexpr int64_t kStackWork = 8;        // a stack whose edges are looked at
 constexpr int64_t kEntryWork = 32;       // an entry whose edges are followed
