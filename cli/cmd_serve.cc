@@ -206,7 +206,7 @@ int run_serve(std::span<const std::string> arguments) {
   if (!is_unix) access.address = options.http.address;
   access.host_names = options.host_names;
   access.allow_origins = options.allow_origins;
-  if (options.key_file) access.keys = read_key_file(*options.key_file);
+  if (options.key_file) access.keys = read_key_file("--api-key-file", *options.key_file);
   if (!is_unix && !is_loopback(options.http.address) && access.keys.empty() && !options.no_api_key)
     fail(ErrorCode::kUsage, "--host {}: others could ask; give --api-key-file FILE, or --no-api-key",
          printable(options.http.address));
@@ -222,10 +222,13 @@ int run_serve(std::span<const std::string> arguments) {
       fail(ErrorCode::kUsage, "--other-model: expected NAME=PATH, found '{}'", printable(other, kPathBytes));
     const std::string path = other.substr(equals + 1);
     (void)Model::check(path, options.session.options());  // now, not when somebody asks
-    add_model(other.substr(0, equals), path, &models_options.names, &paths);
+    const std::string name = other.substr(0, equals);
+    if (std::find(options.aliases.begin(), options.aliases.end(), name) != options.aliases.end())
+      fail(ErrorCode::kUsage, "--other-model: the name '{}' is taken (--alias)", printable(name));
+    add_model(name, path, &models_options.names, &paths);
   }
   if (options.admin_key_file)
-    models_options.admin_keys = read_key_file(*options.admin_key_file);
+    models_options.admin_keys = read_key_file("--admin-key-file", *options.admin_key_file);
   else if (!options.others.empty())
     fail(ErrorCode::kUsage, "--other-model: nobody could load it; give --admin-key-file FILE");
   service_options.defaults = options.generation.unseeded();
@@ -242,7 +245,10 @@ int run_serve(std::span<const std::string> arguments) {
       Service::refusal);
   const StopScope stop;
   if (!is_unix)
-    print_notice("listening on http://{}:{}", options.http.address, server.port());
+    print_notice("listening on http://{}:{}",
+                 options.http.address.find(':') == std::string::npos ? options.http.address
+                                                                     : '[' + options.http.address + ']',
+                 server.port());
   else if (inherited)
     print_notice("listening on the unix socket that was handed over (LISTEN_FDS)");
   else

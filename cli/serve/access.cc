@@ -38,7 +38,7 @@ bool contains(const std::vector<std::string>& list, const std::string& text) {
 
 }  // namespace
 
-std::vector<std::string> read_key_file(const std::string& path) {
+std::vector<std::string> read_key_file(std::string_view option, const std::string& path) {
   std::vector<std::string> keys;
   const std::string text = read_bytes(path);
   std::string_view rest = text;
@@ -49,7 +49,7 @@ std::vector<std::string> read_key_file(const std::string& path) {
     if (!line.empty() && !line.starts_with('#')) keys.emplace_back(line);
   }
   if (keys.empty())
-    fail(ErrorCode::kUsage, "--api-key-file: '{}' has no key (a line each)", printable(path, kPathBytes));
+    fail(ErrorCode::kUsage, "{}: '{}' has no key (a line each)", option, printable(path, kPathBytes));
   return keys;
 }
 

@@ -18,8 +18,8 @@ struct AccessOptions {
 };
 
 // The keys of a file, a line each; empty lines and those that begin with # are none. Throws kUsage for a file
-// without one, kIo.
-std::vector<std::string> read_key_file(const std::string& path);
+// without one, kIo. option: that named the file, for errors.
+std::vector<std::string> read_key_file(std::string_view option, const std::string& path);
 
 // Thread-safe.
 class Access {

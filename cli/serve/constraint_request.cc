@@ -115,7 +115,8 @@ std::optional<Language> parse_response_format(const Json& format, const std::str
   const Json* named = fields.find("json_schema");
   if (named == nullptr) {  // of responses, Anthropic's, and older clients'
     const Json* schema = fields.find("schema");
-    if (schema == nullptr) refuse(fields.param("json_schema"), fields.param("json_schema") + " is missing");
+    const std::string missing = fields.param(param == "response_format" ? "json_schema" : "schema");
+    if (schema == nullptr) refuse(missing, missing + " is missing");
     return schema_language(*schema, fields.param("schema"));
   }
   RequestFields inner(*named, fields.param("json_schema"));

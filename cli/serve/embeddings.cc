@@ -144,9 +144,10 @@ std::vector<std::vector<float>> embed(Scheduler& scheduler, const EmbeddingReque
     return !sent.empty();
   };
   while (n_done < n) {
-    const size_t room = std::min(at_once - std::min(at_once, n_sent - n_done), n - n_sent);
-    // As many as there is room for, or one; none, and others are in the queue: later.
-    if (room > 0 && !send(room) && (room == 1 || !send(1)) && n_sent == 0)
+    // What others can spare; at first one text, whatever there is.
+    const size_t room = std::min({at_once - std::min(at_once, n_sent - n_done), n - n_sent,
+                                  std::max<size_t>(scheduler.spare_room(), n_sent == 0 ? 1 : 0)});
+    if (room > 0 && !send(room) && n_sent == 0)
       throw ApiError(429, "rate_limit_error", "the queue is full; try again later", {}, "queue_full");
     for (auto& [index, event] : mailbox->take()) {
       if (event.kind == AnswerEvent::Kind::kFailed)
@@ -160,20 +161,21 @@ std::vector<std::vector<float>> embed(Scheduler& scheduler, const EmbeddingReque
   return vectors;
 }
 
-std::string embeddings_json(const EmbeddingRequest& request, const std::vector<std::vector<float>>& vectors,
-                            const std::string& model) {
-  JsonWriter json;
-  json.begin_object().field("object", "list").key("data").begin_array();
+void write_embeddings(const EmbeddingRequest& request, const std::vector<std::vector<float>>& vectors,
+                      const std::string& model, HttpSink& sink) {
+  if (!sink.write(R"({"object": "list", "data": [)")) return;
   for (size_t i = 0; i < vectors.size(); ++i) {
+    JsonWriter json;
     json.begin_object().field("object", "embedding").field("index", i).key("embedding");
     request.base64 ? json.value(to_base64(vectors[i])) : json.value(vectors[i]);
-    json.end_object();
+    if (!sink.write((i == 0 ? "" : ", ") + json.end_object().text())) return;
   }
-  json.end_array().field("model", model).key("usage").begin_object();
   size_t n_tokens = 0;
   for (const std::vector<TokenId>& text : request.texts) n_tokens += text.size();
-  json.field("prompt_tokens", n_tokens).field("total_tokens", n_tokens).end_object();
-  return json.end_object().text();
+  JsonWriter usage, name;
+  usage.begin_object().field("prompt_tokens", n_tokens).field("total_tokens", n_tokens).end_object();
+  name.value(model);
+  sink.write(fmt::format(R"(], "model": {}, "usage": {}}})", name.text(), usage.text()));
 }
 
 }  // namespace quern

@@ -30,8 +30,9 @@ EmbeddingRequest parse_embedding_request(const Json& body, const RequestContext&
 std::vector<std::vector<float>> embed(Scheduler& scheduler, const EmbeddingRequest& request, size_t at_once,
                                       const std::string& owner, HttpClient& client);
 
-// {"object": "list", "data": [...], "model", "usage"}
-std::string embeddings_json(const EmbeddingRequest& request, const std::vector<std::vector<float>>& vectors,
-                            const std::string& model);
+// {"object": "list", "data": [...], "model", "usage"}, a vector at a time: the text of thousands would take
+// several times their memory. Ends early when the client is gone.
+void write_embeddings(const EmbeddingRequest& request, const std::vector<std::vector<float>>& vectors,
+                      const std::string& model, HttpSink& sink);
 
 }  // namespace quern

@@ -146,8 +146,13 @@ std::string HttpConnection::local_address() const {
   char text[INET6_ADDRSTRLEN] = "";
   if (storage.ss_family == AF_INET)
     inet_ntop(AF_INET, &reinterpret_cast<sockaddr_in*>(&storage)->sin_addr, text, sizeof text);
-  else if (storage.ss_family == AF_INET6)
-    inet_ntop(AF_INET6, &reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr, text, sizeof text);
+  if (storage.ss_family == AF_INET6) {
+    const in6_addr& six = reinterpret_cast<sockaddr_in6*>(&storage)->sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&six))  // the socket listens for both
+      inet_ntop(AF_INET, &six.s6_addr[12], text, sizeof text);
+    else
+      inet_ntop(AF_INET6, &six, text, sizeof text);
+  }
   return text;
 }
 

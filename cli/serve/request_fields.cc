@@ -24,6 +24,15 @@ int status_of_error(ErrorCode code) {
   return code == ErrorCode::kUsage ? 400 : code == ErrorCode::kResource ? 503 : 500;
 }
 
+Json parse_request(std::string_view body) {
+  constexpr JsonLimits kLimits = {.max_depth = 64, .max_values = 1u << 18};
+  try {
+    return parse_json(body, "the request", kLimits);
+  } catch (const Error& error) {
+    throw ApiError(400, kInvalidRequest, error.what());
+  }
+}
+
 void refuse(const std::string& param, const std::string& message) {
   throw ApiError(400, kInvalidRequest, message, param);
 }

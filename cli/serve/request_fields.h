@@ -41,6 +41,9 @@ inline constexpr std::string_view kInvalidRequest = "invalid_request_error";
 // What a client is told of an error of ours.
 int status_of_error(ErrorCode code);
 
+// The body of a request. Throws ApiError 400 for what is no JSON, for more than 64 levels or 262,144 values.
+Json parse_request(std::string_view body);
+
 // A 400 about the field `param`.
 [[noreturn]] void refuse(const std::string& param, const std::string& message);
 

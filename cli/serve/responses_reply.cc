@@ -242,7 +242,8 @@ void ResponsesReply::write_response(JsonWriter& json, std::string_view status) c
   json.key("output").begin_array();
   const bool is_over = status != "in_progress";
   for (const Item& item : items_) {
-    const bool cut = status == "incomplete" && &item == &items_.back() && item.kind != Item::Kind::kCall;
+    const bool cut = (status == "incomplete" || (failed_ && open_)) && &item == &items_.back() &&
+                     item.kind != Item::Kind::kCall;
     if (is_over) write_item(json, item, cut ? "incomplete" : "completed");
   }
   json.end_array();

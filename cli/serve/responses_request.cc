@@ -86,10 +86,14 @@ class InputItems {
   void add_thought(RequestFields& fields) {
     constexpr std::string_view kThought[] = {"reasoning_text", "summary_text"};
     if (said_ || !calls_.empty()) end_turn();
-    const Json* content = fields.find("content");
-    if (content == nullptr || content->size() == 0) content = fields.find("summary");
-    if (content == nullptr || content->size() == 0) return;
-    thought_ = parse_parts(*content, fields.param("content"), kThought);
+    for (const char* name : {"content", "summary"}) {
+      const Json* parts = fields.find(name);
+      if (parts == nullptr) continue;
+      const std::string thought = parse_parts(*parts, fields.param(name), kThought);
+      if (thought.empty()) continue;
+      thought_ += (thought_.empty() ? "" : "\n\n") + thought;
+      return;
+    }
   }
   void add_call(RequestFields& fields) {
     Json::Object function = {{"name", Json(fields.required_text("name"))},

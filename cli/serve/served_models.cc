@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cli/report.h"
 #include "cli/serve/request_fields.h"
 #include "quant/json/json_writer.h"
 
@@ -49,7 +50,14 @@ ServedModels::ModelPtr ServedModels::current() const {
 ServedModels::ModelPtr ServedModels::load_current() {
   const std::lock_guard loading(loading_);
   if (ModelPtr model = current()) return model;
-  return use(load_(name_));
+  try {
+    return use(load_(name_));
+  } catch (const Error& error) {
+    // What is wrong with the server's files is no fault of the client's, nor its business.
+    notice(fmt::format("warning: the model cannot be loaded again: {}", error.what()));
+    throw ApiError(error.code() == ErrorCode::kResource ? 503 : 500, "server_error",
+                   "the model cannot be loaded again; the server's own messages say why");
+  }
 }
 
 HttpResponse ServedModels::handle(const HttpRequest& request, HttpClient& client) {
@@ -59,12 +67,11 @@ HttpResponse ServedModels::handle(const HttpRequest& request, HttpClient& client
     // What only looks does not keep the model there.
     const bool needed = request.method == "POST" && request.path != "/models/load";
     ModelPtr model = request.path == "/models/load" ? nullptr : current();
-    if (model == nullptr) {
-      access_.check(request, client);
-      if (needed) {
-        (void)access_.owner(request);  // before anything is loaded
-        model = load_current();
-      }
+    if (needed || model == nullptr) access_.check(request, client);
+    if (needed) {  // before anything is loaded, or kept
+      Service::require_route(request);
+      (void)access_.owner(request);
+      if (model == nullptr) model = load_current();
     }
     if (model != nullptr) {
       response = model->service->handle(request, client);
@@ -101,6 +108,7 @@ void ServedModels::touch() {
 HttpResponse ServedModels::answer_without(const HttpRequest& request) const {
   JsonWriter json;
   if (request.method == "OPTIONS") return Service::preflight();
+  Service::require_route(request);
   if (request.path == "/health") return json_answer(json.begin_object().field("status", "ok").end_object());
   if (request.path == "/") return Service::page();
   (void)access_.owner(request);
@@ -116,16 +124,12 @@ HttpResponse ServedModels::answer_without(const HttpRequest& request) const {
 
 // POST /models/load {"model": NAME}
 HttpResponse ServedModels::exchange(const HttpRequest& request) {
+  if (request.method == "OPTIONS") return Service::preflight();
   if (request.method != "POST") throw ApiError(405, kInvalidRequest, "'/models/load' takes POST");
   if (options_.admin_keys.empty())
     throw ApiError(403, "permission_error", "models are not exchanged here (--admin-key-file)");
   (void)admin_.owner(request);
-  Json body;
-  try {
-    body = parse_json(request.body, "the request");
-  } catch (const Error& error) {
-    throw ApiError(400, kInvalidRequest, error.what());
-  }
+  const Json body = parse_request(request.body);
   RequestFields fields(body);
   const std::string name = fields.required_text("model");
   const std::vector<std::string>& names = options_.names;
@@ -163,7 +167,9 @@ HttpResponse ServedModels::cancel(const HttpRequest& request, HttpClient& client
 
 void ServedModels::give_back_idle() {
   if (options_.idle.count() == 0) return;
-  ModelPtr model;  // goes outside of the lock
+  const std::unique_lock loading(loading_, std::try_to_lock);  // nobody loads beside what is going
+  if (!loading) return;
+  ModelPtr model;  // goes outside of mutex_
   const std::lock_guard lock(mutex_);
   // The only holder: no request is being answered with it.
   if (current_ == nullptr || current_.use_count() > 1 || !current_->scheduler->idle() ||

@@ -21,7 +21,6 @@
 namespace quern {
 namespace {
 
-constexpr JsonLimits kRequestLimits = {.max_depth = 64, .max_values = 1u << 18};
 constexpr auto kPoll = std::chrono::milliseconds(50);  // how soon a client that is gone is noticed
 constexpr auto kHeartbeat = std::chrono::seconds(5);   // of a stream that has nothing to say
 constexpr size_t kMaxIgnoredBytes = 512;               // of names in a header
@@ -31,6 +30,7 @@ HttpResponse json_response(std::string body, int status = 200) {
 }
 
 constexpr std::string_view kMessages = "/v1/messages", kCountTokens = "/v1/messages/count_tokens";
+constexpr std::string_view kModelPath = "/v1/models/";
 
 // As the protocol of the path has it.
 HttpResponse error_response(const ApiError& error, std::string_view path) {
@@ -42,14 +42,6 @@ HttpResponse error_response(const ApiError& error, std::string_view path) {
   if (error.status() == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   if (error.status() == 429 || error.status() == 503) response.headers.emplace_back("Retry-After", "1");
   return response;
-}
-
-Json parse_body(const HttpRequest& request) {
-  try {
-    return parse_json(request.body, "the request", kRequestLimits);
-  } catch (const Error& error) {
-    throw ApiError(400, kInvalidRequest, error.what());
-  }
 }
 
 // Nobody guesses it.
@@ -154,26 +146,29 @@ HttpResponse Service::handle(const HttpRequest& request, HttpClient& client) {
   return response;
 }
 
-HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
-  if (request.method == "OPTIONS") return preflight();
+void Service::require_route(const HttpRequest& request) {
   const std::string& path = request.path;
   const bool get = request.method == "GET" || request.method == "HEAD";
-  // Without a key: they say nothing of the model, nor of anybody's text.
-  if (path == "/" && get) return page();
-  if (path == "/health" && get) return json_response("{\"status\": \"ok\"}");
-
   constexpr std::string_view kGet[] = {"/", "/health", "/v1/models", "/metrics", "/props", "/slots"};
   constexpr std::string_view kPost[] = {
       "/v1/chat/completions", "/v1/completions", kMessages,     "/v1/responses",   kCountTokens,
       "/v1/embeddings",       "/tokenize",       "/detokenize", "/apply-template", "/cancel"};
-  constexpr std::string_view kModel = "/v1/models/";
   const bool takes_get =
-      std::find(std::begin(kGet), std::end(kGet), path) != std::end(kGet) || path.starts_with(kModel);
+      std::find(std::begin(kGet), std::end(kGet), path) != std::end(kGet) || path.starts_with(kModelPath);
   const bool takes_post = std::find(std::begin(kPost), std::end(kPost), path) != std::end(kPost);
   if (!takes_get && !takes_post)
     throw ApiError(404, kInvalidRequest, fmt::format("there is no '{}'", printable(path)), {}, "unknown_url");
   if (takes_get ? !get : request.method != "POST")
     throw ApiError(405, kInvalidRequest, fmt::format("'{}' takes {}", path, takes_get ? "GET" : "POST"));
+}
+
+HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
+  if (request.method == "OPTIONS") return preflight();
+  require_route(request);
+  const std::string& path = request.path;
+  // Without a key: they say nothing of the model, nor of anybody's text.
+  if (path == "/") return page();
+  if (path == "/health") return json_response("{\"status\": \"ok\"}");
 
   const std::string owner = access_.owner(request);
   if (path == "/v1/chat/completions") return complete(CompletionKind::kChat, request, client, owner);
@@ -189,12 +184,12 @@ HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
   if (path == "/metrics") return metrics();
   if (path == "/props") return props();
   if (path == "/slots") return slots();
-  return models(path == "/v1/models" ? "" : path.substr(kModel.size()));
+  return models(path == "/v1/models" ? "" : path.substr(kModelPath.size()));
 }
 
 CompletionRequest Service::parse(CompletionKind kind, const HttpRequest& request) const {
   const std::lock_guard lock(reading_);
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   const RequestContext context = request_context();
   switch (kind) {
     case CompletionKind::kChat:
@@ -215,7 +210,7 @@ RequestContext Service::request_context() const {
 
 HttpResponse Service::count_tokens(const HttpRequest& request) const {
   const std::lock_guard lock(reading_);
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   return json_response(token_count_json(parse_messages_prompt(body, request_context()).size()));
 }
 
@@ -233,14 +228,17 @@ HttpResponse Service::embeddings(const HttpRequest& http, HttpClient& client, co
   EmbeddingRequest request;
   {
     const std::lock_guard lock(reading_);
-    const Json body = parse_body(http);
+    const Json body = parse_request(http.body);
     request = parse_embedding_request(body, request_context(), options_.pooling, model_.hparams().dim);
   }
   require_model(request.model);
   // The next are in the queue while a pass runs.
   const size_t at_once = 2 * scheduler_.stats().slots.size();
-  HttpResponse response = json_response(
-      embeddings_json(request, embed(scheduler_, request, at_once, owner, client), options_.names.front()));
+  std::vector<std::vector<float>> vectors = embed(scheduler_, request, at_once, owner, client);
+  HttpResponse response;
+  response.stream = [request, vectors = std::move(vectors), model = options_.names.front()](HttpSink& sink) {
+    write_embeddings(request, vectors, model, sink);
+  };
   if (!request.ignored.empty()) response.headers.emplace_back("X-Quern-Ignored", join_names(request.ignored));
   return response;
 }
@@ -341,7 +339,7 @@ void Service::finish(Running& running) {
 }
 
 HttpResponse Service::cancel(const HttpRequest& request) {
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   RequestFields fields(body);
   const std::string id = fields.required_text("id");
   Scheduler::Tickets tickets;
@@ -379,7 +377,7 @@ HttpResponse Service::models(const std::string& name) const {
 
 HttpResponse Service::tokenize(const HttpRequest& request) const {
   const std::lock_guard lock(reading_);
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   RequestFields fields(body);
   const std::string text = fields.required_text("content");
   const bool add_special = fields.boolean("add_special", false),
@@ -399,7 +397,7 @@ HttpResponse Service::tokenize(const HttpRequest& request) const {
 
 HttpResponse Service::detokenize(const HttpRequest& request) const {
   const std::lock_guard lock(reading_);
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   RequestFields fields(body);
   const Json* tokens = fields.find("tokens");
   if (tokens == nullptr || tokens->as_array() == nullptr)
@@ -412,7 +410,7 @@ HttpResponse Service::detokenize(const HttpRequest& request) const {
 
 HttpResponse Service::apply_template(const HttpRequest& request) const {
   const std::lock_guard lock(reading_);
-  const Json body = parse_body(request);
+  const Json body = parse_request(request.body);
   RequestFields fields(body);
   JsonWriter json;
   ToolRequest tools;

@@ -39,6 +39,8 @@ class Service {
   // An error as the protocol of the path has it.
   static HttpResponse error(const ApiError& error, std::string_view path);
   static HttpResponse page();
+  // Throws ApiError: 404 for a path that is none, 405 for one that takes another method.
+  static void require_route(const HttpRequest& request);
   static HttpResponse preflight();  // a browser asks first (CORS)
 
  private:

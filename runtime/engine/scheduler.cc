@@ -204,6 +204,12 @@ bool Scheduler::idle() const {
   return n_waiting_ == 0 && n_admitted_ == 0 && gone_.empty();
 }
 
+size_t Scheduler::spare_room() const {
+  const std::lock_guard lock(mutex_);
+  const size_t room = options_.queue / 2 + slots_.size() - std::min(slots_.size(), n_admitted_);
+  return room - std::min(room, n_waiting_);
+}
+
 SchedulerStats Scheduler::stats() const {
   const std::lock_guard lock(mutex_);
   SchedulerStats stats = stats_;

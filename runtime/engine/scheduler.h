@@ -151,6 +151,8 @@ class Scheduler {
 
   // Nothing waits and nothing runs.
   bool idle() const;
+  // Places for requests that can wait: half of the queue stays for those that cannot.
+  size_t spare_room() const;
   SchedulerStats stats() const;
 
  private:

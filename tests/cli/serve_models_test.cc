@@ -35,7 +35,11 @@ TEST_F(ServeAlone, MemoryIsGivenBackWhenNobodyAsksAndTheAnswerStaysTheSame) {
       post(port, "/v1/completions", kAsk, {"Authorization: Bearer secret", "Origin: http://evil"}).status,
       403);
   EXPECT_EQ(request(port, "OPTIONS", "/v1/completions").status, 204);
-  EXPECT_FALSE(loaded()) << "who may not ask loads nothing";
+  EXPECT_EQ(post(port, "/nonsense", kAsk, key).status, 404);
+  EXPECT_EQ(post(port, "/props", kAsk, key).status, 405);
+  EXPECT_EQ(request(port, "DELETE", "/health").status, 405);
+  EXPECT_EQ(request(port, "GET", "/nonsense", "", key).status, 404);
+  EXPECT_FALSE(loaded()) << "who may not ask loads nothing, nor does what is not there";
   EXPECT_EQ(text_of(post(port, "/v1/completions", kAsk, key)), text);
 }
 
@@ -56,6 +60,11 @@ TEST_F(ServeAlone, ModelIsExchangedForAnotherOfThoseThatWereNamed) {
   EXPECT_EQ(load("stories", "guess").status, 401);
   EXPECT_EQ(load("../etc/passwd", "admin").status, 404);
   EXPECT_EQ(request(port, "GET", "/models/load").status, 405);
+  EXPECT_EQ(request(port, "OPTIONS", "/models/load").status, 204);
+  EXPECT_EQ(post(port, "/models/load", R"({"model": "stories"})",
+                 {"Authorization: Bearer admin", "Origin: http://evil"})
+                .status,
+            403);
   EXPECT_EQ(post(port, "/models/load", "{}", {"Authorization: Bearer admin"}).status, 400);
   EXPECT_EQ(current(), "tiny");
   EXPECT_EQ(metric(port, "model_loaded"), "1");
@@ -86,10 +95,12 @@ TEST_F(ServeAlone, ModelIsExchangedForAnotherOfThoseThatWereNamed) {
 TEST_F(ServeAlone, OtherModelsAreCheckedAtTheStart) {
   const std::string keys = folder_.write("keys", "admin\n");
   EXPECT_EQ(quern({"serve", model_, "--other-model", "a=" + model_}).exit_code, 1) << "nobody could load it";
-  for (const std::string& bad : {std::string("a"), "=" + model_, std::string("a="), "tiny=" + model_})
-    EXPECT_EQ(
-        quern({"serve", model_, "--alias", "tiny", "--admin-key-file", keys, "--other-model", bad}).exit_code,
-        1)
+  for (const std::string& bad :
+       {std::string("a"), "=" + model_, std::string("a="), "tiny=" + model_, "small=" + model_})
+    EXPECT_EQ(quern({"serve", model_, "--alias", "tiny", "--alias", "small", "--admin-key-file", keys,
+                     "--other-model", bad})
+                  .exit_code,
+              1)
         << bad;
   EXPECT_EQ(quern({"serve", model_, "--admin-key-file", keys, "--other-model",
                    "a=" + folder_.write("bad.gguf", "GGUF")})

@@ -156,8 +156,7 @@ TEST_F(ServeResponses, RefuseByNameWhatTheyWouldHaveToKeepOrRun) {
       {R"("input": "a", "tools": [{"type": "web_search"}])", "tools[0].type"},
       {R"("input": "a", "tools": [{"type": "function", "name": "f"}])", "tools"},  // the template has none
       {R"("input": "a", "text": {"format": {"type": "xml"}})", "text.format.type"},
-      {R"("input": "a", "text": {"format": {"type": "json_schema", "name": "p"}})",
-       "text.format.json_schema"},
+      {R"("input": "a", "text": {"format": {"type": "json_schema", "name": "p"}})", "text.format.schema"},
   };
   for (const auto& [fields, param] : kBad) {
     const Reply reply = respond(fields);
@@ -241,9 +240,11 @@ TEST_F(ServeResponsesTools, CallFunctionsAndTakeTheirOutputs) {
 }
 
 TEST_F(ServeAlone, ThoughtsOfResponsesAreItemsOfTheirOwn) {
-  Server server(model_, {"--template", folder_.write("thinks",
-                                                     "{{ messages[0].content }}{% if enable_thinking %}"
-                                                     "<think>{% else %}<think></think>{% endif %}")});
+  Server server(model_,
+                {"--template", folder_.write("thinks",
+                                             "{{ messages[0].content }}"
+                                             "{% if enable_thinking is not defined or enable_thinking %}"
+                                             "<think>{% else %}<think></think>{% endif %}")});
   const auto respond = [&](const std::string& fields) {
     return post(server.port(), "/v1/responses", "{" + fields + "}");
   };

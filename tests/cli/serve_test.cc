@@ -385,6 +385,24 @@ TEST_F(ServeAlone, TakesTheSocketThatItWasStartedFor) {
   EXPECT_EQ(another->stderr_text().find(fmt::format("127.0.0.1:{}\n", port)), std::string::npos);
 }
 
+TEST_F(ServeAlone, SocketOfBothFamiliesIsCalledByAnAddressOfEither) {
+  const int probe = socket(AF_INET6, SOCK_STREAM, 0);
+  sockaddr_in6 any{};
+  any.sin6_family = AF_INET6;
+  const bool has_ipv6 = probe >= 0 && bind(probe, reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0;
+  if (probe >= 0) close(probe);
+  if (!has_ipv6) GTEST_SKIP() << "no IPv6 on this machine";
+  Process process(quern_command({"serve", model_, "--port", "0", "--host", "::", "--no-api-key"}),
+                  with_test_environment());
+  const std::string words = "listening on http://[::]:";
+  ASSERT_TRUE(process.wait_for_stderr(words)) << process.stderr_text();
+  ASSERT_TRUE(process.wait_for_stderr("\n"));
+  process.run_for(0.1);
+  const std::string& text = process.stderr_text();
+  const int port = std::atoi(text.c_str() + text.find(words) + words.size());
+  EXPECT_EQ(request(port, "GET", "/health").status, 200);  // Host: 127.0.0.1
+}
+
 TEST_F(ServeAlone, ModelWithoutATemplateCompletesTexts) {
   std::vector<std::string> arguments = {"serve", model_, "--port", "0"};
   Process process(quern_command(arguments), with_test_environment());
