@@ -8,6 +8,7 @@
 #include "cli/text_input.h"
 #include "convert/checkpoint_source.h"
 #include "convert/source.h"
+#include "quant/calibrated/calibrated_encoder.h"
 #include "quant/format_size.h"
 #include "quant/hash128.h"
 #include "quant/machine/memory.h"
@@ -21,12 +22,22 @@ constexpr uint64_t kTokensOfSmallModels = 65536, kTokensOfLargeModels = 16384;
 constexpr uint64_t kLargeModel = 1'000'000'000;  // weights
 
 bool is_layer_matrix(const ConvertedTensor& tensor) {
-  return tensor.name.starts_with("blk.") && tensor.shape.size() >= 2;
+  // Writers of GGUF pad vectors with dimensions of 1.
+  return tensor.name.starts_with("blk.") && without_outer_ones(tensor.shape, 1).size() >= 2;
 }
 
 std::string hex(Hash128 hash) { return fmt::format("{:016x}{:016x}", hash.high, hash.low); }
 
 }  // namespace
+
+void require_calibrated_formats(std::span<const ConvertedTensor> tensors) {
+  for (const ConvertedTensor& tensor : tensors)
+    if (is_layer_matrix(tensor) && !can_calibrate(tensor.to))
+      fail(ErrorCode::kUsage,
+           "tensor '{}': {} has no calibrated encoder; these have one: {} (--type and "
+           "--tensor-type choose)",
+           printable(tensor.name), block_format(tensor.to).name, calibrated_format_names());
+}
 
 void CalibrationArguments::declare(Arguments& arguments) {
   arguments.flag(
@@ -68,7 +79,7 @@ void CalibrationArguments::check(const ConvertOptions& convert) {
          "--imatrix and --calibrate do not go together: calibrating measures the importance of the columns "
          "itself");
   std::error_code ignored;
-  if (convert.type.empty() && !std::filesystem::is_directory(convert.source, ignored))
+  if (convert.type.empty() && !std::filesystem::is_directory(find_source(convert.source, {}), ignored))
     fail(ErrorCode::kUsage, "--calibrate chooses the codes of a quantized format: name it with --type");
 }
 
@@ -117,8 +128,14 @@ std::unique_ptr<Model> CalibratedConversion::load(std::span<const ConvertedTenso
 
 std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor> tensors,
                                                 GgufMetadata* metadata) {
+  require_calibrated_formats(tensors);
   model_ = load(tensors);
   Calibration::require_stages(*model_);
+  if (!model_->has_tokenizer())
+    fail(ErrorCode::kUsage,
+         "{}: without a vocabulary the calibration text cannot be read: leave --no-tokenizer out, or convert "
+         "without --calibrate",
+         printable(convert_.source, kPathBytes));
   Hasher128 hasher;
   std::vector<TokenId> tokens;
   const auto add_text = [&](std::string_view text) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct CalibrationArguments {
   // does not go together with it.
   void check(const ConvertOptions& convert);
 };
+
+// Before a model is loaded for it. Throws kUsage for a matrix of a layer whose format has no calibrated
+// encoder.
+void require_calibrated_formats(std::span<const ConvertedTensor> tensors);
 
 // A text of prose, documentation and source code (calibration_text/README.md).
 extern const std::string_view kCalibrationText;

@@ -244,6 +244,7 @@ int run_convert(std::span<const std::string> arguments) {
   }
   const ConvertReport report = convert(options.convert, callbacks);
   bar.clear();
+  if (options.calibration.calibrate && options.convert.dry_run) require_calibrated_formats(report.tensors);
 
   if (options.json) {
     write_out(report_json(options, report, notices, calibrated ? &*calibrated : nullptr));

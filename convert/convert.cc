@@ -242,6 +242,10 @@ class Conversion {
       report_.tensors.push_back(std::move(converted));
     }
     tell_requantized();
+    // Codes that are others now are not those that a calibration chose.
+    if (report_.n_requantized > 0)
+      for (const char* key : {"method", "text_xxh3", "tokens", "strength", "damping"})
+        source_.metadata.erase(fmt::format("quern.calibration.{}", key));
   }
 
   void ask_other_encoder() {

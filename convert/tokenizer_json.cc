@@ -171,8 +171,8 @@ void Reader::read_added_tokens(const Json& tokens) {
     if (!first.take(*id, content)) continue;
     if (*id < vocabulary_.size() && vocabulary_.types[*id] != TokenType::kUnused &&
         vocabulary_.pieces[*id] != content && ++n_renamed == 1) {
-      renamed =
-          fmt::format("token {} is called '{}', not '{}'", *id, printable(content), vocabulary_.pieces[*id]);
+      renamed = fmt::format("token {} is called '{}', not '{}'", *id, printable(content),
+                            printable(vocabulary_.pieces[*id]));
     }
     const bool special = flag_or(entry, "special", false, "added_tokens");
     add_piece(*id, content, special ? TokenType::kControl : TokenType::kUserDefined);

@@ -536,11 +536,11 @@ void ModelLoader::require_room() const {
   const MemoryPlan& plan = model_->memory_plan_;
   const uint64_t found = available_memory(), available = found - std::min(found, options_.promised_bytes);
   if (options_.state_memory)
-    note(fmt::format(
-        "memory: {} of {} available for {}: weights {} + scratch {} + cache {} (context of {}; "
-        "override: --ctx)",
-        format_size(plan.total()), format_size(available), printable(gguf().path(), kPathBytes),
-        format_size(plan.weights), format_size(plan.scratch), format_size(plan.kv), model_->context_));
+    note(
+        fmt::format("memory: {} of {} available for {}: weights {} + scratch {} + cache {} (context of {}{})",
+                    format_size(plan.total()), format_size(available), printable(gguf().path(), kPathBytes),
+                    format_size(plan.weights), format_size(plan.scratch), format_size(plan.kv),
+                    model_->context_, options_.context_option == "--ctx" ? "; override: --ctx" : ""));
   if (options_.larger_than_memory && plan.total() > available && plan.total() - plan.in_place <= available)
     return tell_of_paging(available);
   const auto session_bytes = [&](uint64_t context) { return session_memory(context).total(); };

@@ -1,5 +1,7 @@
 #include "quant/calibrated/calibrated_encoder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -192,6 +194,13 @@ ErrorFeedback::ErrorFeedback(size_t columns) : weight_(columns, 1.0f), panels_(f
 }
 
 bool can_calibrate(DType dtype) noexcept { return find_scale_rule(dtype) != nullptr; }
+
+std::string calibrated_format_names() {
+  std::string names;
+  for (const BlockFormat& format : block_formats())
+    if (can_calibrate(format.dtype)) names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
+  return names;
+}
 
 CalibratedResult encode_calibrated(ThreadPool& pool, DType dtype, const ErrorFeedback& feedback,
                                    std::span<const float> rows, std::span<uint8_t> out) {

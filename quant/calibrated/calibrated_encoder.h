@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "quant/block_format.h"
@@ -55,6 +56,8 @@ class ErrorFeedback {
 
 // Whether the format has an encoder here.
 bool can_calibrate(DType dtype) noexcept;
+// Their names, for errors: "Q4_0, Q4_1, ...".
+std::string calibrated_format_names();
 
 struct CalibratedResult {
   double loss = 0;       // summed over rows: of the walk, in terms of D

@@ -89,18 +89,19 @@ class Calibration::Run {
 
   uint64_t memory_bytes() const {
     const uint64_t dim = layers_.dim(), n = n_tokens();
-    uint64_t widest = 0, most_rows = 0, layer_weights = 0;
+    uint64_t widest = 0, largest = 0, layer_weights = 0;
     for (const TensorDeclaration& tensor : model_.parts().tensors()) {
       if (tensor.layer != 0 || !tensor.is_matrix()) continue;
       widest = std::max(widest, tensor.shape.back());
-      most_rows = std::max(most_rows, tensor.shape.front());
+      largest = std::max(largest, tensor.shape.front() * tensor.shape.back());
       layer_weights += tensor.shape.front() * tensor.shape.back();
     }
     uint64_t bytes = 2 * n * dim * sizeof(float);   // the streams
     bytes += 3 * widest * widest * sizeof(double);  // Gram matrices and a factor
     bytes += ErrorFeedback::bytes(widest);
     bytes += 2 * n_held_out() * widest * sizeof(float);  // inputs
-    bytes += 6 * most_rows * widest * sizeof(float);     // weights, targets, decoded results
+    bytes += 4 * largest * sizeof(float);                // weights, targets, decoded results
+    bytes += 2 * largest;                                // encoded, both ways
     bytes += 3 * layer_weights;                          // quantized: bytes, and as loaded
     return bytes;
   }
@@ -150,6 +151,14 @@ class Calibration::Run {
 
  private:
   static void require_all_staged(const Model& model, std::span<const CalibrationStage> stages) {
+    const std::string path = printable(model.gguf().path(), kPathBytes);
+    for (const TensorView& tensor : model.gguf().tensors())
+      if (tensor.layout != TensorLayout::kRows)
+        fail(ErrorCode::kMalformed,
+             "{}: tensor '{}' is in the layout p16, expected standard: convert the file with --layout "
+             "standard "
+             "first, then calibrate",
+             path, printable(tensor.name));
     for (const TensorDeclaration& tensor : model.parts().tensors()) {
       if (tensor.layer < 0 || !tensor.is_matrix()) continue;
       const std::string_view name = name_in_layer(tensor);
@@ -160,7 +169,16 @@ class Calibration::Run {
         fail(ErrorCode::kMalformed,
              "{}: tensor '{}': experts and stacked matrices cannot be calibrated yet; convert without "
              "--calibrate",
-             printable(model.gguf().path(), kPathBytes), printable(tensor.name));
+             path, printable(tensor.name));
+      constexpr std::string_view kWeight = ".weight";
+      if (!tensor.name.ends_with(kWeight)) continue;
+      const std::string factor = tensor.name.substr(0, tensor.name.size() - kWeight.size()) + ".scale";
+      if (model.gguf().find_tensor(factor) != nullptr)
+        fail(ErrorCode::kMalformed,
+             "{}: tensor '{}': matrices whose products have a factor cannot be calibrated yet; convert "
+             "without "
+             "--calibrate",
+             path, printable(factor));
     }
   }
 
@@ -183,25 +201,22 @@ class Calibration::Run {
       if (tensor.layer < 0 || !tensor.is_matrix()) continue;
       const DType dtype = format_of(tensor.name);
       if (can_calibrate(dtype)) continue;
-      std::string known;
-      for (const BlockFormat& format : block_formats())
-        if (can_calibrate(format.dtype)) known += fmt::format("{}{}", known.empty() ? "" : ", ", format.name);
       fail(ErrorCode::kUsage,
            "tensor '{}': {} has no calibrated encoder; these have one: {} (--type and --tensor-type choose)",
-           printable(tensor.name), block_format(dtype).name, known);
+           printable(tensor.name), block_format(dtype).name, calibrated_format_names());
     }
   }
 
   // Pieces from all over the text, and every tenth of them held out.
   void cut_text(std::span<const int32_t> tokens) {
-    piece_ = std::min<size_t>(kPieceTokens, layers_.max_rows());
+    piece_ = std::min<size_t>({kPieceTokens, layers_.max_rows(), model_.hparams().context_length});
     const size_t n_there = tokens.size() / piece_;
     size_t n = n_there;
     if (options_.max_tokens != 0) n = std::min<size_t>(n, options_.max_tokens / piece_);
     if (n < 2)
       fail(ErrorCode::kUsage,
            "a calibration needs two pieces of {} tokens at least, one of them to be held out: {} tokens were "
-           "given, and {}",
+           "given, and {}; give a longer --calibrate-text",
            piece_, tokens.size(),
            options_.max_tokens == 0 ? std::string("all are used")
                                     : fmt::format("at most {} are used", options_.max_tokens));
@@ -215,8 +230,11 @@ class Calibration::Run {
     }
   }
 
-  void step() {
+  void poll() const {
     if (callbacks_->stop && callbacks_->stop()) throw Interrupted{};
+  }
+  void step() {
+    poll();
     ++done_;
     if (callbacks_->on_progress) callbacks_->on_progress(done_, total_);
   }
@@ -426,8 +444,10 @@ class Calibration::Run {
 
     const std::vector<float> importance = importance_of(gram, n);
     normalise(&gram, &shift, n);
+    poll();
     const std::vector<double> target_factor =
         shift.empty() ? std::vector<double>{} : factor(gram, n, kTargetDamping, first);
+    poll();
     const ErrorFeedback feedback = make_feedback(std::move(gram), n, first);
     for (LayerMatrix* const matrix : of_stage)
       calibrate_matrix(*matrix, importance, shift, target_factor, feedback, held_out);
@@ -460,7 +480,9 @@ class Calibration::Run {
     for (size_t i = 0; i < n; ++i) gram[i * n + i] += damping;
     if (!linear_algebra::factor(pool_, gram.data(), n))
       fail(ErrorCode::kIntegrity,
-           "{}: tensor '{}': the Gram matrix of its inputs cannot be factored; a larger --damping would help",
+           "{}: tensor '{}': the Gram matrix of its inputs cannot be factored: they are too large, or too "
+           "much "
+           "alike; a larger --damping may help, or another --calibrate-text",
            printable(model_.gguf().path(), kPathBytes), printable(first.name));
     return gram;
   }
@@ -489,11 +511,14 @@ class Calibration::Run {
       result.encoding = MatrixEncoding::kExact;
     } else {
       std::vector<float> target = weights;
+      poll();
       if (!shift.empty())
         linear_algebra::shift_targets(pool_, weights.data(), n_rows, n, shift.data(), target_factor.data(),
                                       options_.strength, target.data());
+      poll();
       encode(matrix, feedback, target, &coded);
     }
+    poll();
     const TensorView as_floats{matrix.name, DType::F32, matrix.view.shape,
                                reinterpret_cast<const uint8_t*>(weights.data()),
                                weights.size() * sizeof(float)};
@@ -542,6 +567,11 @@ class Calibration::Run {
   // at a few rows first.
   bool lies_on_steps(const LayerMatrix& matrix, const std::vector<float>& weights,
                      std::vector<uint8_t>* out) {
+    if (matrix.view.dtype == matrix.dtype) {  // as convert: the bytes themselves
+      with_bytes(matrix.view, MatrixUse::kProduct,
+                 [&] { out->assign(matrix.view.data, matrix.view.data + matrix.view.n_bytes); });
+      return true;
+    }
     constexpr size_t kLook = 4;
     const size_t n = matrix.view.columns(), n_rows = matrix.view.rows(), look = std::min(kLook, n_rows);
     const ErrorFeedback none(n);
@@ -573,6 +603,7 @@ class Calibration::Run {
     const std::string output = tied ? "token_embd.weight" : "output.weight";
     // One piece at a time: its logits are vocab_size times as many as its tokens.
     for (size_t p = 0; p < held_out_.size(); ++p) {
+      poll();
       base.assign(piece_, {});
       each_row({original_held_out_[p]}, [&](size_t, size_t row, std::span<const float> logits) {
         base[row].assign(logits.begin(), logits.end());

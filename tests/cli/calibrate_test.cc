@@ -41,6 +41,7 @@ TEST_F(Calibrate, WritesAnOrdinaryFileThatSaysHowItWasMade) {
     EXPECT_NE(inspected.out.find(key), std::string::npos) << key;
   const ProcessResult plain = convert("plain.gguf", {"--type", "q4_0"});
   ASSERT_EQ(plain.exit_code, 0) << describe(plain);
+  EXPECT_NE(read_file(folder_.file("plain.gguf")), read_file(folder_.file("calibrated.gguf")));
   const ProcessResult run = quern({"run", folder_.file("calibrated.gguf"), "-p", "ROMEO:", "-n", "8"});
   EXPECT_EQ(run.exit_code, 0) << describe(run);
 
@@ -61,6 +62,8 @@ TEST_F(Calibrate, SaysWhatDoesNotGoTogether) {
       {{"--type", "q4_0", "--damping", "0.2"}, "--calibrate"},
       {{"--type", "q4_0", "--calibrate", "--imatrix", "x"}, "--imatrix"},
       {{"--type", "q3_k_m", "--calibrate"}, "no calibrated encoder"},
+      {{"--type", "q3_k_m", "--calibrate", "--dry-run"}, "no calibrated encoder"},
+      {{"--type", "q4_0", "--calibrate", "--no-tokenizer"}, "without a vocabulary"},
       {{"--type", "q4_0", "--calibrate", "--calibrate-strength", "1.5"}, "--calibrate-strength"},
   };
   for (const auto& [options, word] : cases) {
@@ -68,6 +71,35 @@ TEST_F(Calibrate, SaysWhatDoesNotGoTogether) {
     EXPECT_EQ(result.exit_code, 1) << describe(result);
     EXPECT_NE(result.err.find(word), std::string::npos) << describe(result);
   }
+}
+
+TEST_F(Calibrate, OfAGgufKeepsWhatHasTheFormatAndRefusesPanels) {
+  const auto again = [&](const std::string& source, const std::string& output,
+                         std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"convert", folder_.file(source), "-o", folder_.file(output),
+                                          "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return quern(arguments);
+  };
+  ASSERT_EQ(convert("k.gguf", {"--type", "q5_k_s"}).exit_code, 0);
+  const ProcessResult kept =
+      again("k.gguf", "kept.gguf", {"--type", "q5_k_s", "--calibrate", "--calibrate-tokens", "1024"});
+  ASSERT_EQ(kept.exit_code, 0) << describe(kept);
+  const Json matrices = Json::parse(kept.out)["calibration"]["matrices"];
+  ASSERT_EQ(matrices.size(), 21u);
+  for (const Json& matrix : matrices) EXPECT_EQ(matrix["encoding"], "exact") << matrix;
+
+  // How codes were chosen is not said of others.
+  ASSERT_EQ(again("kept.gguf", "other.gguf", {"--type", "q4_0"}).exit_code, 0);
+  const ProcessResult inspected = quern({"inspect", folder_.file("other.gguf"), "--json"});
+  ASSERT_EQ(inspected.exit_code, 0) << describe(inspected);
+  EXPECT_EQ(inspected.out.find("quern.calibration"), std::string::npos);
+
+  ASSERT_EQ(convert("panels.gguf", {"--type", "bf16", "--layout", "p16"}).exit_code, 0);
+  const ProcessResult panels =
+      again("panels.gguf", "none.gguf", {"--type", "q4_0", "--calibrate", "--calibrate-tokens", "1024"});
+  EXPECT_EQ(panels.exit_code, 2) << describe(panels);
+  EXPECT_NE(panels.err.find("--layout standard"), std::string::npos) << describe(panels);
 }
 
 TEST_F(Calibrate, RefusesAnArchitectureByName) {

@@ -12,7 +12,7 @@ if(count LESS 9)
   message(FATAL_ERROR "commands of `quern help`: ${commands}")
 endif()
 set(expected bin/quern share/man/man1/quern.1 share/bash-completion/completions/quern share/zsh/site-functions/_quern
-  share/fish/vendor_completions.d/quern.fish share/doc/quern/LICENSE share/doc/quern/examples/quern.service
+  share/fish/vendor_completions.d/quern.fish share/doc/quern/LICENSE share/doc/quern/calibration_text.md share/doc/quern/examples/quern.service
   share/doc/quern/examples/quern.socket share/doc/quern/examples/nginx.conf)
 foreach(command ${commands})
   list(APPEND expected share/man/man1/quern-${command}.1)
