@@ -326,7 +326,8 @@ int run_chat(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
   if (!options.once && (options.input.given() || options.json))
-    fail(ErrorCode::kUsage, "--prompt, --file and --json need --once");
+    fail(ErrorCode::kUsage,
+         "--prompt, --file and --json need --once; a first message goes behind MODEL: quern chat MODEL TEXT");
   if (options.opening && options.input.given())
     fail(ErrorCode::kUsage, "the message is given twice: as TEXT and with --prompt or --file");
   if (options.input.escapes)

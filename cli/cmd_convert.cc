@@ -37,7 +37,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "them: such a file starts at once and is shared between processes, and only quern reads it; "
       "--layout standard turns it back, byte for byte.",
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf\n"
-      "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q8.gguf --type q8_0 --verbose\n"
+      "  quern convert Mistral-7B-Instruct-v0.2 -o q8.gguf --type q8_0 --verbose\n"
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral-q4km.gguf --type q4_k_m\n"
       "  quern convert SmolLM2-135M -o smollm2-q4.gguf --type q4_0 --calibrate\n"
       "  quern convert model-f16.gguf -o model-q4.gguf --type q4_0 --dry-run\n"
@@ -200,9 +200,13 @@ void print_summary(const Options& options, const ConvertReport& report) {
             options.convert.dry_run ? "would write " : "", target, format_size(report.file_bytes),
             report.file_bytes, report.tensors.size(), format_count(report.n_params), report.bits_per_weight);
   if (options.convert.dry_run) return;
-  print_out("read {} in {} ({:.2f} GB/s), then {} to flush to the disk\n", format_size(report.bytes_in),
-            format_duration(report.seconds), gigabytes_per_second(report),
-            format_duration(report.fsync_seconds));
+  if (options.calibration.calibrate)  // whose own line says how long that took
+    print_out("read {}; {} to flush to the disk\n", format_size(report.bytes_in),
+              format_duration(report.fsync_seconds));
+  else
+    print_out("read {} in {} ({:.2f} GB/s), then {} to flush to the disk\n", format_size(report.bytes_in),
+              format_duration(report.seconds), gigabytes_per_second(report),
+              format_duration(report.fsync_seconds));
   print_worst_tensors(report.tensors);
 }
 

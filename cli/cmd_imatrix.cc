@@ -52,8 +52,8 @@ bool parse(std::span<const std::string> arguments, Options* options) {
 
 void report_chunk(uint64_t done, uint64_t total, double seconds) {
   if (done != 1) return;
-  print_notice("imatrix: {:.2f} seconds per chunk - ETA {}", seconds,
-               format_duration(seconds * static_cast<double>(total - done)));
+  timing(fmt::format("imatrix: {:.2f} seconds per chunk - ETA {}", seconds,
+                     format_duration(seconds * static_cast<double>(total - done))));
 }
 
 // Experts that no token chose: their columns count alike when the file is used.

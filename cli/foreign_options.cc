@@ -57,21 +57,28 @@ constexpr ForeignOption kForeign[] = {
     {"--output-tensor-type", "convert", Value::kOne, "--output-type", "", ""},
     {"--token-embedding-type", "convert", Value::kOne, "--embedding-type", "", ""},
     {"--split-max-size", "convert", Value::kOne, "--split-size", "", ""},
-    {"--chat-template-file", "chat|tokenize", Value::kOne, "--template", "", ""},
+    {"--chat-template-file", "chat|tokenize|serve", Value::kOne, "--template", "", ""},
     {"-st|--single-turn", "chat", Value::kNone, "--once", "", ""},
     {"--grammar-file", "run", Value::kOne, "--grammar", "", ""},
     {"-jf|--json-schema-file", "run", Value::kOne, "--json-schema", "", ""},
-    {"--ids-only", "tokenize", Value::kNone, "--json", "", ""},
+    {"--ids-only|--ids", "tokenize", Value::kNone, "--json", "", ""},
+    {"-a", "serve", Value::kOne, "--alias", "", ""},
+    {"--sleep-idle-seconds", "serve", Value::kOne, "--idle-unload", "", ""},
     // What happens anyway.
     {"-no-cnv|--no-conversation|--no-display-prompt|--no-warmup|--simple-io|--no-escape|--no-context-shift|--"
      "log-prefix|--warmup|--perf|--no-perf|--show-timings|--repack|--no-repack|--offline|-kvo|--kv-offload|-"
      "cb|--cont-"
      "batching",
      "", Value::kNone, kAnyway, "", ""},
-    {"--verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone, kAnyway, "", ""},
+    {"-v|--verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone, kAnyway, "", ""},
     {"-cnv|--conversation|--interactive|-i|--interactive-first|-if|--jinja|-mli|--multiline-input", "chat",
      Value::kNone, kAnyway, "", ""},
-    {"--color|-co", "run|chat", Value::kNone, kAnyway, "", ""},
+    {"--color|-co", "run|chat", Value::kMaybe, kAnyway, "|on|off|auto", ""},
+    {"-fit|--fit", "", Value::kOne, kAnyway, "on|off", kOwnSplit},
+    {"--jinja|--embedding|--embeddings|--metrics|--props|--webui|--verbose|-v|-kvu|--kv-unified|"
+     "--swa-full|--no-mmproj",
+     "serve", Value::kNone, kAnyway, "", ""},
+    {"--no-parse-special", "tokenize", Value::kNone, kAnyway, "", ""},
     {"--mmap", "", Value::kNone, kAnyway, "", ""},
     {"--allow-requantize", "convert", Value::kNone, kAnyway, "", ""},
     {"-fa|--flash-attn", "", Value::kMaybe, kAnyway, "|on|1|auto",
@@ -100,8 +107,8 @@ constexpr ForeignOption kForeign[] = {
      "run|chat", Value::kOne, kAnyway, "none of them", kSamplers},
     {"--grammar|--grammar-file|-j|--json-schema|-jf|--json-schema-file", "", Value::kOne, kAnyway,
      "none of them", kNoGrammar},
-    {"-hf|-hfr|--hf-repo|-hff|--hf-file|-mu|--model-url|-dr|--docker-repo", "", Value::kOne, kAnyway,
-     "none of them", kNoDownload},
+    {"-hf|-hft|--hf-token|-hfr|--hf-repo|-hff|--hf-file|-mu|--model-url|-dr|--docker-repo", "", Value::kOne,
+     kAnyway, "none of them", kNoDownload},
     {"--lora|--lora-scaled|--control-vector", "", Value::kOne, kAnyway, "none of them",
      "adapters are not supported: merge one into its model before converting that"},
     {"-mm|--mmproj|--image|--audio", "", Value::kOne, kAnyway, "none of them", "only text goes in"},
@@ -143,7 +150,7 @@ constexpr ForeignOption kForeign[] = {
     {"-np|--parallel", "serve", Value::kOne, "--slots", "", ""},
     {"--api-key", "serve", Value::kOne, kAnyway, "none of them",
      "--api-key-file FILE: a key on a command line is seen by everybody on the machine"},
-    {"-v|--verbose-prompt|--log-verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone,
+    {"--verbose-prompt|--log-verbose", "run|chat|perplexity|bench|tokenize|inspect|doctor", Value::kNone,
      kAnyway, "none of them", "everything is said already; -q says less"},
     {"--kl-divergence-base|--save-all-logits", "perplexity", Value::kOne, "--save-logits", "", ""},
     {"--kl-divergence", "perplexity", Value::kNone, kAnyway, "none of them",
@@ -162,7 +169,19 @@ constexpr ForeignOption kForeign[] = {
     {"--model-name|--metadata|--split-max-tensors", "convert", Value::kOne, kAnyway, "none of them",
      "not supported"},
     {"--nowordwrap|--hidethinking", "", Value::kNone, kAnyway, "none of them", "not supported"},
-    {"--keepalive|--format", "", Value::kOne, kAnyway, "none of them", "not supported; --json prints JSON"},
+    {"--format", "", Value::kOne, kAnyway, "none of them", "not supported; --json prints JSON"},
+    {"--keepalive", "", Value::kOne, kAnyway, "none of them",
+     "a command's model goes when it ends; quern serve has --idle-unload"},
+    {"--ssl-key-file|--ssl-cert-file", "serve", Value::kOne, kAnyway, "none of them",
+     "a proxy in front speaks TLS: cli/serve/deploy has a site of nginx"},
+    {"--slot-save-path", "serve", Value::kOne, kAnyway, "none of them",
+     "--cache-dir FOLDER keeps what prompts came to"},
+    {"--cache-reuse|--ctx-checkpoints|--threads-http|-to|--timeout|--defrag-thold|-dt|--path|--api-prefix|--"
+     "tools|"
+     "--models-dir",
+     "serve", Value::kOne, kAnyway, "none of them", "not supported"},
+    {"--no-webui|--no-slots|--rerank|--reranking", "serve", Value::kNone, kAnyway, "none of them",
+     "not supported"},
 };
 
 bool is_among(std::string_view word, std::string_view words) {
@@ -250,7 +269,8 @@ std::vector<std::string> translate_foreign(const CommandTable& table,
 
 // ollama run MODEL TEXT; llama-quantize IN OUT TYPE.
 std::string_view advice_for_argument(std::string_view command) {
-  if (command == "run" || command == "tokenize") return ": a text goes behind -p";
+  if (command == "run" || command == "tokenize")
+    return ": the model is given already, and a text goes behind -p";
   if (command == "convert") return ": the output goes behind -o, its type behind --type";
   if (command == "perplexity") return ": a text's file goes behind -f";
   return {};

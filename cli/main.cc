@@ -60,11 +60,15 @@ std::string help() {
       "Usage: quern COMMAND [options]\n"
       "\n"
       "Commands:\n";
-  for (const Command& command : kCommands) text += fmt::format("  {:<12}{}\n", command.name, command.summary);
+  const size_t width = stdout_width(kHelpWidth);
+  for (const Command& command : kCommands)
+    text += wrap(fmt::format("  {:<12}{}", command.name, command.summary), width, 14) + "\n";
   text +=
       "\n"
       "`quern help COMMAND` describes a command, with examples. `quern version` prints version and build, "
-      "`quern completions bash|zsh|fish` what a shell needs to complete options.\n"
+      "`quern completions bash|zsh|fish` what a shell needs to complete options; `quern man COMMAND | man -l "
+      "-` "
+      "is a command's manual page.\n"
       "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 usage, 2 malformed input, "
       "3 integrity or non-finite numbers, 4 memory or context, 5 input/output, 70 a fault of quern's own, "
       "130 and 143 signals.\n"
@@ -73,7 +77,7 @@ std::string help() {
       "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf --type q4_0\n"
       "  quern run mistral.gguf -p \"The capital of France is\" -n 32\n"
       "  quern chat mistral.gguf\n";
-  return wrap(text, stdout_width(kHelpWidth), 0);
+  return wrap(text, width, 0);
 }
 
 std::string version() {

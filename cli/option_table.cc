@@ -250,7 +250,8 @@ std::string render_man(const CommandTable& table, std::string_view version) {
   out += fmt::format(".SH DESCRIPTION\n{}\n.SH OPTIONS\n", man_text(table.description));
   for (const std::vector<OptionRow>* rows : {&table.positionals, &table.options}) {
     for (const OptionRow& row : *rows)
-      out += fmt::format(".TP\n.B {}\n{}\n", man_text(spelled(row)), man_text(row.help));
+      out += fmt::format(".TP\n.B {}\n{}{}\n", man_text(spelled(row)), man_text(row.help),
+                         row.repeatable ? " (may be repeated)" : "");
   }
   if (!table.examples.empty()) out += fmt::format(".SH EXAMPLES\n.nf\n{}\n.fi\n", man_text(table.examples));
   return out + ".SH SEE ALSO\n.BR quern (1)\n";

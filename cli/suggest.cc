@@ -31,7 +31,10 @@ std::string_view closest(std::string_view word, std::span<const std::string> can
   constexpr size_t kLongestWord = 64;  // nobody misspells more than that; bounds the work
   if (word.size() > kLongestWord) return {};
   std::string_view best;
-  size_t best_distance = word.size() / 3 + 2;  // only nearer ones count
+  // Only nearer ones count. Options are many, and their dashes say nothing: of their letters fewer may
+  // differ.
+  const size_t n_dashes = std::min(word.find_first_not_of('-'), word.size());
+  size_t best_distance = n_dashes == 0 ? word.size() / 3 + 2 : (word.size() - n_dashes) / 3 + 1;
   for (const std::string& candidate : candidates) {
     const size_t distance = edit_distance(word, candidate);
     if (distance < best_distance && distance < candidate.size()) {

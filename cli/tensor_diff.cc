@@ -178,8 +178,8 @@ std::string render_diff_text(const std::vector<TensorDiff>& diffs, const std::st
                {"shape", Table::Align::kLeft},
                {"format", Table::Align::kLeft},
                {"base", Table::Align::kLeft},
-               {"relative RMS error", Table::Align::kRight},
-               {"largest difference", Table::Align::kRight},
+               {"RMS error", Table::Align::kRight},
+               {"largest", Table::Align::kRight},
                {"at", Table::Align::kRight}});
   uint64_t n_compared = 0, n_same = 0, n_not_finite = 0;
   for (const TensorDiff& diff : diffs) {

@@ -346,7 +346,9 @@ GgufReader::GgufReader(std::span<const uint8_t> bytes, std::string path, const N
     if (!checked_add(data_offset_, offsets[i], &begin) || !checked_add(begin, tensor.n_bytes, &end) ||
         end > bytes_.size()) {
       in.refuse(begin,
-                "data of tensor '{}' reaches past end of file: {} bytes at this offset, the file has {}",
+                "data of tensor '{}' reaches past end of file: {} bytes at this offset, the file has {}; it "
+                "was cut "
+                "short: download or copy it again",
                 printable(tensor.name), tensor.n_bytes, bytes_.size());
     }
     tensor.data = bytes_.data() + begin;

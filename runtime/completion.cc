@@ -84,7 +84,8 @@ Completion::Completion(const Tokenizer* tokenizer, bool with_text, std::span<con
       sampler_(options.sampler),
       filter_(options.stop) {
   check_adjustments(options);
-  if (prompt.empty()) fail(ErrorCode::kUsage, "the prompt has no tokens; nothing can follow nothing");
+  if (prompt.empty())
+    fail(ErrorCode::kUsage, "the prompt has no tokens; nothing can follow nothing: give it a text");
   if (prompt.size() >= context)
     fail(ErrorCode::kResource,
          "the prompt has {} tokens and the context {}, of which the answer needs at least one; raise --ctx "

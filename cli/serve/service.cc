@@ -157,7 +157,13 @@ void Service::require_route(const HttpRequest& request) {
       std::find(std::begin(kGet), std::end(kGet), path) != std::end(kGet) || path.starts_with(kModelPath);
   const bool takes_post = std::find(std::begin(kPost), std::end(kPost), path) != std::end(kPost);
   if (!takes_get && !takes_post)
-    throw ApiError(404, kInvalidRequest, fmt::format("there is no '{}'", printable(path)), {}, "unknown_url");
+    throw ApiError(404, kInvalidRequest,
+                   fmt::format("there is no '{}'{}", printable(path),
+                               path == "/completion"       ? "; there is /v1/completions"
+                               : path.starts_with("/api/") ? "; ollama's protocol is not spoken: "
+                                                             "/v1/chat/completions"
+                                                           : ""),
+                   {}, "unknown_url");
   if (takes_get ? !get : request.method != "POST")
     throw ApiError(405, kInvalidRequest, fmt::format("'{}' takes {}", path, takes_get ? "GET" : "POST"));
 }

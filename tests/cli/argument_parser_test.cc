@@ -80,12 +80,15 @@ TEST(ArgumentParser, RefusesUnknownOptionsWithASuggestion) {
             "unknown option '--tmp' (did you mean '--temp'?); see quern run --help");
   EXPECT_EQ(usage_error({"m", "--max-token=3"}),
             "unknown option '--max-token' (did you mean '--max-tokens'?); see quern run --help");
+  EXPECT_EQ(usage_error({"m", "--nope"}), "unknown option '--nope'; see quern run --help") << "none is near";
   // Better than "MODEL is required".
   EXPECT_EQ(usage_error({"--frobnicate"}), "unknown option '--frobnicate'; see quern run --help");
 }
 
 TEST(ArgumentParser, RefusesWhatIsTooMuchOrTooLittle) {
-  EXPECT_EQ(usage_error({"m", "n"}), "unexpected argument 'n': a text goes behind -p (see quern run --help)");
+  EXPECT_EQ(usage_error({"m", "n"}),
+            "unexpected argument 'n': the model is given already, and a text goes behind -p (see quern run "
+            "--help)");
   EXPECT_NE(usage_error({}).find("MODEL"), std::string::npos);
   EXPECT_NE(usage_error({"m", "-n"}).find("--max-tokens"), std::string::npos);
   EXPECT_EQ(usage_error({"m", "--json=1"}), "--json takes no value, found '--json=1'");
@@ -100,7 +103,8 @@ TEST(ArgumentParser, NothingBehindTwoDashesIsAnOption) {
   EXPECT_EQ(parse({"-n", "1", "--", "-n"}).model, "-n");
   EXPECT_EQ(parse({"--", "--json"}).model, "--json");
   EXPECT_EQ(usage_error({"--", "m", "--json"}),
-            "unexpected argument '--json': a text goes behind -p (see quern run --help)");
+            "unexpected argument '--json': the model is given already, and a text goes behind -p (see quern "
+            "run --help)");
 }
 
 TEST(ArgumentParser, NamesOfChoicesMayBeInAnyCase) {
