@@ -64,7 +64,7 @@ std::vector<ChatMessage> chat_messages(const Json& list, const std::string& wher
 }
 
 Json::Object parse_chat_document(std::string_view json, const std::string& where) {
-  constexpr JsonLimits kLimits = {.max_depth = 100, .max_values = 1u << 20};
+  constexpr JsonLimits kLimits = {.max_depth = 100, .max_values = 1u << 20, .exact_integers = true};
   const Json document = parse_json(json, where, kLimits);
   Json::Object variables;
   if (document.as_object() != nullptr)

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "convert/checkpoint_folder.h"
+#include "convert/folder_files.h"
 #include "convert/text_part.h"
 #include "quant/download_check.h"
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 
+#include "convert/folder_files.h"
 #include "quant/error.h"
 #include "quant/utf8.h"
 
@@ -202,13 +203,6 @@ void refuse_folder(const std::string& folder) {
            ? "it is empty"
            : fmt::format("it holds {}{}; give the folder that config.json and the weights are in",
                          printable(names.front(), kPathBytes), names.size() > 1 ? " and others" : ""));
-}
-
-std::string describe_missing_file(const std::string& path) {
-  std::error_code ignored;
-  if (!fs::is_symlink(path, ignored)) return "file is missing: download it";
-  return fmt::format("is a link to {}, which is not there: download it again",
-                     printable(fs::read_symlink(path, ignored).string(), kPathBytes));
 }
 
 std::string model_name_of_folder(const std::string& folder) {

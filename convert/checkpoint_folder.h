@@ -33,9 +33,6 @@ std::vector<std::string> safetensors_names(const std::string& folder);
 // would not be printed as it is (messages are full of file names).
 bool is_plain_file_name(std::string_view name);
 
-// That the file is missing, or where a link points to that leads nowhere, and what to do.
-std::string describe_missing_file(const std::string& path);
-
 // The name that a model from this folder gets: the folder's own, also for ".", "x/" and links; for a snapshot
 // in Hugging Face's cache (models--OWNER--NAME/snapshots/HASH) the repository's. Valid UTF-8.
 std::string model_name_of_folder(const std::string& folder);

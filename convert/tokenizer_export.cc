@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +36,7 @@ std::vector<std::string> tokenizer_paths(const std::string& folder) {
     const bool is_known = name == "tokenizer.model" || name.starts_with("tokenizer.model.") ||
                           name == "tokenizer.json" || name.ends_with(".tiktoken") ||
                           (name.find("tekken") != name.npos && name.ends_with(".json"));
-    if (is_known && entry.exists(ignored)) paths.push_back(entry.path().string());
+    if (is_known && find_file(folder, name.c_str())) paths.push_back(entry.path().string());
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -75,10 +76,22 @@ std::string chat_template_of(const Json& config, const std::string& path, const 
   if (member == nullptr || member->is_null()) return "";
   if (const std::string* text = member->as_string()) return *text;
   const Json::Array* list = member->as_array();
-  for (const Json& entry : list == nullptr ? Json::Array{} : *list) {
-    const std::string* text = entry["template"].as_string();
-    if (text != nullptr && entry["name"].as_string() != nullptr && *entry["name"].as_string() == "default")
-      return *text;
+  const std::string* chosen = nullptr;
+  std::string others;
+  for (const Json& entry : list == nullptr ? std::span<const Json>{} : std::span(*list)) {
+    const std::string *text = entry["template"].as_string(), *name = entry["name"].as_string();
+    if (text == nullptr || name == nullptr) continue;
+    if (*name == "default")
+      chosen = text;
+    else
+      others += (others.empty() ? "" : ", ") + printable(*name);
+  }
+  if (chosen != nullptr) {
+    if (notice && !others.empty())
+      notice(
+          fmt::format("{}: of its chat templates 'default' counts; left out: {} (--template FILE runs one)",
+                      path, others));
+    return *chosen;
   }
   if (notice)
     notice(fmt::format(
@@ -104,6 +117,10 @@ std::string checked_template(std::string text, const std::string& path, const No
 // Of the places that a folder has for its template the newest counts, as in transformers.
 std::string find_chat_template(const std::string& folder, const Notice& notice) {
   std::string text, from;
+  std::error_code ignored;
+  const std::string more = (std::filesystem::path(folder) / "additional_chat_templates").string();
+  if (notice && std::filesystem::exists(more, ignored) && !std::filesystem::is_empty(more, ignored))
+    notice(fmt::format("{}: its chat templates are left out (--template FILE runs one)", more));
   for (const char* name : {"chat_template.jinja", "tokenizer_config.json", "chat_template.json"}) {
     const auto path = find_file(folder, name);
     if (!path) continue;

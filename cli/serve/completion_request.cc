@@ -166,7 +166,7 @@ void parse_prompts(RequestFields& fields, const RequestContext& context, Complet
 Json parse_call_arguments(const Json& arguments) {
   if (arguments.as_string() == nullptr) return arguments;
   try {
-    Json parsed = parse_json(*arguments.as_string(), "arguments");
+    Json parsed = parse_json(*arguments.as_string(), "arguments", {.exact_integers = true});
     if (parsed.as_object() != nullptr) return parsed;
   } catch (const Error&) {  // a model wrote it; it harms nobody
   }

@@ -23,7 +23,11 @@ class TreeBuilder {
   bool boolean(bool v) { return count() && complete(Json(v)); }
   bool number_integer(int64_t v) { return count() && complete(Json(v)); }
   bool number_unsigned(uint64_t v) { return count() && complete(Json(v)); }
-  bool number_float(double v, const std::string&) { return count() && complete(Json(v)); }
+  bool number_float(double v, const std::string& spelling) {
+    if (limits_.exact_integers && spelling.find_first_of(".eE") == spelling.npos)
+      return stop(fmt::format("integers beyond 64 bits are not supported: {}", printable(spelling)));
+    return count() && complete(Json(v));
+  }
   bool string(std::string& v) { return count() && complete(Json(std::move(v))); }
   bool binary(nlohmann::json::binary_t&) { return false; }  // not of text
   bool start_object(size_t) { return open(); }

@@ -82,6 +82,7 @@ inline Json::Json(Object members) : value_(std::move(members)) {}
 struct JsonLimits {
   size_t max_depth = 32;
   size_t max_values = 1u << 20;  // of the tree that is held at one time
+  bool exact_integers = false;   // a whole number that no 64 bits hold is refused, not rounded
 };
 
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});

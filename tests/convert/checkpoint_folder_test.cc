@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "convert/folder_files.h"
 #include "quant/error.h"
 #include "tests/support/temp_folder.h"
 
@@ -72,6 +73,17 @@ TEST(CheckpointFolder, BrokenLinkIsNamedWithItsTarget) {
   const std::string text = describe_missing_file(folder.file("model.safetensors"));
   EXPECT_NE(text.find("../../blobs/gone"), std::string::npos) << text;
   EXPECT_EQ(describe_missing_file(folder.file("other")), "file is missing: download it");
+  // Statements of a file that is not there do not go unsaid.
+  fs::create_symlink("../../blobs/gone", folder.path() / "generation_config.json");
+  try {
+    find_file(folder.path().string(), "generation_config.json");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("generation_config.json: is a link to ../../blobs/gone"),
+              std::string::npos)
+        << e.what();
+  }
+  EXPECT_EQ(find_file(folder.path().string(), "tokenizer.json"), std::nullopt);
 }
 
 TEST(CheckpointFolder, SetsOfNumberedShardsAreFoundAndBounded) {

@@ -383,6 +383,18 @@ TEST(Convert, TakesTheNewestChatTemplateAndNamesOthers) {
       notices[0].find("chat_template.json: another chat template than chat_template.jinja's, which counts"),
       std::string::npos)
       << notices[0];
+  // Templates for other purposes are left out, and named.
+  folder.write(
+      "tiny/chat_template.json",
+      R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "newer"}]})");
+  std::filesystem::create_directory(folder.file("tiny/additional_chat_templates"));
+  folder.write("tiny/additional_chat_templates/tool_use.jinja", "t");
+  EXPECT_EQ(taken("c.gguf"), "newer");
+  ASSERT_EQ(notices.size(), 2u);
+  EXPECT_NE(notices[0].find("additional_chat_templates: its chat templates are left out"), std::string::npos)
+      << notices[0];
+  EXPECT_NE(notices[1].find("'default' counts; left out: rag"), std::string::npos) << notices[1];
+  std::filesystem::remove_all(folder.file("tiny/additional_chat_templates"));
   // What is no template does not stop a conversion.
   std::filesystem::remove(folder.file("tiny/chat_template.jinja"));
   std::filesystem::remove(folder.file("tiny/chat_template.json"));

@@ -34,6 +34,15 @@ TEST(Json, KeepsIntegersExactAndTellsThemFromOtherNumbers) {
   EXPECT_EQ(array[3].as_number(), 10.0);
 }
 
+TEST(Json, RefusesIntegersThatItCannotKeepWhereTheyMustBe) {
+  for (const char* text : {"18446744073709551616", "-9223372036854775809", "[1, 100000000000000000001]"}) {
+    EXPECT_NO_THROW(parse_json(text, "file")) << text;
+    EXPECT_THROW(parse_json(text, "file", {.exact_integers = true}), Error) << text;
+  }
+  for (const char* text : {"1e20", "0.5", "18446744073709551615", "-1"})
+    EXPECT_NO_THROW(parse_json(text, "file", {.exact_integers = true})) << text;
+}
+
 TEST(Json, FindsMembersOfObjectsOnly) {
   const Json json = parse_json(R"({"a": {"b": "x"}, "c": null})", "file");
   ASSERT_NE(json.find("a"), nullptr);
