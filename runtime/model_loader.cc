@@ -5,9 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "kernels/cpu_device.h"
 #include "kernels/cuda/gpu_list.h"
@@ -22,6 +19,7 @@
 #include "quant/zero_tail.h"
 #include "runtime/architecture.h"
 #include "runtime/engine.h"
+#include "runtime/matched_tensors.h"
 #include "runtime/memory_plan.h"
 #include "runtime/placement.h"
 
@@ -52,34 +50,6 @@ std::vector<std::span<const uint8_t>> longest_runs(
   return longest;
 }
 
-// Does a tensor hold nothing but `value`?
-bool holds_only(const TensorView& tensor, float value) {
-  const BlockFormat& format = block_format(tensor.dtype);
-  if (format.decode == nullptr) return false;
-  std::vector<float> weights(format.block_weights);
-  for (uint64_t block = 0; block < tensor.n_bytes / format.block_bytes; ++block) {
-    format.decode(tensor.data + block * format.block_bytes, 1, weights.data());
-    if (std::any_of(weights.begin(), weights.end(), [&](float weight) { return weight != value; }))
-      return false;
-  }
-  return true;
-}
-
-// A tensor that the architecture does not declare, and that changes nothing: a bias of zeros on a declared
-// matrix, RoPE factors of 1, the frequencies that old writers stored beside what they are computed from, and
-// scales for a matrix's inputs in 4 bits, which stay in 8 here (as in llama.cpp).
-bool is_idle(const TensorView& tensor, const std::unordered_set<std::string_view>& declared) {
-  constexpr std::string_view kBias = ".bias", kFrequencies = ".attn_rot_embd", kInputScale = ".input_scale";
-  const std::string_view name = tensor.name;
-  if (name.ends_with(kFrequencies)) return true;
-  if (name == "rope_freqs.weight") return holds_only(tensor, 1);
-  const auto of_a_matrix = [&](std::string_view suffix) {
-    return name.ends_with(suffix) &&
-           declared.contains(std::string(name.substr(0, name.size() - suffix.size())) + ".weight");
-  };
-  return of_a_matrix(kInputScale) || (of_a_matrix(kBias) && holds_only(tensor, 0));
-}
-
 }  // namespace
 
 // Takes a model through its steps; each checks all that the next one relies on.
@@ -107,7 +77,9 @@ class ModelLoader {
   const std::string& check(std::unique_ptr<TensorSource> source) {
     model_->source_ = std::move(source);
     read_shape();
-    match_tensors();
+    tensors_ = MatchedTensors(*model_->source_, *model_->parts_, model_->hparams().architecture, notice_);
+    model_->weight_bytes_ = tensors_.n_bytes();
+    model_->n_params_ = tensors_.n_params();
     read_tokenizer();
     return model_->no_text_;
   }
@@ -122,7 +94,6 @@ class ModelLoader {
 
   void read_shape();
   void check_quantization_version() const;
-  void match_tensors();
   void read_tokenizer();
   void choose_context();
   void choose_device();
@@ -139,9 +110,7 @@ class ModelLoader {
   uint64_t tensor_bytes_per_token() const;
   KvShape kv_shape(uint64_t context) const;
 
-  void match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const;
-  const TensorView* read_factors(const TensorDeclaration& declaration,
-                                 const std::unordered_set<std::string_view>& declared);
+  bool is_output(const TensorDeclaration& declaration) const;
   MatrixUse use_of(const TensorDeclaration& declaration) const;
   template <class Body>
   void for_matrices(const TensorDeclaration& declaration, Body&& body);
@@ -154,8 +123,7 @@ class ModelLoader {
   std::unique_ptr<Model> model_;
   uint64_t loaded_bytes_ = 0;                          // of matrices that are ready
   std::vector<std::span<const uint8_t>> mapped_runs_;  // of each file; none where something is copied
-  std::unordered_map<std::string, std::vector<float>> factors_;  // of matrices that have some
-  std::unordered_map<std::string, TensorView> tensors_;  // shapes as declared: without GGUF's trailing ones
+  MatchedTensors tensors_;
 };
 
 std::unique_ptr<TensorSource> ModelLoader::open(const std::string& path) const {
@@ -197,89 +165,6 @@ void ModelLoader::check_quantization_version() const {
       gguf().refuse(fmt::format("{}: expected {}, found {}, and tensor {} is {}", key, kVersion, version,
                                 printable(tensor.name), block_format(tensor.dtype).name));
   note(fmt::format("{} is {} and ignored: no tensor is quantized", key, version));
-}
-
-void ModelLoader::match_tensor(const TensorDeclaration& declaration, const TensorView& tensor) const {
-  if (tensor.shape != declaration.shape)
-    gguf().refuse(fmt::format("tensor {}: expected shape {}, found {}", declaration.name,
-                              to_string(declaration.shape), to_string(tensor.shape)));
-  const BlockFormat& format = block_format(tensor.dtype);
-  const bool usable = format.is_float() || (declaration.is_matrix() && format.unpack_group != nullptr);
-  if (!usable)
-    gguf().refuse(fmt::format("tensor {}: format {} is not supported {}", declaration.name, format.name,
-                              declaration.is_matrix() ? "for a matrix" : "for a vector"));
-  for (const TensorPart& part : declaration.parts)
-    if (declaration.is_matrix() && !can_be_cut(tensor, part.begin, part.end))
-      gguf().refuse(fmt::format(
-          "tensor {}: rows {} to {} are a matrix of their own and cannot be taken out of panels of {} rows; "
-          "convert the file to the standard layout (convert --layout standard)",
-          declaration.name, part.begin, part.end - 1, kPanelRows));
-}
-
-// A matrix may have a tensor `.scale` beside its `.weight`, which its products are multiplied with: a number,
-// or one for each expert. Writers of NVFP4 put the scale of the whole tensor there. Returns it, or null:
-// where the architecture declares a tensor of that name, it is something else.
-const TensorView* ModelLoader::read_factors(const TensorDeclaration& declaration,
-                                            const std::unordered_set<std::string_view>& declared) {
-  constexpr std::string_view kWeight = ".weight";
-  if (!declaration.is_matrix() || declaration.role == TensorRole::kEmbedding ||
-      !declaration.name.ends_with(kWeight))
-    return nullptr;
-  const std::string name = declaration.name.substr(0, declaration.name.size() - kWeight.size()) + ".scale";
-  const TensorView* const found = gguf().find_tensor(name);
-  if (found == nullptr || declared.contains(name)) return nullptr;
-  const uint64_t n = declaration.experts != nullptr ? declaration.shape[0] : 1;
-  const BlockFormat& format = block_format(found->dtype);
-  if (!format.is_float() || found->n_elements() != n)
-    gguf().refuse(
-        fmt::format("tensor {}: expected {} float{} that the products of {} are multiplied with, found {} of "
-                    "format {}",
-                    name, n, n == 1 ? "" : "s", declaration.name, found->n_elements(), format.name));
-  std::vector<float>& factors = factors_[declaration.name];
-  factors.resize(n);
-  model_->source_->load(*found);
-  format.decode(found->data, n, factors.data());
-  for (const float factor : factors)
-    if (!std::isfinite(factor))
-      fail(ErrorCode::kIntegrity,
-           "{}: tensor {}: expected finite numbers, found {}; the file is damaged, convert or "
-           "download it again",
-           printable(gguf().path(), kPathBytes), name, factor);
-  return found;
-}
-
-// Every declared tensor is there with its shape, and no other that could change what the model computes: a
-// bias or a rope_freqs table that is silently ignored would give wrong answers.
-void ModelLoader::match_tensors() {
-  std::unordered_set<std::string_view> declared;
-  for (const TensorDeclaration& declaration : model_->parts_->tensors()) declared.insert(declaration.name);
-  std::unordered_set<std::string_view> expected = declared;
-  for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
-    const TensorView* found = gguf().find_tensor(declaration.name);
-    if (found == nullptr) {
-      if (!declaration.optional) gguf().refuse(fmt::format("tensor {} is missing", declaration.name));
-      continue;
-    }
-    TensorView tensor = *found;
-    tensor.shape = without_outer_ones(tensor.shape, declaration.shape.size());
-    while (tensor.shape.size() < declaration.shape.size()) tensor.shape.insert(tensor.shape.begin(), 1);
-    match_tensor(declaration, tensor);
-    model_->weight_bytes_ += tensor.n_bytes;
-    model_->n_params_ += tensor.n_elements();
-    tensors_.emplace(declaration.name, std::move(tensor));
-    if (const TensorView* factors = read_factors(declaration, declared)) expected.insert(factors->name);
-  }
-  std::vector<std::string> idle;
-  for (const TensorView& tensor : gguf().tensors()) {
-    if (expected.contains(tensor.name)) continue;
-    model_->source_->load(tensor);
-    if (!is_idle(tensor, expected))
-      gguf().refuse(fmt::format(
-          "tensor {}: not part of a '{}' model as quern knows it; ignoring it could give wrong answers",
-          printable(tensor.name), model_->hparams().architecture));
-    idle.push_back(printable(tensor.name));
-  }
-  if (!idle.empty()) note(fmt::format("tensors that change nothing are ignored: {}", fmt::join(idle, ", ")));
 }
 
 void ModelLoader::read_tokenizer() {
@@ -377,17 +262,15 @@ std::vector<LayerBytes> ModelLoader::layer_bytes(const cuda::CudaDevice& gpu, La
     if (shape.layers[i].state_floats != 0) layers[i].can_move = false;
   }
   for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
-    const auto found = tensors_.find(declaration.name);
-    if (found == tensors_.end()) continue;
-    const bool is_output = declaration.role == TensorRole::kOutput ||
-                           (declaration.is_matrix() && use_of(declaration) == MatrixUse::kBoth);
-    if (declaration.layer < 0 && !is_output) continue;  // the host's
+    const TensorView* const found = tensors_.find(declaration.name);
+    if (found == nullptr) continue;
+    if (declaration.layer < 0 && !is_output(declaration)) continue;  // the host's
     LayerBytes& bytes = declaration.layer < 0 ? *output : layers[static_cast<size_t>(declaration.layer)];
     if (!declaration.is_matrix()) {
-      bytes.weights += gpu.buffer_bytes(1, found->second.n_elements());
+      bytes.weights += gpu.buffer_bytes(1, found->n_elements());
       continue;
     }
-    if (!gpu.can_multiply(found->second.dtype) || factors_.contains(declaration.name)) {
+    if (!gpu.can_multiply(found->dtype) || tensors_.factors(declaration.name) != nullptr) {
       bytes.can_move = false;
       continue;
     }
@@ -457,28 +340,31 @@ void ModelLoader::tell_of_gpus(const std::vector<LayerBytes>& layers) const {
 
 // What is loaded, or asked about, belongs where the tensor's layer is.
 void ModelLoader::enter(const TensorDeclaration& declaration) const {
-  const bool is_output = declaration.role == TensorRole::kOutput ||
-                         (declaration.is_matrix() && use_of(declaration) == MatrixUse::kBoth);
-  model_->device_->enter_layer(declaration.layer >= 0 ? static_cast<size_t>(declaration.layer)
-                               : is_output            ? model_->hparams().n_layers
-                                                      : Device::kBeforeLayers);
+  model_->device_->enter_layer(declaration.layer >= 0   ? static_cast<size_t>(declaration.layer)
+                               : is_output(declaration) ? model_->hparams().n_layers
+                                                        : Device::kBeforeLayers);
+}
+
+bool ModelLoader::is_output(const TensorDeclaration& declaration) const {
+  return declaration.role == TensorRole::kOutput ||
+         (declaration.is_matrix() && use_of(declaration) == MatrixUse::kBoth);
 }
 
 MatrixUse ModelLoader::use_of(const TensorDeclaration& declaration) const {
   if (declaration.role != TensorRole::kEmbedding) return MatrixUse::kProduct;
   // The one that serves as the output where there is none.
-  const bool tied = declaration.name == "token_embd.weight" && !tensors_.contains("output.weight");
+  const bool tied = declaration.name == "token_embd.weight" && tensors_.find("output.weight") == nullptr;
   return tied ? MatrixUse::kBoth : MatrixUse::kGather;
 }
 
 // Calls body(view, matrix) for each matrix that a tensor holds; matrix: where it will be.
 template <class Body>
 void ModelLoader::for_matrices(const TensorDeclaration& declaration, Body&& body) {
-  const TensorView& tensor = tensors_.at(declaration.name);
-  const auto found = factors_.find(declaration.name);
+  const TensorView& tensor = *tensors_.find(declaration.name);
+  const std::vector<float>* const factors = tensors_.factors(declaration.name);
   const auto rows_with_factor = [&](uint64_t begin, uint64_t end, size_t i) {
     TensorView view = rows_of(tensor, begin, end);
-    if (found != factors_.end()) view.factor = found->second[i];
+    if (factors != nullptr) view.factor = (*factors)[i];
     return view;
   };
   for (const TensorPart& part : declaration.parts)
@@ -496,8 +382,8 @@ void ModelLoader::plan_memory() {
   bool all_in_place = true;
   std::vector<std::pair<const TensorView*, MatrixUse>> matrices;
   for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
-    const auto found = tensors_.find(declaration.name);
-    if (found == tensors_.end() || !declaration.is_matrix()) continue;
+    const TensorView* const found = tensors_.find(declaration.name);
+    if (found == nullptr || !declaration.is_matrix()) continue;
     const MatrixUse use = use_of(declaration);
     enter(declaration);
     for_matrices(declaration, [&](const TensorView& view, Matrix*) {
@@ -510,7 +396,7 @@ void ModelLoader::plan_memory() {
       if (use != MatrixUse::kGather && (!used_in_place || memory.allocated >= view.n_bytes))
         all_in_place = false;
     });
-    matrices.emplace_back(&found->second, use);
+    matrices.emplace_back(found, use);
   }
   plan.weights += model_->source_->load_bytes();
   if (const GgufFiles* const files = model_->source_->mapped_files(); files != nullptr && all_in_place)
@@ -591,17 +477,17 @@ void ModelLoader::check_tensors() {
 void ModelLoader::read_ahead(int layer) const {
   if (model_->read_ahead_) return;  // all of them are under way
   for (const TensorDeclaration& declaration : model_->parts_->tensors()) {
-    const auto found = tensors_.find(declaration.name);
-    if (declaration.layer != layer || declaration.role == TensorRole::kEmbedding || found == tensors_.end())
+    const TensorView* const found = tensors_.find(declaration.name);
+    if (declaration.layer != layer || declaration.role == TensorRole::kEmbedding || found == nullptr)
       continue;
-    model_->source_->will_need(found->second.data, found->second.n_bytes);
+    model_->source_->will_need(found->data, found->n_bytes);
   }
 }
 
 void ModelLoader::load_tensor(const TensorDeclaration& declaration) {
-  const auto found = tensors_.find(declaration.name);
-  if (found == tensors_.end()) return;  // optional
-  const TensorView& tensor = found->second;
+  const TensorView* const found = tensors_.find(declaration.name);
+  if (found == nullptr) return;  // optional
+  const TensorView& tensor = *found;
   TensorSource& source = *model_->source_;
   enter(declaration);
   source.load(tensor);
@@ -661,9 +547,9 @@ std::unique_ptr<Model> Model::load(std::unique_ptr<TensorSource> source, const M
 
 // As the file has them, before anything is loaded.
 uint64_t ModelLoader::tensor_bytes_per_token() const {
-  const auto output = tensors_.find("output.weight"), embedding = tensors_.find("token_embd.weight");
-  const auto& last = output != tensors_.end() ? output : embedding;
-  return model_->layer_bytes_per_token() + (last != tensors_.end() ? last->second.n_bytes : 0);
+  const TensorView* last = tensors_.find("output.weight");
+  if (last == nullptr) last = tensors_.find("token_embd.weight");
+  return model_->layer_bytes_per_token() + (last != nullptr ? last->n_bytes : 0);
 }
 
 ModelSurvey ModelLoader::survey(std::unique_ptr<TensorSource> source) {

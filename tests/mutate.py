@@ -202,7 +202,7 @@ FAULTS = [
           "may_end_ = true;\n      if (at.below != 0) work_.push_back(at.below);",
           "grammar", "Gbnf.TakesTheTextsOfItsLanguageAndNoOthers"),
     Fault("oneOf is taken for anyOf", "runtime/engine/grammar_schema.cc",
-          "if (keyword == \"oneOf\") require_disjoint(operand, path);", "",
+          "if (keyword == \"oneOf\") document_.require_disjoint(operand, path);", "",
           "grammar", "Schemas.RefuseWithPlaceAndKeywordWhatTheyCannotKeep"),
     Fault("another property's key may be one of the schema's", "runtime/engine/grammar_json.cc",
           "if (!nodes[i].is_key) b_.add_empty(states[i], end);", "b_.add_empty(states[i], end);",

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <deque>
 #include <map>
-#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -12,31 +11,13 @@
 #include "quant/json/json_writer.h"
 #include "runtime/engine/grammar_json.h"
 #include "runtime/engine/grammar_regex.h"
+#include "runtime/engine/schema_document.h"
 
 namespace quern {
 namespace {
 
 using State = GrammarBuilder::State;
 using Rule = GrammarBuilder::Rule;
-
-enum TypeBit : unsigned {
-  kNullType = 1,
-  kBooleanType = 2,
-  kIntegerType = 4,  // a part of the numbers
-  kNumberType = 8,
-  kStringType = 16,
-  kArrayType = 32,
-  kObjectType = 64,
-  kAnyType = 127,
-};
-struct TypeName {
-  std::string_view name;
-  unsigned bits;  // whose values it takes
-};
-constexpr TypeName kTypeNames[] = {{"null", kNullType},       {"boolean", kBooleanType},
-                                   {"integer", kIntegerType}, {"number", kNumberType | kIntegerType},
-                                   {"string", kStringType},   {"array", kArrayType},
-                                   {"object", kObjectType}};
 
 constexpr std::string_view kAnnotations[] = {
     "title",   "description", "default",       "examples",         "$comment",
@@ -101,9 +82,6 @@ constexpr Format kFormats[] = {
 #undef QUERN_LABEL
 
 constexpr int64_t kMaxInteger = JsonPieces::kMaxInteger;
-constexpr size_t kMaxOneOf = 128;
-constexpr int kMaxHops = 32;  // of references to references
-constexpr size_t kIndexedMembers = 16;
 
 template <size_t n>
 bool is_in(const std::string_view (&names)[n], std::string_view name) {
@@ -113,7 +91,7 @@ bool is_in(const std::string_view (&names)[n], std::string_view name) {
 class SchemaCompiler {
  public:
   SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
-      : b_(builder), json_(builder), root_(root), where_(where) {}
+      : b_(builder), json_(builder), root_(root), where_(where), document_(root, where) {}
 
   Rule compile() {
     const Rule rule = rule_of(root_, "#");
@@ -133,7 +111,7 @@ class SchemaCompiler {
   };
 
   [[noreturn]] void refuse(const std::string& path, std::string_view keyword, const std::string& why) const {
-    fail(ErrorCode::kMalformed, "{}: {}: {}: {}", where_, printable(path, 200), keyword, why);
+    document_.refuse(path, keyword, why);
   }
 
   // Each place once, whoever refers to it.
@@ -147,88 +125,6 @@ class SchemaCompiler {
   }
   State value(State from, const Json& schema, const std::string& path) {
     return b_.call(from, rule_of(schema, path));
-  }
-
-  // As Json::find; objects of many members are gone through once.
-  const Json* member(const Json& object, std::string_view name) {
-    if (object.as_object() == nullptr || object.size() <= kIndexedMembers) return object.find(name);
-    auto& index = indices_[&object];
-    if (index.empty())
-      for (const JsonMember& one : *object.as_object()) index.emplace(one.key, &one.value);
-    const auto found = index.find(name);
-    return found == index.end() ? nullptr : found->second;
-  }
-
-  // --- references
-
-  const Json& resolve(const std::string& reference, const std::string& path) {
-    if (!reference.starts_with("#"))
-      refuse(
-          path, "$ref",
-          fmt::format("'{}' is not in this document; expected one that begins with #", printable(reference)));
-    const std::string pointer = percent_decoded(reference.substr(1), path);
-    if (!pointer.empty() && pointer[0] != '/')
-      refuse(path, "$ref", fmt::format("'{}' is a name; expected a path (#/...)", printable(reference)));
-    const Json* at = &root_;
-    for (size_t begin = 1; begin <= pointer.size();) {
-      const size_t end = std::min(pointer.find('/', begin), pointer.size());
-      const std::string token = unescaped(pointer.substr(begin, end - begin));
-      const Json* next = nullptr;
-      if (at->as_array() != nullptr) {
-        const bool is_number =
-            !token.empty() && token.size() < 7 &&
-            std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
-        const size_t index = is_number ? static_cast<size_t>(std::stoul(token)) : at->size();
-        if (index < at->size()) next = &(*at->as_array())[index];
-      } else {
-        next = member(*at, token);
-      }
-      if (next == nullptr) refuse(path, "$ref", fmt::format("there is no '{}'", printable(reference)));
-      at = next;
-      begin = end + 1;
-    }
-    return *at;
-  }
-
-  std::string percent_decoded(const std::string& text, const std::string& path) const {
-    std::string out;
-    for (size_t i = 0; i < text.size(); ++i) {
-      if (text[i] != '%') {
-        out += text[i];
-        continue;
-      }
-      const std::string digits = text.substr(i + 1, 2);
-      if (digits.size() != 2 || digits.find_first_not_of("0123456789abcdefABCDEF") != digits.npos)
-        refuse(path, "$ref", fmt::format("'{}' has a % without two digits", printable(text)));
-      out += static_cast<char>(std::stoi(digits, nullptr, 16));
-      i += 2;
-    }
-    return out;
-  }
-
-  static std::string unescaped(std::string token) {
-    std::string out;
-    for (size_t i = 0; i < token.size(); ++i) {
-      const bool is_escape = token[i] == '~' && i + 1 < token.size();
-      if (is_escape && token[i + 1] == '0')
-        out += '~', ++i;
-      else if (is_escape && token[i + 1] == '1')
-        out += '/', ++i;
-      else
-        out += token[i];
-    }
-    return out;
-  }
-
-  // The schema that a chain of bare references ends at.
-  const Json& target(const Json& schema, const std::string& path) {
-    const Json* at = &schema;
-    for (int hop = 0; hop < kMaxHops; ++hop) {
-      const Json* reference = at->find("$ref");
-      if (reference == nullptr || reference->as_string() == nullptr) break;
-      at = &resolve(*reference->as_string(), path);
-    }
-    return *at;
   }
 
   // --- one schema
@@ -257,41 +153,13 @@ class SchemaCompiler {
       asked |= known->type;
       typed = one.key;
     }
-    const unsigned types = stated_types(schema, path);
+    const unsigned types = document_.stated_types(schema, path);
     if (!whole.empty()) {
       if (asked != 0) refuse(path, typed, fmt::format("not taken beside {}", whole));
       return by_keyword(from, schema, whole, types, path);
     }
     if (schema.find("type") == nullptr && asked == 0) return b_.call(from, any_value());
     return by_type(from, schema, schema.find("type") != nullptr ? types : asked, path);
-  }
-
-  // Bits of "type"; all where there is none.
-  unsigned stated_types(const Json& schema, const std::string& path) const {
-    const Json* type = schema.find("type");
-    if (type == nullptr) return kAnyType;
-    const std::span<const Json> names =
-        type->as_array() == nullptr ? std::span(type, 1) : std::span(*type->as_array());
-    unsigned types = 0;
-    for (const Json& name : names) {
-      const auto* known = std::find_if(
-          std::begin(kTypeNames), std::end(kTypeNames),
-          [&](const TypeName& one) { return name.as_string() != nullptr && one.name == *name.as_string(); });
-      if (known == std::end(kTypeNames)) refuse(path, "type", fmt::format("{} is no type", name.describe()));
-      types |= known->bits;
-    }
-    if (types == 0) refuse(path, "type", "there is none");
-    return types;
-  }
-
-  static unsigned type_of(const Json& value) {
-    if (value.is_null()) return kNullType;
-    if (value.as_bool() != nullptr) return kBooleanType;
-    if (value.as_string() != nullptr) return kStringType;
-    if (value.as_array() != nullptr) return kArrayType;
-    if (value.as_object() != nullptr) return kObjectType;
-    const double x = value.as_number().value_or(0.5);
-    return x == std::trunc(x) ? kIntegerType : kNumberType;
   }
 
   State by_keyword(State from, const Json& schema, std::string_view keyword, unsigned types,
@@ -301,14 +169,14 @@ class SchemaCompiler {
     if (keyword == "$ref") {
       if (operand.as_string() == nullptr)
         refuse(path, keyword, "expected a string, found " + operand.describe());
-      const Json& referred = resolve(*operand.as_string(), path);
+      const Json& referred = document_.resolve(*operand.as_string(), path);
       require_within(referred, types, path, keyword);
       return value(from, referred, *operand.as_string());
     }
     if (keyword == "const" || keyword == "enum") {
       std::vector<std::string> texts;
-      for (const Json& one : constants(schema, path))
-        if ((type_of(one) & types) != 0) texts.push_back(compact_json(one));
+      for (const Json& one : document_.constants(schema, path))
+        if ((SchemaDocument::type_of(one) & types) != 0) texts.push_back(compact_json(one));
       return add_choice(b_, from, std::move(texts));
     }
     if (operand.as_array() == nullptr || operand.size() == 0)
@@ -316,7 +184,7 @@ class SchemaCompiler {
     if (keyword == "allOf" && operand.size() > 1)
       refuse(path, keyword,
              "more than one schema at a time is not supported; write what they come to as one");
-    if (keyword == "oneOf") require_disjoint(operand, path);
+    if (keyword == "oneOf") document_.require_disjoint(operand, path);
     std::vector<GrammarBuilder::Piece> pieces;
     for (size_t i = 0; i < operand.size(); ++i) {
       const std::string one = fmt::format("{}/{}", place, i);
@@ -328,82 +196,8 @@ class SchemaCompiler {
 
   // A "type" beside a reference or a choice must say nothing that these do not say.
   void require_within(const Json& schema, unsigned types, const std::string& path, std::string_view keyword) {
-    if (types != kAnyType && (own_types(schema, path) & ~types) != 0)
+    if (types != kAnyType && (document_.own_types(schema, path) & ~types) != 0)
       refuse(path, keyword, "the \"type\" beside it takes less than it; state the type there");
-  }
-
-  // Types of the values that a schema takes, or more.
-  unsigned own_types(const Json& schema, const std::string& path) {
-    const Json& at = target(schema, path);
-    if (at.as_object() == nullptr) return kAnyType;
-    if (at.find("const") != nullptr || at.find("enum") != nullptr) {
-      unsigned types = 0;
-      for (const Json& one : constants(at, path)) types |= type_of(one);
-      return types & stated_types(at, path);
-    }
-    return stated_types(at, path);
-  }
-
-  std::span<const Json> constants(const Json& schema, const std::string& path) const {
-    if (const Json* one = schema.find("const")) return {one, 1};
-    const Json* list = schema.find("enum");
-    if (list == nullptr || list->as_array() == nullptr || list->size() == 0)
-      refuse(path, "enum", "expected a list of values");
-    return *list->as_array();
-  }
-
-  // --- oneOf
-
-  void require_disjoint(const Json& list, const std::string& path) {
-    if (list.size() > kMaxOneOf) refuse(path, "oneOf", fmt::format("more than {} schemas", kMaxOneOf));
-    for (size_t i = 0; i < list.size(); ++i)
-      for (size_t k = 0; k < i; ++k)
-        if (!are_disjoint(list[k], list[i], path, 0))
-          refuse(
-              path, "oneOf",
-              fmt::format("its schemas {} and {} may take the same value, which oneOf refuses; use anyOf, or "
-                          "constants of a required property that tell them apart",
-                          k, i));
-  }
-
-  bool are_disjoint(const Json& first, const Json& second, const std::string& path, int depth) {
-    const Json &a = target(first, path), &b = target(second, path);
-    if (&a == &b || a.as_object() == nullptr || b.as_object() == nullptr) return false;
-    if ((own_types(a, path) & own_types(b, path)) == 0) return true;
-    const auto is_constant = [](const Json& s) {
-      return s.find("const") != nullptr || s.find("enum") != nullptr;
-    };
-    if (is_constant(a) && is_constant(b)) {
-      std::set<std::string> texts;
-      for (const Json& one : constants(a, path)) texts.insert(comparable(one));
-      for (const Json& one : constants(b, path))
-        if (texts.contains(comparable(one))) return false;
-      return true;
-    }
-    if (depth > 0 || own_types(a, path) != kObjectType || own_types(b, path) != kObjectType) return false;
-    const Json *properties = a.find("properties"), *others = b.find("properties");
-    if (properties == nullptr || others == nullptr || properties->as_object() == nullptr) return false;
-    for (const JsonMember& property : *properties->as_object()) {
-      const Json* other = member(*others, property.key);
-      if (other != nullptr && requires_member(a, property.key) && requires_member(b, property.key) &&
-          are_disjoint(property.value, *other, path, depth + 1))
-        return true;
-    }
-    return false;
-  }
-
-  // Equal for values that JSON schema calls equal, as 1 and 1.0.
-  static std::string comparable(const Json& value) {
-    const std::optional<double> x = value.as_number();
-    return x ? json_number(*x) : compact_json(value);
-  }
-
-  static bool requires_member(const Json& schema, std::string_view name) {
-    const Json* list = schema.find("required");
-    if (list == nullptr || list->as_array() == nullptr) return false;
-    return std::any_of(list->as_array()->begin(), list->as_array()->end(), [&](const Json& one) {
-      return one.as_string() != nullptr && *one.as_string() == name;
-    });
   }
 
   // --- types
@@ -743,9 +537,9 @@ class SchemaCompiler {
   JsonPieces json_;
   const Json& root_;
   const std::string& where_;
+  SchemaDocument document_;
   std::deque<Pending> pending_;
   std::unordered_map<const Json*, Rule> rules_;
-  std::unordered_map<const Json*, std::unordered_map<std::string_view, const Json*>> indices_;
   std::map<std::string, Rule> format_rules_;
   std::map<std::pair<size_t, std::optional<size_t>>, Rule> text_rules_;
   std::optional<Rule> any_value_;
