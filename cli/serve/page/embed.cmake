@@ -1,5 +1,6 @@
 # Writes the page of `quern serve`, one HTML file joined of its parts, as an array of bytes:
 # cmake -D SOURCE=FOLDER -D OUTPUT=FILE -P this.
+include(${CMAKE_CURRENT_LIST_DIR}/../../../cmake/embed.cmake)
 function(join placeholder file)
   file(READ ${SOURCE}/${file} text)
   string(STRIP "${text}" text)
@@ -12,21 +13,4 @@ join(MARKDOWN markdown.js)
 join(SCRIPT page.js)
 
 string(HEX "${page}" hex)
-string(REGEX REPLACE "(................................)" "\\1\n" lines "${hex}")
-string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${lines}")
-file(WRITE ${OUTPUT} "// Made by cli/serve/page/embed.cmake.
-#include \"cli/serve/page.h\"
-
-namespace quern {
-namespace {
-
-constexpr unsigned char kBytes[] = {
-${bytes}
-};
-
-}  // namespace
-
-const std::string_view kPageHtml(reinterpret_cast<const char*>(kBytes), sizeof kBytes);
-
-}  // namespace quern
-")
+quern_embed("${hex}" cli/serve/page.h kPageHtml ${OUTPUT})
