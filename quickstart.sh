@@ -48,7 +48,8 @@ if [ -n "$with_chat" ]; then
   cmake --build --preset release --target quern
   say "3/3 A conversation with SmolLM2-135M-Instruct (93 MB, Apache 2.0; small, so expect small talk)"
   fetch_smollm2 build/smollm2-135m-instruct.gguf
-  show build/release/cli/quern chat build/smollm2-135m-instruct.gguf
+  # Greedy: what so small a model finds second best is often another language.
+  show build/release/cli/quern chat build/smollm2-135m-instruct.gguf --temp 0
   exit
 fi
 
