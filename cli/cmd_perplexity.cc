@@ -221,8 +221,9 @@ class Measurement {
       n_chunks = chunk.chunk + 1;
       if (chunk.chunk == 0) report_eta(chunk.n_chunks, chunk.n_evaluated, now_seconds() - start_);
       if (options_.json) return;
-      if (chunk.chunk == 0) print_out("\n{}", comparison_header());
-      write_out(comparison_row(chunk.chunk + 1, chunk.statistics.summary(/*with_percentiles=*/false)));
+      if (chunk.chunk == 0) print_out("\n{}", comparison_header(stdout_width(SIZE_MAX)));
+      write_out(comparison_row(chunk.chunk + 1, chunk.statistics.summary(/*with_percentiles=*/false),
+                               stdout_width(SIZE_MAX)));
       flush_out();
     };
     const auto on_token = [&](uint64_t chunk, uint64_t position, int32_t id, const TokenComparison& token) {

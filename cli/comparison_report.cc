@@ -60,18 +60,25 @@ std::string probability_block(const KlSummary& s) {
   return text;
 }
 
+constexpr size_t kRowWidth = 120;  // of comparison_row with all columns
+
 }  // namespace
 
-std::string comparison_header() {
+std::string comparison_header(size_t width) {
+  if (width < kRowWidth) return "chunk             PPL             KL Divergence           Same top p\n";
   return "chunk             PPL               ln(PPL(Q)/PPL(base))          KL Divergence              Δp "
          "RMS  "
          "          Same top p\n";
 }
 
-std::string comparison_row(uint64_t chunk, const KlSummary& s) {
-  return fmt::format("{:4}    {:9.4f} ± {:9.4f}    {:10.5f} ± {:10.5f}    {:10.5f} ± {:10.5f}    {}    {}\n",
-                     chunk, s.perplexity.value, s.perplexity.error, s.log_ratio.value, s.log_ratio.error,
-                     s.kl.value, s.kl.error, percent(s.p_diff_rms, 6), percent(s.same_top, 6));
+std::string comparison_row(uint64_t chunk, const KlSummary& s, size_t width) {
+  const std::string perplexity =
+      fmt::format("{:4}    {:9.4f} ± {:9.4f}", chunk, s.perplexity.value, s.perplexity.error);
+  const std::string kl = fmt::format("{:10.5f} ± {:10.5f}", s.kl.value, s.kl.error);
+  const std::string same_top = percent(s.same_top, 6);
+  if (width < kRowWidth) return fmt::format("{}  {}  {}\n", perplexity, kl, same_top);
+  return fmt::format("{}    {:10.5f} ± {:10.5f}    {}    {}    {}\n", perplexity, s.log_ratio.value,
+                     s.log_ratio.error, kl, percent(s.p_diff_rms, 6), same_top);
 }
 
 std::string comparison_text(const KlSummary& s) {

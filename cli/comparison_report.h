@@ -10,10 +10,11 @@
 
 namespace quern {
 
-// The titles of comparison_row's columns, a line.
-std::string comparison_header();
+// The titles of comparison_row's columns, a line. width: of the terminal's lines; where all columns have no
+// room, chunk, PPL, KL divergence and same top are left.
+std::string comparison_header(size_t width);
 // A line: chunk, counted from 1, and the figures up to its end. summary: without percentiles is enough.
-std::string comparison_row(uint64_t chunk, const KlSummary& summary);
+std::string comparison_row(uint64_t chunk, const KlSummary& summary, size_t width);
 // The three blocks of all figures. summary: with percentiles.
 std::string comparison_text(const KlSummary& summary);
 // The same as fields of the object that `json` has open; shares and differences of probabilities as such, not

@@ -2,6 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "cli/option_table.h"
 #include "cli/report.h"
 #include "kernels/dispatch.h"
 #include "quant/error.h"
@@ -94,11 +99,24 @@ std::string context_text(const ModelSurvey& survey) {
                      survey.fitting_context / 64 * 64, survey.trained_context);
 }
 
+// Names and what is said of them; "": it goes on with what stands above.
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+// A line each; those that the terminal is too narrow for go on below where they began.
+std::string facts_text(const Facts& facts) {
+  size_t column = 0;
+  for (const auto& [name, value] : facts) column = std::max(column, display_width(name) + 2);
+  std::string text;
+  for (const auto& [name, value] : facts)
+    text += wrap(fmt::format("{:<{}}{}", name, column, value), stdout_width(SIZE_MAX), column) + "\n";
+  return text;
+}
+
 std::string model_text(const Diagnosis& d) {
   const ModelDiagnosis& model = *d.model;
-  Table table({{"", Table::Align::kLeft}, {"", Table::Align::kLeft}});
+  Facts facts;
   const auto row = [&](std::string name, std::string value) {
-    table.add_row({std::move(name), std::move(value)});
+    facts.emplace_back(std::move(name), std::move(value));
   };
   row("model", printable(model.path, kPathBytes));
   if (!model.problem.empty()) {
@@ -125,9 +143,7 @@ std::string model_text(const Diagnosis& d) {
                                      rate_text(speed.prompt), format_count(survey.macs_per_token))
                        : not_measured);
   }
-  std::string text = table.render(stdout_width(SIZE_MAX));
-  text.erase(0, text.find_first_not_of('\n'));
-  return text + "\n";
+  return facts_text(facts) + "\n";
 }
 
 void append_model_json(const Diagnosis& d, JsonWriter* json) {
@@ -178,9 +194,9 @@ std::vector<Diagnosis::Choice> Diagnosis::choices() const {
 }
 
 std::string render_text(const Diagnosis& d) {
-  Table machine({{"", Table::Align::kLeft}, {"", Table::Align::kLeft}});
+  Facts machine;
   const auto row = [&](std::string name, std::string value) {
-    machine.add_row({std::move(name), std::move(value)});
+    machine.emplace_back(std::move(name), std::move(value));
   };
   row("CPU", d.features.model_name.empty() ? "unknown" : d.features.model_name);
   row("features", features_text(d.features));
@@ -205,14 +221,15 @@ std::string render_text(const Diagnosis& d) {
                            ? fmt::format("{:.1f} G int8 multiply-adds/s ({})", d.multiply_rate * 1e-9,
                                          d.kernels->probe->multiply_name)
                            : not_measured);
-  std::string text = machine.render(stdout_width(SIZE_MAX));
-  text.erase(0, text.find_first_not_of('\n'));  // the table has no titles
+  std::string text = facts_text(machine);
   if (d.model) text = model_text(d) + text;
   text += "\nWhat runs without being asked for:\n";
   for (const Diagnosis::Choice& choice : d.choices()) {
     const bool both = !choice.reason.empty() && !choice.override_with.empty();
-    text += fmt::format("{}: {} ({}{}{}{})\n", choice.name, choice.value, choice.reason, both ? "; " : "",
-                        choice.override_with.empty() ? "" : "override: ", choice.override_with);
+    const std::string line =
+        fmt::format("{}: {} ({}{}{}{})", choice.name, choice.value, choice.reason, both ? "; " : "",
+                    choice.override_with.empty() ? "" : "override: ", choice.override_with);
+    text += wrap(line, stdout_width(SIZE_MAX), 2) + "\n";
   }
   return text;
 }

@@ -109,7 +109,7 @@ std::string completions(const std::vector<std::string>& arguments) {
 [[noreturn]] void refuse_command(std::string_view name) {
   if (const std::string_view advice = advice_for_command(name); !advice.empty())
     fail(ErrorCode::kUsage, "unknown command '{}': {}; see quern --help", printable(name), advice);
-  std::vector<std::string> names = {"help", "version"};
+  std::vector<std::string> names = {"help", "version", "completions", "man"};
   for (const Command& command : kCommands) names.emplace_back(command.name);
   std::error_code ignored;
   if (std::filesystem::exists(name, ignored))

@@ -78,12 +78,12 @@ std::string bash_completions(const std::vector<CommandTable>& tables,
   std::string out =
       "# bash completion for quern\n"
       "_quern() {\n"
-      "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words=\n"
+      "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words= files=1\n"
       "  if [ \"$COMP_CWORD\" = 1 ]; then\n";
   std::string names;
   for (const CommandSummary& command : commands) names += fmt::format("{} ", command.name);
-  out +=
-      fmt::format("    words={}\n  else\n    case ${{COMP_WORDS[1]}} in\n", quoted(names + "help version"));
+  out += fmt::format("    words={}\n  else\n    case ${{COMP_WORDS[1]}} in\n",
+                     quoted(names + "help version completions man"));
   for (const CommandTable& table : tables) {
     out += fmt::format("      {})\n        case $previous in\n", table.name);
     std::string options;
@@ -99,14 +99,12 @@ std::string bash_completions(const std::vector<CommandTable>& tables,
     }
     out += fmt::format("        esac\n        words={} ;;\n", quoted(options));
   }
-  out += "      help) words='";
-  for (const CommandSummary& command : commands) out += fmt::format("{} ", command.name);
+  out += fmt::format("      help|man) words={}; files= ;;\n", quoted(names));
   out +=
-      "' ;;\n"
+      "      completions) words='bash zsh fish'; files= ;;\n"
       "    esac\n"
       "  fi\n"
-      "  if [ \"$COMP_CWORD\" = 1 ] || [ \"${current#-}\" != \"$current\" ] || [ \"${COMP_WORDS[1]}\" = help "
-      "]; then\n"
+      "  if [ \"$COMP_CWORD\" = 1 ] || [ \"${current#-}\" != \"$current\" ] || [ -z \"$files\" ]; then\n"
       "    COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
       "  else\n"
       "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
@@ -137,6 +135,8 @@ std::string zsh_completions(const std::vector<CommandTable>& tables,
   out +=
       "    'help:describe a command'\n"
       "    'version:print the version'\n"
+      "    'completions:print what a shell needs'\n"
+      "    'man:print a manual page'\n"
       "  )\n"
       "  if (( CURRENT == 2 )); then\n"
       "    _describe command commands\n"
@@ -146,7 +146,8 @@ std::string zsh_completions(const std::vector<CommandTable>& tables,
       "  shift words\n"
       "  (( CURRENT-- ))\n"
       "  case $command in\n"
-      "    help) _describe command commands ;;\n";
+      "    help|man) _describe command commands ;;\n"
+      "    completions) _values shell bash zsh fish ;;\n";
   for (const CommandTable& table : tables) {
     out += fmt::format("    {})\n      _arguments \\\n", table.name);
     for (const OptionRow& row : table.options) {
@@ -175,7 +176,10 @@ std::string fish_completions(const std::vector<CommandTable>& tables,
   out +=
       "complete -c quern -n __fish_use_subcommand -f -a help -d 'describe a command'\n"
       "complete -c quern -n __fish_use_subcommand -f -a version -d 'print the version'\n"
-      "complete -c quern -n '__fish_seen_subcommand_from help' -f -a '";
+      "complete -c quern -n __fish_use_subcommand -f -a completions -d 'print what a shell needs'\n"
+      "complete -c quern -n __fish_use_subcommand -f -a man -d 'print a manual page'\n"
+      "complete -c quern -n '__fish_seen_subcommand_from completions' -f -a 'bash zsh fish'\n"
+      "complete -c quern -n '__fish_seen_subcommand_from help man' -f -a '";
   for (const CommandSummary& command : commands) out += fmt::format("{} ", command.name);
   out.back() = '\'';
   out += '\n';

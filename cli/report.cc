@@ -145,18 +145,24 @@ std::string Table::render(size_t width) const {
 }
 
 void Table::make_room(size_t width, std::vector<size_t>* widths) const {
-  constexpr size_t kNarrowest = 8, kGap = 2;
+  constexpr size_t kNarrowest = 8, kNarrow = 12, kGap = 2;
   size_t total = kGap * (widths->size() - 1);
   for (const size_t w : *widths) total += w;
-  while (total > width) {
+  const auto widest_from = [&](size_t first, size_t narrowest) {
     size_t* widest = nullptr;
-    for (size_t i = 0; i < widths->size(); ++i) {
+    for (size_t i = first; i < widths->size(); ++i) {
       size_t& w = (*widths)[i];
-      if (columns_[i].align == Align::kLeft && w > kNarrowest && (widest == nullptr || w > *widest))
+      if (columns_[i].align == Align::kLeft && w > narrowest && (widest == nullptr || w > *widest))
         widest = &w;
     }
+    return widest;
+  };
+  while (total > width) {
+    size_t narrowest = kNarrow;
+    size_t* widest = widest_from(1, narrowest);
+    if (widest == nullptr) widest = widest_from(0, narrowest = kNarrowest);
     if (widest == nullptr) return;
-    const size_t less = std::min(total - width, *widest - kNarrowest);
+    const size_t less = std::min(total - width, *widest - narrowest);
     *widest -= less;
     total -= less;
   }

@@ -69,7 +69,8 @@ class Table {
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add_row(std::vector<std::string> cells);  // as many as columns
   // Lines without trailing spaces, at most `width` characters long: the widest left-aligned columns give way,
-  // their texts cut with "...". Columns of numbers keep theirs, so a very narrow terminal wraps after all.
+  // their texts cut with "...", the first, which says what a row is about, after the others. Columns of
+  // numbers keep theirs, so a very narrow terminal wraps after all.
   std::string render(size_t width = SIZE_MAX) const;
 
  private:

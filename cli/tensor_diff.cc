@@ -178,7 +178,7 @@ std::string render_diff_text(const std::vector<TensorDiff>& diffs, const std::st
                {"shape", Table::Align::kLeft},
                {"format", Table::Align::kLeft},
                {"base", Table::Align::kLeft},
-               {"RMS error", Table::Align::kRight},
+               {"rel. RMS", Table::Align::kRight},
                {"largest", Table::Align::kRight},
                {"at", Table::Align::kRight}});
   uint64_t n_compared = 0, n_same = 0, n_not_finite = 0;

@@ -62,11 +62,11 @@ TEST(OptionTable, CompletionsOfEveryShellKnowOptionsAndChoices) {
   const std::vector<CommandSummary> commands = {{"run", "complete a text"}};
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const std::string text = render_completions(shell, {table()}, commands);
-    for (const char* part : {"max-tokens", "f16 f32", "json"})
+    for (const char* part : {"max-tokens", "f16 f32", "json", "completions", "bash zsh fish"})
       EXPECT_NE(text.find(part), std::string::npos) << shell << ": " << text;
   }
   EXPECT_NE(render_completions("fish", {table()}, {{"run", ""}, {"chat", ""}})
-                .find("-n '__fish_seen_subcommand_from help' -f -a 'run chat'\n"),
+                .find("-n '__fish_seen_subcommand_from help man' -f -a 'run chat'\n"),
             std::string::npos);
   EXPECT_EQ(render_completions("cmd.exe", {table()}, commands), "");
 }

@@ -29,6 +29,17 @@ TEST(Report, TableColumnsAreAsWideAsTheirWidestCell) {
             "▁Hello      7\n");
 }
 
+TEST(Report, NarrowTablesKeepTheNamesOfTheirRows) {
+  Table table({{"name", Table::Align::kLeft}, {"n", Table::Align::kRight}, {"x", Table::Align::kLeft}});
+  table.add_row({"blk.0.attn_output.weight", "12345", "a text that is long enough to be cut"});
+  EXPECT_EQ(table.render(48),
+            "name                          n  x\n"
+            "blk.0.attn_output.weight  12345  a text that ...\n");
+  EXPECT_EQ(table.render(36),
+            "name                 n  x\n"
+            "blk.0.attn_o...  12345  a text th...\n");
+}
+
 TEST(Report, ProgressShowsWhatIsLeft) {
   EXPECT_EQ(progress_line(1ull << 30, 4ull << 30, 2.0),
             "[======                  ]  25%  1.00 GiB of 4.00 GiB  0.54 GB/s  ETA 6.00 s");

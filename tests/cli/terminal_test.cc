@@ -174,7 +174,7 @@ TEST_F(AtTerminal, TimingsHaveALineOfTheirOwn) {
 
 TEST_F(AtTerminal, TablesAndHelpFitTheWidth) {
   for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"inspect", model_}, {"run", "--help"}, {"--help"}}) {
+       {std::vector<std::string>{"inspect", model_}, {"run", "--help"}, {"--help"}, {"doctor", model_}}) {
     Terminal terminal(quern_command(arguments), environment(), 60);
     EXPECT_EQ(terminal.wait(), 0);
     std::istringstream lines(terminal.seen());
