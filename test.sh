@@ -10,4 +10,4 @@ say "Building a release in build/release"
 cmake --preset release -DQUERN_TESTS=ON -DQUERN_BENCH=ON  # quickstart.sh leaves them out
 cmake --build --preset release
 say "Running every test"
-ctest --test-dir build/release -j2 --output-on-failure
+.ci/tests build/release

@@ -7,6 +7,7 @@
 #include "cli/text_input.h"
 #include "cli/thinking.h"
 #include "quant/error.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {

@@ -18,6 +18,7 @@
 #include "cli/thinking.h"
 #include "quant/machine/stop_signal.h"
 #include "quant/output_file.h"
+#include "quant/utf8.h"
 #include "runtime/generate.h"
 
 namespace quern {

@@ -5,6 +5,7 @@
 #include "cli/text_input.h"
 #include "quant/error.h"
 #include "quant/json/json.h"
+#include "quant/utf8.h"
 #include "runtime/engine/grammar_gbnf.h"
 #include "runtime/engine/grammar_schema.h"
 

@@ -16,6 +16,7 @@
 #include "quant/machine/stop_signal.h"
 #ifdef QUERN_HAVE_LIBEDIT
 #include "cli/line_editor.h"
+#include "quant/utf8.h"
 #endif
 
 namespace quern {

@@ -130,13 +130,6 @@ void refuse_utf16(std::string_view text, std::string_view where) {
   if (begins_like_utf16(text)) fail(ErrorCode::kMalformed, "{}: {}", where, byte_order_problem(text));
 }
 
-bool skip_byte_order_mark(std::string* text) {
-  constexpr std::string_view kMark = "\xEF\xBB\xBF";
-  if (!text->starts_with(kMark)) return false;
-  text->erase(0, kMark.size());
-  return true;
-}
-
 bool stdin_holds_a_text() {
   struct stat status {};
   const bool is_file = fstat(STDIN_FILENO, &status) == 0 && S_ISREG(status.st_mode);

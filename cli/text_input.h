@@ -50,8 +50,6 @@ std::string unescape(std::string_view what, std::string_view text);
 
 // kMalformed "<where>: ..." for what begins with UTF-16's byte order mark.
 void refuse_utf16(std::string_view text, std::string_view where);
-// Drops a UTF-8 byte order mark at the start. True when there was one.
-bool skip_byte_order_mark(std::string* text);
 
 // Whether stdin is a regular file with something left to read, which a user may have meant to be read.
 bool stdin_holds_a_text();

@@ -103,11 +103,8 @@ std::string chat_template_of(const Json& config, const std::string& path, const 
 
 // A template file's text: without a byte order mark, and left out where it is not UTF-8.
 std::string checked_template(std::string text, const std::string& path, const Notice& notice) {
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  if (text.starts_with(kByteOrderMark)) {
-    text.erase(0, kByteOrderMark.size());
+  if (skip_byte_order_mark(&text))
     notice(fmt::format("{}: the byte order mark at its start is left out", path));
-  }
   if (is_valid_utf8(text)) return text;
   notice(fmt::format("{}: ignored, it {}", path,
                      begins_like_utf16(text) ? byte_order_problem(text) : "is not UTF-8"));

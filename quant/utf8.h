@@ -44,12 +44,21 @@ inline bool begins_like_utf16(std::string_view text) noexcept {
   return text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");
 }
 
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+// Takes it off where the text begins with one; was it there?
+inline bool skip_byte_order_mark(std::string* text) {
+  if (!text->starts_with(kByteOrderMark)) return false;
+  text->erase(0, kByteOrderMark.size());
+  return true;
+}
+
 // Why a text that begins with a byte order mark is not read, and what to do: the end of an error message.
 // Empty where it begins with none.
 inline std::string_view byte_order_problem(std::string_view text) noexcept {
   if (begins_like_utf16(text))
     return "is UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 turns it into that";
-  if (text.starts_with("\xEF\xBB\xBF"))
+  if (text.starts_with(kByteOrderMark))
     return "begins with a byte order mark (EF BB BF), expected UTF-8 without one: tail -c +4 leaves it off";
   return "";
 }
