@@ -4,42 +4,15 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
-#include <condition_variable>
-#include <deque>
-#include <mutex>
 #include <utility>
 
+#include "cli/serve/answer_mailbox.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
 namespace {
 
-constexpr size_t kMaxTexts = 2048;                           // as OpenAI has it
-constexpr auto kClientPoll = std::chrono::milliseconds(50);  // how soon a client that is gone is noticed
-
-// Events of texts, from the scheduler's thread to the connection's.
-class Mailbox {
- public:
-  using Item = std::pair<size_t, AnswerEvent>;
-
-  void put(size_t index, const AnswerEvent& event) {
-    const std::lock_guard lock(mutex_);
-    items_.emplace_back(index, event);
-    changed_.notify_all();
-  }
-  // What has come; waits for something, not longer than kClientPoll.
-  std::deque<Item> take() {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, kClientPoll, [this] { return !items_.empty(); });
-    return std::exchange(items_, {});
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Item> items_;
-};
+constexpr size_t kMaxTexts = 2048;  // as OpenAI has it
 
 // RFC 4648 section 4.
 std::string to_base64(std::span<const uint8_t> bytes) {
@@ -119,7 +92,7 @@ EmbeddingRequest parse_embedding_request(const Json& body, const RequestContext&
 
 std::vector<std::vector<float>> embed(Scheduler& scheduler, const EmbeddingRequest& request, size_t at_once,
                                       const std::string& owner, HttpClient& client) {
-  const auto mailbox = std::make_shared<Mailbox>();
+  const auto mailbox = std::make_shared<AnswerMailbox>();
   Scheduler::Tickets tickets;
   // However this ends, the slots are free then.
   const std::shared_ptr<void> cancel(nullptr, [&](void*) {

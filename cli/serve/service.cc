@@ -5,10 +5,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <ctime>
-#include <deque>
 
+#include "cli/serve/answer_mailbox.h"
 #include "cli/serve/embeddings.h"
 #include "cli/serve/messages_reply.h"
 #include "cli/serve/messages_request.h"
@@ -21,9 +20,8 @@
 namespace quern {
 namespace {
 
-constexpr auto kPoll = std::chrono::milliseconds(50);  // how soon a client that is gone is noticed
-constexpr auto kHeartbeat = std::chrono::seconds(5);   // of a stream that has nothing to say
-constexpr size_t kMaxIgnoredBytes = 512;               // of names in a header
+constexpr auto kHeartbeat = std::chrono::seconds(5);  // of a stream that has nothing to say
+constexpr size_t kMaxIgnoredBytes = 512;              // of names in a header
 
 HttpResponse json_response(std::string body, int status = 200) {
   return {status, "application/json", {}, std::move(body)};
@@ -79,25 +77,10 @@ std::string join_names(const std::vector<std::string>& names) {
 
 }  // namespace
 
-// Events wait here for the thread of the connection.
 struct Service::Running {
-  struct Item {
-    size_t index;
-    AnswerEvent event;
-  };
-
-  // What has come; waits for something, not longer than kPoll.
-  std::deque<Item> take() {
-    std::unique_lock lock(mutex);
-    changed.wait_for(lock, kPoll, [this] { return !items.empty(); });
-    return std::exchange(items, {});
-  }
-
   std::string id;
   Scheduler::Tickets tickets;  // the service's mutex_ guards them, once the id is known
-  std::mutex mutex;            // of the items
-  std::condition_variable changed;
-  std::deque<Item> items;
+  AnswerMailbox mailbox;
 };
 
 Service::Service(const Model& model, const ChatEncoding* chat, Scheduler& scheduler, ServiceOptions options)
@@ -269,12 +252,9 @@ HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, Htt
     }
   auto running = std::make_shared<Running>();
   running->id = random_id(id_prefix(kind));
-  running->tickets =
-      scheduler_.submit(std::move(requests), [running](size_t index, const AnswerEvent& event) {
-        const std::lock_guard lock(running->mutex);
-        running->items.push_back({index, event});
-        running->changed.notify_all();
-      });
+  running->tickets = scheduler_.submit(
+      std::move(requests),
+      [running](size_t index, const AnswerEvent& event) { running->mailbox.put(index, event); });
   if (running->tickets.empty())
     throw ApiError(429, "rate_limit_error", "the queue is full; try again later", {}, "queue_full");
   {
@@ -306,7 +286,7 @@ HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, Htt
       auto last_write = std::chrono::steady_clock::now();
       while (there && !reply->finished()) {
         std::string events;
-        for (const auto& [index, event] : running->take()) events += reply->push(index, event);
+        for (const auto& [index, event] : running->mailbox.take()) events += reply->push(index, event);
         const auto now = std::chrono::steady_clock::now();
         if (events.empty() && now - last_write > kHeartbeat) events = reply->heartbeat();
         if (!events.empty()) last_write = now;
@@ -319,7 +299,7 @@ HttpResponse Service::complete(CompletionKind kind, const HttpRequest& http, Htt
 
   double waited = 0;
   while (!reply->finished()) {
-    for (const auto& [index, event] : running->take()) {
+    for (const auto& [index, event] : running->mailbox.take()) {
       if (event.kind == AnswerEvent::Kind::kPrompt) waited = std::max(waited, event.waited);
       reply->push(index, event);
     }
