@@ -33,8 +33,6 @@ std::string error_json(std::string_view type, std::string_view message, std::str
   return json.end_object().end_object().text();
 }
 
-std::string sse_event(std::string_view json) { return fmt::format("data: {}\n\n", json); }
-
 CompletionReply::CompletionReply(CompletionKind kind, const Tokenizer& tokenizer, std::string id,
                                  std::string model, const CompletionRequest& request)
     : kind_(kind),
@@ -44,23 +42,21 @@ CompletionReply::CompletionReply(CompletionKind kind, const Tokenizer& tokenizer
       created_(std::time(nullptr)),
       stream_(request.stream),
       include_usage_(request.include_usage),
-      log_probs_(request.log_probs),
-      call_seed_(request.call_seed()),
-      choices_(request.prompts.size() * request.n) {
+      log_probs_(request.log_probs) {
   for (const auto& prompt : request.prompts) n_prompt_tokens_ += prompt.size();
-  for (size_t i = 0; i < choices_.size(); ++i) {
-    choices_[i].call_splitter = ToolCallSplitter(request.tool_format);
+  const uint64_t call_seed = request.call_seed();
+  for (size_t i = 0; i < request.prompts.size() * request.n; ++i) {
     const std::vector<TokenId>& prompt = request.prompts[i / request.n];
     prompt_sizes_.push_back(prompt.size());
     echoes_.push_back(request.echo ? request.prompt_texts[i / request.n] : "");
-    choices_[i].text = echoes_[i];
-    if (request.splits_thought) choices_[i].splitter.emplace(request.begins_in_thought);
+    Choice& choice = choices_.emplace_back(Choice{AnswerSplitter(request, call_seed, i)});
+    choice.said.text = echoes_[i];
     if (!request.echo || !log_probs_) continue;
     AnswerEvent first{};  // nothing comes before it, so it has no probability
     first.kind = AnswerEvent::Kind::kPromptToken;
     first.token = prompt.front();
-    choices_[i].tokens.push_back(first);
-    choices_[i].n_prompt_tokens = 1;
+    choice.tokens.push_back(first);
+    choice.n_prompt_tokens = 1;
   }
 }
 
@@ -69,7 +65,7 @@ std::string CompletionReply::push(size_t index, const AnswerEvent& event) {
   switch (event.kind) {
     case AnswerEvent::Kind::kPrompt:
       choice.n_reused = event.n_reused;
-      return stream_ ? fmt::format(": prompt {}/{}\n\n", event.n_prompt, prompt_sizes_[index]) : "";
+      return stream_ ? sse_progress(event.n_prompt, prompt_sizes_[index]) : "";
     case AnswerEvent::Kind::kPromptToken:
       choice.tokens.push_back(event);
       ++choice.n_prompt_tokens;
@@ -84,7 +80,6 @@ std::string CompletionReply::push(size_t index, const AnswerEvent& event) {
     }
     case AnswerEvent::Kind::kFinished: {
       std::string events = scored_echo(index);
-      choice.finished = true;
       choice.reason = event.reason;
       const Parts parts = add(index, event.text, true);
       ++n_finished_;
@@ -94,8 +89,7 @@ std::string CompletionReply::push(size_t index, const AnswerEvent& event) {
     }
     case AnswerEvent::Kind::kFailed:
       ++n_finished_;
-      if (!failed_) failure_ = event;
-      failed_ = true;
+      if (!failure_) failure_ = event;
       return stream_ ? sse_event(error_json("server_error", event.text)) : "";
   }
   return {};
@@ -111,34 +105,15 @@ std::string CompletionReply::scored_echo(size_t index) {
 
 CompletionReply::Parts CompletionReply::add(size_t index, std::string_view text, bool last) {
   Choice& choice = choices_[index];
-  Parts parts;
-  std::string answer(text);
-  if (choice.splitter) {
-    ThoughtSplitter::Parts split = choice.splitter->push(text);
-    if (last) {
-      const ThoughtSplitter::Parts rest = choice.splitter->finish();
-      split.thought += rest.thought;
-      split.text += rest.text;
-    }
-    parts.thought = std::move(split.thought);
-    answer = std::move(split.text);
-  }
-  ToolCallSplitter::Parts split = choice.call_splitter.push(answer);
-  if (last) split.text += choice.call_splitter.finish().text;
-  parts.text = std::move(split.text);
-  parts.calls = std::move(split.calls);
-  parts.first_call = choice.calls.size();
-  for (size_t i = 0; i < parts.calls.size(); ++i)
-    if (parts.calls[i].id.empty()) parts.calls[i].id = make_call_id(call_seed_, index, parts.first_call + i);
-  choice.thought += parts.thought;
-  choice.text += parts.text;
-  choice.calls.insert(choice.calls.end(), parts.calls.begin(), parts.calls.end());
+  Parts parts = choice.splitter.push(text);
+  if (last) parts += choice.splitter.finish();
+  choice.said += parts;
   return parts;
 }
 
 std::string_view CompletionReply::end_of(const Choice& choice) {
-  return choice.reason == FinishReason::kEndOfText && !choice.calls.empty() ? "tool_calls"
-                                                                            : reason_name(choice.reason);
+  return choice.reason == FinishReason::kEndOfText && !choice.said.calls.empty() ? "tool_calls"
+                                                                                 : reason_name(choice.reason);
 }
 
 // first: the number of the first of them, in a chunk of a stream.
@@ -266,12 +241,12 @@ std::string CompletionReply::chunk(size_t index, const Parts& parts, std::span<c
     if (!parts.thought.empty()) json.field("reasoning_content", parts.thought);
     const bool has_others = !parts.thought.empty() || !parts.calls.empty();
     if (first || (reason.empty() && (!has_others || !parts.text.empty()))) json.field("content", parts.text);
-    write_calls(json, parts.calls, parts.first_call);
+    write_calls(json, parts.calls, choices_[index].said.calls.size() - parts.calls.size());
     json.end_object();
   } else {
     json.field("text", parts.text);
   }
-  write_log_probs(json, tokens, choices_[index].text.size() - parts.text.size());
+  write_log_probs(json, tokens, choices_[index].said.text.size() - parts.text.size());
   field_or_null(json, "finish_reason", reason);
   json.end_object().end_array();
   if (include_usage_) json.key("usage").null();
@@ -291,7 +266,7 @@ std::string CompletionReply::stream_begin() const {
 
 std::string CompletionReply::stream_end() const {
   std::string events;
-  if (include_usage_ && !failed_) {
+  if (include_usage_ && !failure_) {
     JsonWriter json;
     json.begin_object();
     write_head(json, true);
@@ -312,15 +287,16 @@ std::string CompletionReply::whole() const {
     json.begin_object().field("index", i);
     if (kind_ == CompletionKind::kChat) {
       json.key("message").begin_object().field("role", "assistant");
-      if (choice.text.empty() && !choice.calls.empty())
+      const Parts& said = choice.said;
+      if (said.text.empty() && !said.calls.empty())
         json.key("content").null();
       else
-        json.field("content", choice.text);
-      if (!choice.thought.empty()) json.field("reasoning_content", choice.thought);
-      write_calls(json, choice.calls, std::nullopt);
+        json.field("content", said.text);
+      if (!said.thought.empty()) json.field("reasoning_content", said.thought);
+      write_calls(json, said.calls, std::nullopt);
       json.key("refusal").null().end_object();
     } else {
-      json.field("text", choice.text);
+      json.field("text", choice.said.text);
     }
     write_log_probs(json, choice.tokens, choice.n_prompt_tokens > 0 ? 0 : echoes_[i].size());
     json.field("finish_reason", end_of(choice)).end_object();

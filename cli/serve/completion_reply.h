@@ -8,10 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/serve/answer_splitter.h"
 #include "cli/serve/completion_request.h"
 #include "cli/serve/reply.h"
-#include "cli/thinking.h"
-#include "cli/tool_calls.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
@@ -25,29 +24,20 @@ class CompletionReply : public Reply {
   // A prompt's progress is a comment.
   std::string push(size_t index, const AnswerEvent& event) override;
   bool finished() const override { return n_finished_ == choices_.size(); }
-  const AnswerEvent* failure() const override { return failed_ ? &failure_ : nullptr; }
+  const AnswerEvent* failure() const override { return failure_ ? &*failure_ : nullptr; }
   std::string stream_begin() const override;
   std::string stream_end() const override;
-  std::string heartbeat() const override { return ": waiting\n\n"; }
+  std::string heartbeat() const override { return std::string(kSseWaiting); }
   std::string whole() const override;
 
  private:
-  // What more of an answer there is.
-  struct Parts {
-    std::string thought, text;
-    std::vector<ToolCall> calls{};
-    size_t first_call = 0;  // the number of the first of them
-    bool empty() const { return thought.empty() && text.empty() && calls.empty(); }
-  };
+  using Parts = AnswerSplitter::Parts;
   struct Choice {
-    std::string text, thought;
-    std::vector<ToolCall> calls;
-    std::optional<ThoughtSplitter> splitter;  // none: all is text
-    ToolCallSplitter call_splitter{ToolFormat::kNone};
-    std::vector<AnswerEvent> tokens;  // with probabilities, where wanted; of a stream the prompt's
-    size_t n_prompt_tokens = 0;       // at the start of `tokens`
+    AnswerSplitter splitter;
+    Parts said{};                       // so far
+    std::vector<AnswerEvent> tokens{};  // with probabilities, where wanted; of a stream the prompt's
+    size_t n_prompt_tokens = 0;         // at the start of `tokens`
     size_t n_tokens = 0, n_reused = 0;
-    bool finished = false;
     FinishReason reason = FinishReason::kInterrupted;
   };
   // OpenAI's word for why a choice has ended.
@@ -58,7 +48,7 @@ class CompletionReply : public Reply {
   std::string scored_echo(size_t index);
   // Notes what more of the answer there is.
   Parts add(size_t index, std::string_view text, bool last);
-  // reason: why the answer has ended; empty: it goes on.
+  // parts: noted already. reason: why the answer has ended; empty: it goes on.
   std::string chunk(size_t index, const Parts& parts, std::span<const AnswerEvent> tokens,
                     std::string_view reason, bool first) const;
   void write_head(JsonWriter& json, bool is_chunk) const;
@@ -73,20 +63,16 @@ class CompletionReply : public Reply {
   const std::string id_, model_;
   const int64_t created_;
   const bool stream_, include_usage_, log_probs_;
-  const uint64_t call_seed_;
   size_t n_prompt_tokens_ = 0;  // of all prompts
   std::vector<size_t> prompt_sizes_;
   std::vector<Choice> choices_;
   std::vector<std::string> echoes_;  // by choice: the prompt's text; empty: no echo
   size_t n_finished_ = 0;
-  bool failed_ = false;
-  AnswerEvent failure_{};
+  std::optional<AnswerEvent> failure_;  // the first
 };
 
 // {"error": {...}}
 std::string error_json(std::string_view type, std::string_view message, std::string_view param = {},
                        std::string_view code = {});
-// "data: ...\n\n"
-std::string sse_event(std::string_view json);
 
 }  // namespace quern

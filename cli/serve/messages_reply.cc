@@ -44,10 +44,6 @@ std::string_view error_type(int status) {
   }
 }
 
-std::string typed_event(std::string_view type, const JsonWriter& json) {
-  return fmt::format("event: {}\ndata: {}\n\n", type, json.text());
-}
-
 void write_block(JsonWriter& json, bool is_thinking, std::string_view text) {
   json.begin_object();
   if (is_thinking)
@@ -82,60 +78,48 @@ MessagesReply::MessagesReply(std::string id, std::string model, const Completion
       model_(std::move(model)),
       n_prompt_(request.prompts.front().size()),
       stream_(request.stream),
-      splits_thought_(request.splits_thought),
-      call_seed_(request.call_seed()),
-      splitter_(request.begins_in_thought),
-      call_splitter_(request.tool_format) {}
+      splitter_(request, request.call_seed(), 0) {}
 
 std::string MessagesReply::push(size_t, const AnswerEvent& event) {
   switch (event.kind) {
     case AnswerEvent::Kind::kPrompt:
-      return stream_ ? fmt::format(": prompt {}/{}\n\n", event.n_prompt, n_prompt_) : "";
+      return stream_ ? sse_progress(event.n_prompt, n_prompt_) : "";
     case AnswerEvent::Kind::kPromptToken:
       return {};
     case AnswerEvent::Kind::kToken:
       ++n_tokens_;
-      return add(splits_thought_ ? splitter_.push(event.text) : ThoughtSplitter::Parts{{}, event.text});
+      return add(splitter_.push(event.text));
     case AnswerEvent::Kind::kFinished:
       return end(event);
-    case AnswerEvent::Kind::kFailed: {
+    case AnswerEvent::Kind::kFailed:
       end_ = event;
-      finished_ = failed_ = true;
-      return stream_ ? fmt::format("event: error\ndata: {}\n\n", messages_error_json(500, event.text)) : "";
-    }
+      return stream_ ? sse_event("error", messages_error_json(500, event.text)) : "";
   }
   return {};
 }
 
-std::string MessagesReply::add(const ThoughtSplitter::Parts& parts) {
-  const ToolCallSplitter::Parts split = call_splitter_.push(parts.text);
-  thought_ += parts.thought;
-  text_ += split.text;
+std::string MessagesReply::add(const AnswerSplitter::Parts& parts) {
+  said_ += parts;
+  if (!stream_) return {};
   std::string events;
   if (!parts.thought.empty()) events += add_to(Block::kThinking, parts.thought);
-  if (!split.text.empty()) events += add_to(Block::kText, split.text);
-  events += add_calls(split.calls);
-  return stream_ ? events : "";
+  if (!parts.text.empty()) events += add_to(Block::kText, parts.text);
+  for (const ToolCall& call : parts.calls) events += add_call(call);
+  return events;
 }
 
 // Each is a block of its own.
-std::string MessagesReply::add_calls(std::vector<ToolCall> calls) {
-  std::string events;
-  for (ToolCall& call : calls) {
-    if (call.id.empty()) call.id = make_call_id(call_seed_, 0, calls_.size());
-    events += end_block();
-    JsonWriter start;
-    start.begin_object().field("type", "content_block_start").field("index", n_blocks_);
-    write_call(start.key("content_block"), call, "{}");
-    events += typed_event("content_block_start", start.end_object());
-    JsonWriter json;
-    json.begin_object().field("type", "content_block_delta").field("index", n_blocks_).key("delta");
-    json.begin_object().field("type", "input_json_delta").field("partial_json", call.arguments).end_object();
-    events += typed_event("content_block_delta", json.end_object());
-    events += stop_block();
-    calls_.push_back(std::move(call));
-  }
-  return events;
+std::string MessagesReply::add_call(const ToolCall& call) {
+  std::string events = end_block();
+  JsonWriter start;
+  start.begin_object().field("type", "content_block_start").field("index", n_blocks_);
+  write_call(start.key("content_block"), call, "{}");
+  events += sse_event("content_block_start", start.end_object().text());
+  JsonWriter json;
+  json.begin_object().field("type", "content_block_delta").field("index", n_blocks_).key("delta");
+  json.begin_object().field("type", "input_json_delta").field("partial_json", call.arguments).end_object();
+  events += sse_event("content_block_delta", json.end_object().text());
+  return events + stop_block();
 }
 
 std::string MessagesReply::add_to(Block block, std::string_view text) {
@@ -147,14 +131,14 @@ std::string MessagesReply::add_to(Block block, std::string_view text) {
     JsonWriter start;
     start.begin_object().field("type", "content_block_start").field("index", n_blocks_);
     write_block(start.key("content_block"), is_thinking, "");
-    events += typed_event("content_block_start", start.end_object());
+    events += sse_event("content_block_start", start.end_object().text());
   }
   if (text.empty()) return events;
   JsonWriter json;
   json.begin_object().field("type", "content_block_delta").field("index", n_blocks_).key("delta");
   json.begin_object().field("type", is_thinking ? "thinking_delta" : "text_delta");
   json.field(is_thinking ? "thinking" : "text", text).end_object();
-  return events + typed_event("content_block_delta", json.end_object());
+  return events + sse_event("content_block_delta", json.end_object().text());
 }
 
 std::string MessagesReply::end_block() {
@@ -165,39 +149,31 @@ std::string MessagesReply::end_block() {
 std::string MessagesReply::stop_block() {
   JsonWriter json;
   json.begin_object().field("type", "content_block_stop").field("index", n_blocks_++);
-  return typed_event("content_block_stop", json.end_object());
+  return sse_event("content_block_stop", json.end_object().text());
 }
 
 std::string MessagesReply::end(const AnswerEvent& event) {
   end_ = event;
-  finished_ = true;
-  std::string events;
-  if (splits_thought_) {
-    events = add(splitter_.push(event.text));
-    events += add(splitter_.finish());
-  } else {
-    events = add({{}, event.text});
-  }
-  const std::string rest = call_splitter_.finish().text;
-  text_ += rest;
-  if (!rest.empty()) events += add_to(Block::kText, rest);
+  std::string events = add(splitter_.push(event.text));
+  events += add(splitter_.finish());
   if (!stream_) return {};
-  if (text_.empty() && thought_.empty() && calls_.empty()) events += add_to(Block::kText, "");
+  if (said_.empty()) events += add_to(Block::kText, "");
   events += end_block();
   JsonWriter json;
   json.begin_object().field("type", "message_delta").key("delta").begin_object();
   write_stop(json);
   json.end_object().key("usage").begin_object();
   json.field("input_tokens", n_prompt_).field("output_tokens", n_tokens_).end_object();
-  events += typed_event("message_delta", json.end_object());
+  events += sse_event("message_delta", json.end_object().text());
   JsonWriter stop;
-  return events + typed_event("message_stop", stop.begin_object().field("type", "message_stop").end_object());
+  return events +
+         sse_event("message_stop", stop.begin_object().field("type", "message_stop").end_object().text());
 }
 
 void MessagesReply::write_stop(JsonWriter& json) const {
-  const bool calls = end_.reason == FinishReason::kEndOfText && !calls_.empty();
-  json.field("stop_reason", calls ? "tool_use" : stop_reason(end_.reason)).key("stop_sequence");
-  end_.stop_text.empty() ? json.null() : json.value(end_.stop_text);
+  const bool calls = end_->reason == FinishReason::kEndOfText && !said_.calls.empty();
+  json.field("stop_reason", calls ? "tool_use" : stop_reason(end_->reason)).key("stop_sequence");
+  end_->stop_text.empty() ? json.null() : json.value(end_->stop_text);
 }
 
 std::string MessagesReply::stream_begin() const {
@@ -207,21 +183,21 @@ std::string MessagesReply::stream_begin() const {
   json.key("content").begin_array().end_array();
   json.key("stop_reason").null().key("stop_sequence").null().key("usage").begin_object();
   json.field("input_tokens", n_prompt_).field("output_tokens", 0).end_object().end_object();
-  return typed_event("message_start", json.end_object()) + heartbeat();
+  return sse_event("message_start", json.end_object().text()) + heartbeat();
 }
 
 std::string MessagesReply::heartbeat() const {
   JsonWriter json;
-  return typed_event("ping", json.begin_object().field("type", "ping").end_object());
+  return sse_event("ping", json.begin_object().field("type", "ping").end_object().text());
 }
 
 std::string MessagesReply::whole() const {
   JsonWriter json;
   json.begin_object().field("id", id_).field("type", "message").field("role", "assistant");
   json.field("model", model_).key("content").begin_array();
-  if (!thought_.empty()) write_block(json, true, thought_);
-  if (!text_.empty() || (thought_.empty() && calls_.empty())) write_block(json, false, text_);
-  for (const ToolCall& call : calls_) write_call(json, call, call.arguments);
+  if (!said_.thought.empty()) write_block(json, true, said_.thought);
+  if (!said_.text.empty() || said_.empty()) write_block(json, false, said_.text);
+  for (const ToolCall& call : said_.calls) write_call(json, call, call.arguments);
   json.end_array();
   write_stop(json);
   json.key("usage").begin_object();

@@ -1,14 +1,13 @@
 // Answers of Anthropic's protocol for messages: whole, and as the typed events of a stream.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include "cli/serve/answer_splitter.h"
 #include "cli/serve/completion_request.h"
 #include "cli/serve/reply.h"
-#include "cli/thinking.h"
-#include "cli/tool_calls.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
@@ -19,8 +18,10 @@ class MessagesReply : public Reply {
 
   // A prompt's progress is a comment.
   std::string push(size_t index, const AnswerEvent& event) override;
-  bool finished() const override { return finished_; }
-  const AnswerEvent* failure() const override { return failed_ ? &end_ : nullptr; }
+  bool finished() const override { return end_.has_value(); }
+  const AnswerEvent* failure() const override {
+    return end_ && end_->kind == AnswerEvent::Kind::kFailed ? &*end_ : nullptr;
+  }
   std::string stream_begin() const override;
   std::string stream_end() const override { return {}; }
   std::string heartbeat() const override;
@@ -29,8 +30,8 @@ class MessagesReply : public Reply {
  private:
   enum class Block : uint8_t { kNone, kThinking, kText };
 
-  std::string add(const ThoughtSplitter::Parts& parts);
-  std::string add_calls(std::vector<ToolCall> calls);
+  std::string add(const AnswerSplitter::Parts& parts);
+  std::string add_call(const ToolCall& call);
   std::string add_to(Block block, std::string_view text);
   std::string end_block();
   std::string stop_block();
@@ -39,17 +40,13 @@ class MessagesReply : public Reply {
 
   const std::string id_, model_;
   const size_t n_prompt_;
-  const bool stream_, splits_thought_;
-  const uint64_t call_seed_;
-  ThoughtSplitter splitter_;
-  ToolCallSplitter call_splitter_;
-  std::string text_, thought_;
-  std::vector<ToolCall> calls_;
+  const bool stream_;
+  AnswerSplitter splitter_;
+  AnswerSplitter::Parts said_;  // so far
   size_t n_tokens_ = 0;
-  Block block_ = Block::kNone;  // of the stream, that has not ended
-  size_t n_blocks_ = 0;         // that have
-  bool finished_ = false, failed_ = false;
-  AnswerEvent end_{};  // the last event
+  Block block_ = Block::kNone;      // of the stream, that has not ended
+  size_t n_blocks_ = 0;             // that have
+  std::optional<AnswerEvent> end_;  // the last event
 };
 
 // {"type": "error", "error": {"type", "message"}}; the type is the status' own.

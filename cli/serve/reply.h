@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "runtime/engine/scheduler.h"
 
@@ -28,5 +29,12 @@ class Reply {
   // Once finished: the whole answer.
   virtual std::string whole() const = 0;
 };
+
+// Events of a stream (WHATWG, HTML, section 9.2 "Server-sent events"): "data: ...", with an "event: ..."
+// before it; comments, which clients skip.
+std::string sse_event(std::string_view json);
+std::string sse_event(std::string_view type, std::string_view json);
+std::string sse_progress(size_t n_read, size_t n_prompt);
+inline constexpr std::string_view kSseWaiting = ": waiting\n\n";
 
 }  // namespace quern

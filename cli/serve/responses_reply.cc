@@ -8,13 +8,7 @@
 namespace quern {
 namespace {
 
-constexpr std::string_view kIdPrefix = "resp_";
-
-std::string named_event(std::string_view type, const JsonWriter& json) {
-  return fmt::format("event: {}\ndata: {}\n\n", type, json.text());
-}
-
-// "completed", or why it ended early.
+// Why it has ended early; empty: it has not.
 std::string_view incomplete_reason(FinishReason reason) {
   switch (reason) {
     case FinishReason::kEndOfText:
@@ -44,49 +38,42 @@ ResponsesReply::ResponsesReply(std::string id, std::string model, const Completi
       created_(std::time(nullptr)),
       n_prompt_(request.prompts.front().size()),
       stream_(request.stream),
-      splits_thought_(request.splits_thought),
-      call_seed_(request.call_seed()),
       sampler_(request.options.sampler),
       echoed_(request.echoed),
-      splitter_(request.begins_in_thought),
-      call_splitter_(request.tool_format) {}
+      splitter_(request, request.call_seed(), 0) {}
 
 std::string ResponsesReply::push(size_t, const AnswerEvent& event) {
   switch (event.kind) {
     case AnswerEvent::Kind::kPrompt:
       n_reused_ = event.n_reused;
-      return stream_ ? fmt::format(": prompt {}/{}\n\n", event.n_prompt, n_prompt_) : "";
+      return stream_ ? sse_progress(event.n_prompt, n_prompt_) : "";
     case AnswerEvent::Kind::kPromptToken:
       return {};
     case AnswerEvent::Kind::kToken: {
       ++n_tokens_;
-      std::string events =
-          add(splits_thought_ ? splitter_.push(event.text) : ThoughtSplitter::Parts{{}, event.text});
-      if (in_thought_) n_thought_tokens_ = n_tokens_;
+      std::string events = add(splitter_.push(event.text));
+      if (!items_.empty() && items_.back().kind == Item::Kind::kReasoning) n_thought_tokens_ = n_tokens_;
       return events;
     }
     case AnswerEvent::Kind::kFinished:
       return end(event);
     case AnswerEvent::Kind::kFailed:
       end_ = event;
-      finished_ = failed_ = true;
       return stream_ ? response_event("response.failed", "failed", n_events_++) : "";
   }
   return {};
 }
 
-std::string ResponsesReply::add(const ThoughtSplitter::Parts& parts) {
-  ToolCallSplitter::Parts split = call_splitter_.push(parts.text);
+std::string ResponsesReply::add(AnswerSplitter::Parts parts) {
   std::string events;
   if (!parts.thought.empty()) events += add_to(Item::Kind::kReasoning, parts.thought);
-  if (!split.text.empty()) events += add_to(Item::Kind::kMessage, split.text);
-  for (ToolCall& call : split.calls) events += add_call(std::move(call));
+  if (!parts.text.empty()) events += add_to(Item::Kind::kMessage, parts.text);
+  for (ToolCall& call : parts.calls) events += add_call(std::move(call));
   return stream_ ? events : "";
 }
 
 std::string ResponsesReply::add_to(Item::Kind kind, std::string_view text) {
   const bool is_thought = kind == Item::Kind::kReasoning;
-  in_thought_ = is_thought;
   std::string events;
   if (!open_ || items_.back().kind != kind) {
     events = end_item();
@@ -101,25 +88,22 @@ std::string ResponsesReply::add_to(Item::Kind kind, std::string_view text) {
   JsonWriter json = begin_item_event(type, true);
   json.field("delta", text);
   if (!is_thought) json.key("logprobs").begin_array().end_array();
-  return events + named_event(type, json.end_object());
+  return events + sse_event(type, json.end_object().text());
 }
 
 // Each is an item of its own, and whole.
 std::string ResponsesReply::add_call(ToolCall call) {
-  in_thought_ = false;
   std::string events = end_item();
-  if (call.id.empty()) call.id = make_call_id(call_seed_, 0, n_calls_);
-  ++n_calls_;
   const std::string arguments = std::exchange(call.arguments, {});
   items_.push_back({Item::Kind::kCall, item_id("fc"), {}, std::move(call)});
   events += item_event("response.output_item.added", "in_progress");
   items_.back().call.arguments = arguments;
   JsonWriter delta = begin_item_event("response.function_call_arguments.delta", false);
   delta.field("delta", arguments);
-  events += named_event("response.function_call_arguments.delta", delta.end_object());
+  events += sse_event("response.function_call_arguments.delta", delta.end_object().text());
   JsonWriter done = begin_item_event("response.function_call_arguments.done", false);
   done.field("name", items_.back().call.name).field("arguments", arguments);
-  events += named_event("response.function_call_arguments.done", done.end_object());
+  events += sse_event("response.function_call_arguments.done", done.end_object().text());
   return events + item_event("response.output_item.done", "completed");
 }
 
@@ -131,30 +115,24 @@ std::string ResponsesReply::end_item() {
   JsonWriter json = begin_item_event(type, true);
   json.field("text", item.text);
   if (!is_thought) json.key("logprobs").begin_array().end_array();
-  std::string events = named_event(type, json.end_object());
+  std::string events = sse_event(type, json.end_object().text());
   events += part_event("response.content_part.done", item.text);
-  const bool cut = finished_ && !incomplete_reason(end_.reason).empty();
+  const bool cut = end_ && !incomplete_reason(end_->reason).empty();
   return events + item_event("response.output_item.done", cut ? "incomplete" : "completed");
 }
 
 std::string ResponsesReply::end(const AnswerEvent& event) {
   end_ = event;
-  finished_ = true;
-  std::string events;
-  if (splits_thought_) {
-    events = add(splitter_.push(event.text));
-    events += add(splitter_.finish());
-  } else {
-    events = add({{}, event.text});
-  }
-  const std::string rest = call_splitter_.finish().text;
-  if (!rest.empty()) events += add_to(Item::Kind::kMessage, rest);
+  std::string events = add(splitter_.push(event.text));
+  events += add(splitter_.finish());
   if (items_.empty()) events += add_to(Item::Kind::kMessage, "");
   events += end_item();
   if (!stream_) return {};
-  const bool whole = incomplete_reason(event.reason).empty();
-  return events + response_event(whole ? "response.completed" : "response.incomplete",
-                                 whole ? "completed" : "incomplete", n_events_++);
+  return events + response_event(fmt::format("response.{}", end_status()), end_status(), n_events_++);
+}
+
+std::string_view ResponsesReply::end_status() const {
+  return incomplete_reason(end_->reason).empty() ? "completed" : "incomplete";
 }
 
 std::string ResponsesReply::item_id(std::string_view prefix) const {
@@ -177,14 +155,14 @@ JsonWriter ResponsesReply::begin_item_event(std::string_view type, bool in_conte
 std::string ResponsesReply::part_event(std::string_view type, std::string_view text) {
   JsonWriter json = begin_item_event(type, true);
   write_part(json.key("part"), items_.back().kind == Item::Kind::kReasoning, text);
-  return named_event(type, json.end_object());
+  return sse_event(type, json.end_object().text());
 }
 
 std::string ResponsesReply::item_event(std::string_view type, std::string_view status) {
   JsonWriter json = begin_event(type);
   json.field("output_index", items_.size() - 1);
   write_item(json.key("item"), items_.back(), status);
-  return named_event(type, json.end_object());
+  return sse_event(type, json.end_object().text());
 }
 
 // status: an item that has just begun has no content yet.
@@ -216,7 +194,7 @@ std::string ResponsesReply::response_event(std::string_view type, std::string_vi
   JsonWriter json;
   json.begin_object().field("type", type).field("sequence_number", number);
   write_response(json.key("response"), status);
-  return named_event(type, json.end_object());
+  return sse_event(type, json.end_object().text());
 }
 
 void ResponsesReply::write_usage(JsonWriter& json) const {
@@ -230,19 +208,19 @@ void ResponsesReply::write_usage(JsonWriter& json) const {
 void ResponsesReply::write_response(JsonWriter& json, std::string_view status) const {
   json.begin_object().field("id", id_).field("object", "response").field("created_at", created_);
   json.field("status", status).field("model", model_).key("error");
-  if (failed_)
-    json.begin_object().field("code", "server_error").field("message", end_.text).end_object();
+  if (failure() != nullptr)
+    json.begin_object().field("code", "server_error").field("message", failure()->text).end_object();
   else
     json.null();
   json.key("incomplete_details");
   if (status == "incomplete")
-    json.begin_object().field("reason", incomplete_reason(end_.reason)).end_object();
+    json.begin_object().field("reason", incomplete_reason(end_->reason)).end_object();
   else
     json.null();
   json.key("output").begin_array();
   const bool is_over = status != "in_progress";
   for (const Item& item : items_) {
-    const bool cut = (status == "incomplete" || (failed_ && open_)) && &item == &items_.back() &&
+    const bool cut = (status == "incomplete" || (failure() != nullptr && open_)) && &item == &items_.back() &&
                      item.kind != Item::Kind::kCall;
     if (is_over) write_item(json, item, cut ? "incomplete" : "completed");
   }
@@ -251,7 +229,7 @@ void ResponsesReply::write_response(JsonWriter& json, std::string_view status) c
   json.field("temperature", sampler_.temperature).field("top_p", sampler_.top_p);
   json.field("store", false).field("background", false).field("truncation", "disabled");
   json.key("previous_response_id").null().key("usage");
-  if (is_over && !failed_)
+  if (is_over && failure() == nullptr)
     write_usage(json);
   else
     json.null();
@@ -265,7 +243,7 @@ std::string ResponsesReply::stream_begin() const {
 
 std::string ResponsesReply::whole() const {
   JsonWriter json;
-  write_response(json, incomplete_reason(end_.reason).empty() ? "completed" : "incomplete");
+  write_response(json, end_status());
   return json.text();
 }
 

@@ -2,31 +2,35 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "cli/serve/answer_splitter.h"
 #include "cli/serve/completion_request.h"
 #include "cli/serve/reply.h"
-#include "cli/thinking.h"
-#include "cli/tool_calls.h"
 #include "quant/json/json_writer.h"
 
 namespace quern {
 
 class ResponsesReply : public Reply {
  public:
-  // id: "resp_..."
+  static constexpr std::string_view kIdPrefix = "resp_";
+
+  // id: kIdPrefix and what is the answer's own.
   ResponsesReply(std::string id, std::string model, const CompletionRequest& request);
 
   // A prompt's progress is a comment.
   std::string push(size_t index, const AnswerEvent& event) override;
-  bool finished() const override { return finished_; }
-  const AnswerEvent* failure() const override { return failed_ ? &end_ : nullptr; }
+  bool finished() const override { return end_.has_value(); }
+  const AnswerEvent* failure() const override {
+    return end_ && end_->kind == AnswerEvent::Kind::kFailed ? &*end_ : nullptr;
+  }
   std::string stream_begin() const override;
   std::string stream_end() const override { return {}; }
-  std::string heartbeat() const override { return ": waiting\n\n"; }
+  std::string heartbeat() const override { return std::string(kSseWaiting); }
   std::string whole() const override;
 
  private:
@@ -39,11 +43,13 @@ class ResponsesReply : public Reply {
     ToolCall call{};
   };
 
-  std::string add(const ThoughtSplitter::Parts& parts);
+  std::string add(AnswerSplitter::Parts parts);
   std::string add_to(Item::Kind kind, std::string_view text);
   std::string add_call(ToolCall call);
   std::string end_item();
   std::string end(const AnswerEvent& event);
+  // "completed" or "incomplete", once finished without a failure.
+  std::string_view end_status() const;
   std::string item_id(std::string_view prefix) const;
 
   // Begins an event's object, with its type and number.
@@ -60,19 +66,15 @@ class ResponsesReply : public Reply {
   const std::string id_, model_;
   const int64_t created_;
   const size_t n_prompt_;
-  const bool stream_, splits_thought_;
-  const uint64_t call_seed_;
+  const bool stream_;
   const SamplerOptions sampler_;
   const std::vector<std::pair<std::string, std::string>> echoed_;
-  ThoughtSplitter splitter_;
-  ToolCallSplitter call_splitter_;
+  AnswerSplitter splitter_;
   std::vector<Item> items_;
-  bool open_ = false;  // the last item may go on
-  bool in_thought_ = false;
+  bool open_ = false;      // the last item may go on
   uint64_t n_events_ = 2;  // those of stream_begin() come first
-  size_t n_tokens_ = 0, n_thought_tokens_ = 0, n_reused_ = 0, n_calls_ = 0;
-  bool finished_ = false, failed_ = false;
-  AnswerEvent end_{};  // the last event
+  size_t n_tokens_ = 0, n_thought_tokens_ = 0, n_reused_ = 0;
+  std::optional<AnswerEvent> end_;  // the last event
 };
 
 }  // namespace quern

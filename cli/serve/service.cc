@@ -61,7 +61,7 @@ std::string_view id_prefix(CompletionKind kind) {
     case CompletionKind::kResponse:
       break;
   }
-  return "resp_";
+  return ResponsesReply::kIdPrefix;
 }
 
 // Names of fields as they may stand in a header.
