@@ -78,8 +78,7 @@ Json joined_content(const Json& content, const std::string& param) {
   for (size_t i = 0; i < content.size(); ++i) {
     RequestFields part(content[i], fmt::format("{}[{}]", param, i));
     if (const std::string type = part.required_text("type"); type != "text")
-      refuse(part.param("type"),
-             fmt::format("{}: expected \"text\", found \"{}\"", part.param("type"), printable(type)));
+      refuse_word(part.param("type"), "\"text\"", type);
     if (i > 0) text += "\n\n";
     text += part.required_text("text");
   }
@@ -133,18 +132,16 @@ Json parse_message(const Json& message, const std::string& param) {
       out.push_back(member);
     }
   }
-  if (fields.find("content") == nullptr && role != "assistant")
-    refuse(fields.param("content"), fields.param("content") + " is missing");
+  if (role != "assistant") (void)fields.required("content");
   return Json(out);
 }
 
 // A text, a list of texts, a list of ids, a list of lists of ids.
 void parse_prompts(RequestFields& fields, const RequestContext& context, CompletionRequest* request) {
   const std::string param = fields.param("prompt");
-  const Json* value = fields.find("prompt");
-  if (value == nullptr) refuse(param, param + " is missing");
-  const bool is_one = value->as_array() == nullptr || (value->size() > 0 && (*value)[0].as_number());
-  const std::span<const Json> list = is_one ? std::span(value, 1) : std::span(*value->as_array());
+  const Json& value = fields.required("prompt");
+  const bool is_one = value.as_array() == nullptr || (value.size() > 0 && value[0].as_number());
+  const std::span<const Json> list = is_one ? std::span(&value, 1) : std::span(*value.as_array());
   if (list.empty() || list.size() > kMaxPrompts)
     refuse(param, fmt::format("{}: expected 1 to {} prompts, found {}", param, kMaxPrompts, list.size()));
   for (const Json& one : list) {
@@ -324,8 +321,7 @@ CompletionRequest parse_chat_request(const Json& body, const RequestContext& con
   request.n_top = static_cast<size_t>(top.value_or(0));
   const std::string thoughts = fields.text("reasoning_format").value_or("auto");
   if (thoughts != "auto" && thoughts != "none")
-    refuse("reasoning_format",
-           fmt::format("reasoning_format: expected \"auto\" or \"none\", found \"{}\"", printable(thoughts)));
+    refuse_word("reasoning_format", "\"auto\" or \"none\"", thoughts);
   ToolRequest tools;
   set_chat_prompt(context, parse_chat_variables(fields, context.chat, &tools), &request);
   request.splits_thought &= thoughts == "auto";

@@ -109,20 +109,14 @@ std::optional<Language> parse_response_format(const Json& format, const std::str
                              : schema_language(object_schema(), param);
   }
   if (type != "json_schema")
-    refuse(fields.param("type"),
-           fmt::format("{}: expected \"text\", \"json_object\" or \"json_schema\", found \"{}\"",
-                       fields.param("type"), printable(type)));
+    refuse_word(fields.param("type"), "\"text\", \"json_object\" or \"json_schema\"", type);
   const Json* named = fields.find("json_schema");
   if (named == nullptr) {  // of responses, Anthropic's, and older clients'
-    const Json* schema = fields.find("schema");
-    const std::string missing = fields.param(param == "response_format" ? "json_schema" : "schema");
-    if (schema == nullptr) refuse(missing, missing + " is missing");
-    return schema_language(*schema, fields.param("schema"));
+    const bool has_schema = param != "response_format" || fields.find("schema") != nullptr;
+    return schema_language(fields.required(has_schema ? "schema" : "json_schema"), fields.param("schema"));
   }
   RequestFields inner(*named, fields.param("json_schema"));
-  const Json* schema = inner.find("schema");
-  if (schema == nullptr) refuse(inner.param("schema"), inner.param("schema") + " is missing");
-  return schema_language(*schema, inner.param("schema"));
+  return schema_language(inner.required("schema"), inner.param("schema"));
 }
 
 std::optional<Language> parse_language(RequestFields& fields) {

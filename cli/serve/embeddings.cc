@@ -65,23 +65,19 @@ EmbeddingRequest parse_embedding_request(const Json& body, const RequestContext&
   request.model = fields.text("model").value_or("");
   const std::string format = fields.text("encoding_format").value_or("float");
   if (format != "float" && format != "base64")
-    refuse("encoding_format",
-           fmt::format("encoding_format: expected \"float\" or \"base64\", found \"{}\"", printable(format)));
+    refuse_word("encoding_format", "\"float\" or \"base64\"", format);
   request.base64 = format == "base64";
   request.options.dimensions =
       static_cast<size_t>(fields.integer("dimensions", 1, static_cast<int64_t>(dim)).value_or(0));
   request.options.pooling = pooling;
   if (const auto word = fields.text("pooling")) {
     const std::optional<Pooling> known = parse_pooling(*word);
-    if (!known)
-      refuse("pooling",
-             fmt::format("pooling: expected \"mean\" or \"last\", found \"{}\"", printable(*word)));
+    if (!known) refuse_word("pooling", "\"mean\" or \"last\"", *word);
     request.options.pooling = *known;
   }
-  const Json* input = fields.find("input");
-  if (input == nullptr) refuse("input", "input is missing");
-  const bool is_one = input->as_array() == nullptr || (input->size() > 0 && (*input)[0].as_number());
-  const std::span<const Json> list = is_one ? std::span(input, 1) : std::span(*input->as_array());
+  const Json& input = fields.required("input");
+  const bool is_one = input.as_array() == nullptr || (input.size() > 0 && input[0].as_number());
+  const std::span<const Json> list = is_one ? std::span(&input, 1) : std::span(*input.as_array());
   if (list.empty() || list.size() > kMaxTexts)
     refuse("input", fmt::format("input: expected 1 to {} texts, found {}", kMaxTexts, list.size()));
   for (size_t i = 0; i < list.size(); ++i)

@@ -48,19 +48,18 @@ Json parse_result_block(RequestFields& block) {
 Content parse_content(RequestFields& fields, std::string_view name, std::string_view role) {
   const bool of_assistant = role == "assistant";
   const std::string param = fields.param(name);
-  const Json* value = fields.find(name);
-  if (value == nullptr) refuse(param, param + " is missing");
+  const Json& value = fields.required(name);
   Content content;
-  if (value->as_string() != nullptr) {
-    content.text = *value->as_string();
+  if (value.as_string() != nullptr) {
+    content.text = *value.as_string();
     return content;
   }
-  if (value->as_array() == nullptr)
+  if (value.as_array() == nullptr)
     refuse(param,
-           fmt::format("{}: expected a string or a list of blocks, found {}", param, value->describe()));
+           fmt::format("{}: expected a string or a list of blocks, found {}", param, value.describe()));
   size_t n_texts = 0, n_thoughts = 0;
-  for (size_t i = 0; i < value->size(); ++i) {
-    RequestFields block((*value)[i], fmt::format("{}[{}]", param, i));
+  for (size_t i = 0; i < value.size(); ++i) {
+    RequestFields block(value[i], fmt::format("{}[{}]", param, i));
     const std::string type = block.required_text("type");
     if (type == "text")
       append(&content.text, n_texts++ == 0, block.required_text("text"));
@@ -71,11 +70,11 @@ Content parse_content(RequestFields& fields, std::string_view name, std::string_
     else if (type == "tool_result" && role == "user")
       content.results.push_back(parse_result_block(block));
     else
-      refuse(block.param("type"), fmt::format("{}: expected \"text\"{}, found \"{}\"", block.param("type"),
-                                              of_assistant     ? ", \"thinking\" or \"tool_use\""
-                                              : role == "user" ? " or \"tool_result\""
-                                                               : "",
-                                              printable(type)));
+      refuse_word(block.param("type"),
+                  of_assistant     ? "\"text\", \"thinking\" or \"tool_use\""
+                  : role == "user" ? "\"text\" or \"tool_result\""
+                                   : "\"text\"",
+                  type);
   }
   return content;
 }
@@ -93,8 +92,7 @@ std::vector<Turn> parse_turns(RequestFields& fields) {
     RequestFields message(messages[i], fmt::format("messages[{}]", i));
     const std::string role = message.required_text("role");
     if (role != "user" && role != "assistant")
-      refuse(message.param("role"), fmt::format("{}: expected \"user\" or \"assistant\", found \"{}\"",
-                                                message.param("role"), printable(role)));
+      refuse_word(message.param("role"), "\"user\" or \"assistant\"", role);
     Content content = parse_content(message, "content", role);
     if (turns.empty() || turns.back().role != role) {
       turns.push_back({role, std::move(content)});
@@ -116,9 +114,7 @@ void parse_thinking(RequestFields& fields, Json::Object* variables, std::vector<
   RequestFields inner(*value, "thinking");
   const std::string type = inner.required_text("type");
   if (type != "enabled" && type != "adaptive" && type != "disabled")
-    refuse(inner.param("type"),
-           fmt::format("{}: expected \"enabled\", \"adaptive\" or \"disabled\", found \"{}\"",
-                       inner.param("type"), printable(type)));
+    refuse_word(inner.param("type"), "\"enabled\", \"adaptive\" or \"disabled\"", type);
   if (std::none_of(variables->begin(), variables->end(),
                    [](const JsonMember& v) { return v.key == kThinkingVariable; }))
     variables->push_back({std::string(kThinkingVariable), Json(type != "disabled")});
@@ -169,11 +165,8 @@ void parse_output_format(RequestFields& fields, CompletionRequest* request,
     if (request->language) refuse(param, fmt::format("{}: only one constraint at a time", param));
     RequestFields inner(*format, param);
     if (const std::string type = inner.required_text("type"); type != "json_schema")
-      refuse(inner.param("type"),
-             fmt::format("{}: expected \"json_schema\", found \"{}\"", inner.param("type"), printable(type)));
-    const Json* schema = inner.find("schema");
-    if (schema == nullptr) refuse(inner.param("schema"), inner.param("schema") + " is missing");
-    request->language = schema_language(*schema, inner.param("schema"));
+      refuse_word(inner.param("type"), "\"json_schema\"", type);
+    request->language = schema_language(inner.required("schema"), inner.param("schema"));
   };
   take(fields, "output_format");
   const Json* config = fields.find("output_config");

@@ -37,6 +37,10 @@ void refuse(const std::string& param, const std::string& message) {
   throw ApiError(400, kInvalidRequest, message, param);
 }
 
+void refuse_word(const std::string& param, std::string_view expected, std::string_view found) {
+  refuse(param, fmt::format("{}: expected {}, found \"{}\"", param, expected, printable(found)));
+}
+
 RequestFields::RequestFields(const Json& body, std::string param)
     : members_(members_of(body, param)), param_(std::move(param)) {}
 
@@ -45,6 +49,12 @@ const Json* RequestFields::find(std::string_view name) {
   for (const JsonMember& member : members_)
     if (member.key == name) return member.value.is_null() ? nullptr : &member.value;
   return nullptr;
+}
+
+const Json& RequestFields::required(std::string_view name) {
+  const Json* value = find(name);
+  if (value == nullptr) refuse(param(name), fmt::format("{} is missing", param(name)));
+  return *value;
 }
 
 bool RequestFields::boolean(std::string_view name, bool otherwise) {
@@ -84,18 +94,15 @@ std::optional<std::string> RequestFields::text(std::string_view name) {
 }
 
 std::string RequestFields::required_text(std::string_view name) {
-  std::optional<std::string> value = text(name);
-  if (!value) refuse(param(name), fmt::format("{} is missing", param(name)));
-  return *value;
+  (void)required(name);
+  return *text(name);
 }
 
 const Json::Array& RequestFields::required_list(std::string_view name) {
-  const std::string what = param(name);
-  const Json* value = find(name);
-  if (value == nullptr) refuse(what, what + " is missing");
-  if (value->as_array() == nullptr || value->size() == 0)
-    refuse(what, fmt::format("{}: expected a list that is not empty, found {}", what, value->describe()));
-  return *value->as_array();
+  const Json& value = required(name);
+  if (value.as_array() == nullptr || value.size() == 0)
+    refuse_value(param(name), "a list that is not empty", value);
+  return *value.as_array();
 }
 
 std::string RequestFields::param(std::string_view name) const {

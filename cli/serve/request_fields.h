@@ -46,6 +46,8 @@ Json parse_request(std::string_view body);
 
 // A 400 about the field `param`.
 [[noreturn]] void refuse(const std::string& param, const std::string& message);
+// The same where it is none of the words that may stand there: "`param`: expected `expected`, found ...".
+[[noreturn]] void refuse_word(const std::string& param, std::string_view expected, std::string_view found);
 
 // A member that is null counts as one that is absent. All functions throw ApiError (400, the member's name)
 // for a value of another type or out of its range.
@@ -56,6 +58,8 @@ class RequestFields {
 
   // The member, which is known from now on; null: absent.
   const Json* find(std::string_view name);
+  // The same for a member that has to be there.
+  const Json& required(std::string_view name);
   bool boolean(std::string_view name, bool otherwise);
   std::optional<int64_t> integer(std::string_view name, int64_t min, int64_t max);
   std::optional<double> number(std::string_view name, double min, double max);

@@ -9,12 +9,6 @@
 namespace quern {
 namespace {
 
-[[noreturn]] void refuse_type(const RequestFields& fields, std::string_view expected,
-                              const std::string& found) {
-  const std::string param = fields.param("type");
-  refuse(param, fmt::format("{}: expected {}, found \"{}\"", param, expected, printable(found)));
-}
-
 // Texts of a list of parts, joined with a blank line.
 std::string parse_parts(const Json& list, const std::string& param, std::span<const std::string_view> types) {
   if (list.as_array() == nullptr)
@@ -24,7 +18,7 @@ std::string parse_parts(const Json& list, const std::string& param, std::span<co
     RequestFields part(list[i], fmt::format("{}[{}]", param, i));
     const std::string type = part.required_text("type");
     if (std::find(types.begin(), types.end(), type) == types.end())
-      refuse_type(part, fmt::format("\"{}\"", fmt::join(types, "\", \"")), type);
+      refuse_word(part.param("type"), fmt::format("\"{}\"", fmt::join(types, "\", \"")), type);
     if (i > 0) text += "\n\n";
     text += part.required_text(type == "refusal" ? "refusal" : "text");
   }
@@ -33,10 +27,9 @@ std::string parse_parts(const Json& list, const std::string& param, std::span<co
 
 std::string parse_text(RequestFields& fields, std::string_view name,
                        std::span<const std::string_view> types) {
-  const Json* value = fields.find(name);
-  if (value == nullptr) refuse(fields.param(name), fields.param(name) + " is missing");
-  if (value->as_string() != nullptr) return *value->as_string();
-  return parse_parts(*value, fields.param(name), types);
+  const Json& value = fields.required(name);
+  if (value.as_string() != nullptr) return *value.as_string();
+  return parse_parts(value, fields.param(name), types);
 }
 
 // Items of the input become messages of a template: what an assistant thought, said and called without
@@ -55,7 +48,8 @@ class InputItems {
     else if (type == "function_call_output")
       add_result(fields);
     else
-      refuse_type(fields, "\"message\", \"reasoning\", \"function_call\" or \"function_call_output\"", type);
+      refuse_word(fields.param("type"),
+                  "\"message\", \"reasoning\", \"function_call\" or \"function_call_output\"", type);
   }
   void say(std::string_view role, const std::string& text) {
     end_turn();
@@ -224,9 +218,7 @@ CompletionRequest parse_responses_request(const Json& body, const RequestContext
 
   InputItems items;
   if (const auto text = fields.text("instructions"); text && !text->empty()) items.say("system", *text);
-  const Json* input = fields.find("input");
-  if (input == nullptr) refuse("input", "input is missing");
-  if (const std::string* text = input->as_string()) {
+  if (const std::string* text = fields.required("input").as_string()) {
     items.say("user", *text);
   } else {
     const Json::Array& list = fields.required_list("input");

@@ -39,13 +39,10 @@ const Json::Array* tool_list(RequestFields& fields) {
 
 // A schema of arguments: of an object, or nothing.
 const Json* parameters_of(const Json* value, const std::string& param) {
-  if (value == nullptr || value->size() == 0) {
-    if (value != nullptr && value->as_object() == nullptr)
-      refuse(param, fmt::format("{}: expected a JSON schema, found {}", param, value->describe()));
-    return nullptr;
-  }
+  if (value == nullptr) return nullptr;
   if (value->as_object() == nullptr)
     refuse(param, fmt::format("{}: expected a JSON schema, found {}", param, value->describe()));
+  if (value->size() == 0) return nullptr;
   const Json* type = value->find("type");
   if (type != nullptr && (type->as_string() == nullptr || *type->as_string() != "object"))
     refuse(param, fmt::format("{}: expected the type \"object\", found {}", param, type->describe()));
@@ -61,8 +58,7 @@ void keep_only(ToolRequest* request, const std::string& name, const std::string&
 // "none", "auto" or "required".
 void choose(ToolRequest* request, const std::string& word, const std::string& param) {
   if (word != "none" && word != "auto" && word != "required")
-    refuse(param, fmt::format("{}: expected \"none\", \"auto\", \"required\" or a function, found \"{}\"",
-                              param, printable(word)));
+    refuse_word(param, "\"none\", \"auto\", \"required\" or a function", word);
   if (word == "required" && request->tools.empty()) refuse(param, param + ": there are no tools");
   request->choice = word == "none"   ? ToolRequest::Choice::kNone
                     : word == "auto" ? ToolRequest::Choice::kAuto
@@ -71,8 +67,13 @@ void choose(ToolRequest* request, const std::string& word, const std::string& pa
 
 void require_function(RequestFields& fields) {
   if (const std::string type = fields.required_text("type"); type != "function")
-    refuse(fields.param("type"),
-           fmt::format("{}: expected \"function\", found \"{}\"", fields.param("type"), printable(type)));
+    refuse_word(fields.param("type"), "\"function\"", type);
+}
+
+// What stands in "function", of a tool or of a choice.
+RequestFields function_of(RequestFields& fields) {
+  require_function(fields);
+  return RequestFields(fields.required("function"), fields.param("function"));
 }
 
 // As OpenAI's conversations have it.
@@ -80,13 +81,6 @@ Json function_tool(const std::string& name, const std::string& description, cons
   Json::Object function = {{"name", Json(name)}, {"description", Json(description)}};
   function.push_back({"parameters", schema != nullptr ? *schema : Json(Json::Object{})});
   return Json(Json::Object{{"type", Json(std::string("function"))}, {"function", Json(function)}});
-}
-
-void require_format(const ToolRequest& request) {
-  if (request.active() && request.format == ToolFormat::kNone)
-    refuse("tools",
-           "tools: the model's chat template has none, or its model writes calls in a way that is not read "
-           "here (read are those of Hermes, Qwen, Llama 3 and Mistral)");
 }
 
 // Whether arguments can be held to a schema. Throws what refuses it.
@@ -209,122 +203,121 @@ class ToolGrammar {
   const ToolRequest& request_;
 };
 
+// Adds what `fields` say of a tool whose schema is called `schema_name` there. shown: gets it as OpenAI's
+// conversations have it; null: it stands there in that form already.
+void add_tool(RequestFields& fields, std::string_view schema_name, ToolRequest* request, Json::Array* shown) {
+  const std::string name = fields.required_text("name");
+  const std::string description = shown != nullptr ? fields.text("description").value_or("") : "";
+  check_name(name, fields.param("name"), request->tools);
+  const std::string param = fields.param(schema_name);
+  const Json* schema = fields.find(schema_name);
+  request->tools.push_back({name, param, parameters_of(schema, param), fields.boolean("strict", false)});
+  if (shown != nullptr) shown->push_back(function_tool(name, description, schema));
+}
+
+// What the protocols have of their own.
+struct Protocol {
+  const char* several;  // the field beside "tools" that allows several calls in one answer; null: none
+  void (*add_tool)(const Json& tool, const std::string& param, ToolRequest* request, Json::Array* shown);
+  void (*choose)(const Json& choice, const std::string& param, ToolRequest* request);
+};
+
+void add_openai_tool(const Json& tool, const std::string& param, ToolRequest* request, Json::Array* shown) {
+  RequestFields fields(tool, param);
+  RequestFields function = function_of(fields);
+  add_tool(function, "parameters", request, nullptr);
+  shown->push_back(tool);
+}
+
+void choose_openai_tool(const Json& choice, const std::string& param, ToolRequest* request) {
+  if (const std::string* word = choice.as_string()) return choose(request, *word, param);
+  RequestFields fields(choice, param);
+  RequestFields function = function_of(fields);
+  keep_only(request, function.required_text("name"), function.param("name"));
+}
+
+void add_responses_tool(const Json& tool, const std::string& param, ToolRequest* request,
+                        Json::Array* shown) {
+  RequestFields fields(tool, param);
+  require_function(fields);
+  add_tool(fields, "parameters", request, shown);
+}
+
+void choose_responses_tool(const Json& choice, const std::string& param, ToolRequest* request) {
+  if (const std::string* word = choice.as_string()) return choose(request, *word, param);
+  RequestFields fields(choice, param);
+  if (fields.required_text("type") != "allowed_tools") {
+    require_function(fields);
+    return keep_only(request, fields.required_text("name"), fields.param("name"));
+  }
+  std::vector<std::string> names;
+  const Json::Array& allowed = fields.required_list("tools");
+  for (size_t i = 0; i < allowed.size(); ++i) {
+    RequestFields one(allowed[i], fmt::format("{}[{}]", fields.param("tools"), i));
+    require_function(one);
+    names.push_back(one.required_text("name"));
+  }
+  std::erase_if(request->tools, [&](const Tool& tool) {
+    return std::find(names.begin(), names.end(), tool.name) == names.end();
+  });
+  choose(request, fields.required_text("mode"), fields.param("mode"));
+}
+
+void add_anthropic_tool(const Json& tool, const std::string& param, ToolRequest* request,
+                        Json::Array* shown) {
+  RequestFields fields(tool, param);
+  if (const auto type = fields.text("type"); type && *type != "custom")
+    refuse(fields.param("type"), fmt::format("{}: '{}' is not run here; expected \"custom\"",
+                                             fields.param("type"), printable(*type)));
+  add_tool(fields, "input_schema", request, shown);
+}
+
+void choose_anthropic_tool(const Json& choice, const std::string& param, ToolRequest* request) {
+  RequestFields fields(choice, param);
+  const std::string type = fields.required_text("type");
+  request->several = !fields.boolean("disable_parallel_tool_use", false);
+  if (type == "none" || type == "auto")
+    choose(request, type, fields.param("type"));
+  else if (type == "any")
+    choose(request, "required", fields.param("type"));
+  else if (type == "tool")
+    keep_only(request, fields.required_text("name"), fields.param("name"));
+  else
+    refuse_word(fields.param("type"), "\"auto\", \"any\", \"tool\" or \"none\"", type);
+}
+
+ToolRequest parse(RequestFields& fields, const Protocol& protocol, ToolFormat format,
+                  std::optional<Json>* shown) {
+  ToolRequest request;
+  request.format = format;
+  const Json::Array* list = tool_list(fields);
+  Json::Array openai;
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i)
+    protocol.add_tool((*list)[i], fmt::format("tools[{}]", i), &request, &openai);
+  if (protocol.several != nullptr) request.several = fields.boolean(protocol.several, true);
+  if (const Json* choice = fields.find("tool_choice"))
+    protocol.choose(*choice, fields.param("tool_choice"), &request);
+  if (!request.active()) return request;
+  if (format == ToolFormat::kNone)
+    refuse("tools",
+           "tools: the model's chat template has none, or its model writes calls in a way that is not read "
+           "here (read are those of Hermes, Qwen, Llama 3 and Mistral)");
+  *shown = Json(std::move(openai));
+  return request;
+}
+
 }  // namespace
 
 ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  ToolRequest request;
-  request.format = format;
-  const Json::Array* list = tool_list(fields);
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
-    require_function(tool);
-    const Json* value = tool.find("function");
-    if (value == nullptr) refuse(tool.param("function"), tool.param("function") + " is missing");
-    RequestFields function(*value, tool.param("function"));
-    const std::string name = function.required_text("name");
-    check_name(name, function.param("name"), request.tools);
-    const std::string param = function.param("parameters");
-    request.tools.push_back(
-        {name, param, parameters_of(function.find("parameters"), param), function.boolean("strict", false)});
-  }
-  request.several = fields.boolean("parallel_tool_calls", true);
-  if (const Json* choice = fields.find("tool_choice")) {
-    const std::string param = fields.param("tool_choice");
-    if (const std::string* word = choice->as_string()) {
-      choose(&request, *word, param);
-    } else {
-      RequestFields inner(*choice, param);
-      require_function(inner);
-      const Json* value = inner.find("function");
-      if (value == nullptr) refuse(inner.param("function"), inner.param("function") + " is missing");
-      RequestFields function(*value, inner.param("function"));
-      keep_only(&request, function.required_text("name"), function.param("name"));
-    }
-  }
-  require_format(request);
-  if (request.active()) *shown = Json(*list);
-  return request;
+  return parse(fields, {"parallel_tool_calls", add_openai_tool, choose_openai_tool}, format, shown);
 }
 
 ToolRequest parse_responses_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  ToolRequest request;
-  request.format = format;
-  const Json::Array* list = tool_list(fields);
-  Json::Array openai;
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
-    require_function(tool);
-    const std::string name = tool.required_text("name"), description = tool.text("description").value_or("");
-    check_name(name, tool.param("name"), request.tools);
-    const std::string param = tool.param("parameters");
-    const Json* schema = tool.find("parameters");
-    request.tools.push_back({name, param, parameters_of(schema, param), tool.boolean("strict", false)});
-    openai.push_back(function_tool(name, description, schema));
-  }
-  request.several = fields.boolean("parallel_tool_calls", true);
-  if (const Json* choice = fields.find("tool_choice")) {
-    const std::string param = fields.param("tool_choice");
-    if (const std::string* word = choice->as_string()) {
-      choose(&request, *word, param);
-    } else if (RequestFields inner(*choice, param); inner.required_text("type") == "allowed_tools") {
-      std::vector<std::string> names;
-      const Json::Array& allowed = inner.required_list("tools");
-      for (size_t i = 0; i < allowed.size(); ++i) {
-        RequestFields one(allowed[i], fmt::format("{}[{}]", inner.param("tools"), i));
-        require_function(one);
-        names.push_back(one.required_text("name"));
-      }
-      std::erase_if(request.tools, [&](const Tool& tool) {
-        return std::find(names.begin(), names.end(), tool.name) == names.end();
-      });
-      choose(&request, inner.required_text("mode"), inner.param("mode"));
-    } else {
-      require_function(inner);
-      keep_only(&request, inner.required_text("name"), inner.param("name"));
-    }
-  }
-  require_format(request);
-  if (request.active()) *shown = Json(std::move(openai));
-  return request;
+  return parse(fields, {"parallel_tool_calls", add_responses_tool, choose_responses_tool}, format, shown);
 }
 
 ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  ToolRequest request;
-  request.format = format;
-  const Json::Array* list = tool_list(fields);
-  Json::Array openai;
-  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
-    RequestFields tool((*list)[i], fmt::format("tools[{}]", i));
-    if (const auto type = tool.text("type"); type && *type != "custom")
-      refuse(tool.param("type"), fmt::format("{}: '{}' is not run here; expected \"custom\"",
-                                             tool.param("type"), printable(*type)));
-    const std::string name = tool.required_text("name"), description = tool.text("description").value_or("");
-    check_name(name, tool.param("name"), request.tools);
-    const std::string param = tool.param("input_schema");
-    const Json* schema = tool.find("input_schema");
-    request.tools.push_back({name, param, parameters_of(schema, param), tool.boolean("strict", false)});
-    openai.push_back(function_tool(name, description, schema));
-  }
-  if (const Json* choice = fields.find("tool_choice")) {
-    RequestFields inner(*choice, fields.param("tool_choice"));
-    const std::string type = inner.required_text("type");
-    request.several = !inner.boolean("disable_parallel_tool_use", false);
-    if (type == "none") {
-      request.choice = ToolRequest::Choice::kNone;
-    } else if (type == "any") {
-      if (request.tools.empty()) refuse(inner.param("type"), "tool_choice.type: there are no tools");
-      request.choice = ToolRequest::Choice::kRequired;
-    } else if (type == "tool") {
-      keep_only(&request, inner.required_text("name"), inner.param("name"));
-    } else if (type != "auto") {
-      refuse(inner.param("type"),
-             fmt::format("{}: expected \"auto\", \"any\", \"tool\" or \"none\", found \"{}\"",
-                         inner.param("type"), printable(type)));
-    }
-  }
-  require_format(request);
-  if (request.active()) *shown = Json(std::move(openai));
-  return request;
+  return parse(fields, {nullptr, add_anthropic_tool, choose_anthropic_tool}, format, shown);
 }
 
 Language tool_language(const ToolRequest& request, std::optional<Language> text) {
