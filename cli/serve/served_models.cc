@@ -17,8 +17,6 @@ AccessOptions with_keys(AccessOptions access, std::vector<std::string> keys) {
   return access;
 }
 
-HttpResponse json_answer(const JsonWriter& json) { return {200, "application/json", {}, json.text()}; }
-
 }  // namespace
 
 ServedModels::ServedModels(ServedModelsOptions options, LoadFn load)
@@ -61,41 +59,43 @@ ServedModels::ModelPtr ServedModels::load_current() {
 }
 
 HttpResponse ServedModels::handle(const HttpRequest& request, HttpClient& client) {
-  HttpResponse response;
-  try {
-    if (request.path == "/cancel") return cancel(request, client);
-    // What only looks does not keep the model there.
-    const bool needed = request.method == "POST" && request.path != "/models/load";
-    ModelPtr model = request.path == "/models/load" ? nullptr : current();
-    if (needed || model == nullptr) access_.check(request, client);
-    if (needed) {  // before anything is loaded, or kept
-      Service::require_route(request);
-      (void)access_.owner(request);
-      if (model == nullptr) model = load_current();
-    }
-    if (model != nullptr) {
-      response = model->service->handle(request, client);
-      if (needed) touch();
-      if (!response.stream) return response;
-      // The model stays as long as an answer of its is on its way, and goes after it.
-      auto held = std::make_shared<std::pair<ModelPtr, std::function<void(HttpSink&)>>>(
-          std::move(model), std::move(response.stream));
-      response.stream = [this, held](HttpSink& sink) {
-        held->second(sink);
-        touch();
-      };
-      return response;
-    }
-    response = request.path == "/models/load" ? exchange(request) : answer_without(request);
-  } catch (const ApiError& error) {
-    response = Service::error(error, request.path);
-  } catch (const Error& error) {
-    response =
-        Service::error(ApiError(status_of_error(error.code()), "server_error", error.what()), request.path);
-  } catch (const std::bad_alloc&) {
-    response = Service::error(ApiError(503, "server_error", "out of memory"), request.path);
+  bool by_service = false;
+  HttpResponse response =
+      Service::answer_or_error(request.path, [&] { return route(request, client, &by_service); });
+  if (!by_service) access_.tell_origin(request, &response);
+  return response;
+}
+
+// by_service: whether a model's service has answered, and told the origin.
+HttpResponse ServedModels::route(const HttpRequest& request, HttpClient& client, bool* by_service) {
+  if (request.path == "/cancel") return cancel(request, client, by_service);
+  const bool exchanges = request.path == "/models/load";
+  // What only looks does not keep the model there.
+  const bool needed = request.method == "POST" && !exchanges;
+  ModelPtr model = exchanges ? nullptr : current();
+  if (needed || model == nullptr) access_.check(request, client);
+  if (needed) {  // before anything is loaded, or kept
+    Service::require_route(request);
+    (void)access_.owner(request);
+    if (model == nullptr) model = load_current();
   }
-  access_.tell_origin(request, &response);
+  if (model == nullptr) return exchanges ? exchange(request) : answer_without(request);
+  *by_service = true;
+  return answer_with(std::move(model), request, client, needed);
+}
+
+HttpResponse ServedModels::answer_with(ModelPtr model, const HttpRequest& request, HttpClient& client,
+                                       bool uses_it) {
+  HttpResponse response = model->service->handle(request, client);
+  if (uses_it) touch();
+  if (!response.stream) return response;
+  // The model stays as long as an answer of its is on its way, and goes after it.
+  auto held = std::make_shared<std::pair<ModelPtr, std::function<void(HttpSink&)>>>(
+      std::move(model), std::move(response.stream));
+  response.stream = [this, held](HttpSink& sink) {
+    held->second(sink);
+    touch();
+  };
   return response;
 }
 
@@ -106,18 +106,10 @@ void ServedModels::touch() {
 
 // A request that only looks, while no model is there.
 HttpResponse ServedModels::answer_without(const HttpRequest& request) const {
-  JsonWriter json;
-  if (request.method == "OPTIONS") return Service::preflight();
-  Service::require_route(request);
-  if (request.path == "/health") return json_answer(json.begin_object().field("status", "ok").end_object());
-  if (request.path == "/") return Service::page();
+  if (std::optional<HttpResponse> response = Service::answer_without_key(request))
+    return std::move(*response);
   (void)access_.owner(request);
-  if (request.path == "/metrics")
-    return {200,
-            "text/plain; version=0.0.4",
-            {},
-            "# HELP quern_model_loaded Whether a model is in memory.\n# TYPE quern_model_loaded gauge\n"
-            "quern_model_loaded 0\n"};
+  if (request.path == "/metrics") return Service::metrics(nullptr);
   throw ApiError(503, "server_error",
                  "the model was given back (--idle-unload); the next request for an answer loads it");
 }
@@ -144,11 +136,12 @@ HttpResponse ServedModels::exchange(const HttpRequest& request) {
     name_ = name;
   }
   JsonWriter json;
-  return json_answer(json.begin_object().field("model", name).field("loaded", true).end_object());
+  json.begin_object().field("model", name).field("loaded", true).end_object();
+  return {200, "application/json", {}, json.text()};
 }
 
 // An answer may be one of a model that was exchanged since.
-HttpResponse ServedModels::cancel(const HttpRequest& request, HttpClient& client) {
+HttpResponse ServedModels::cancel(const HttpRequest& request, HttpClient& client, bool* by_service) {
   std::vector<ModelPtr> models;
   {
     const std::lock_guard lock(mutex_);
@@ -156,6 +149,7 @@ HttpResponse ServedModels::cancel(const HttpRequest& request, HttpClient& client
       if (ModelPtr model = one.lock()) models.push_back(std::move(model));
   }
   std::reverse(models.begin(), models.end());  // the current one first
+  *by_service = !models.empty();
   for (const ModelPtr& model : models) {
     HttpResponse response = model->service->handle(request, client);
     if (response.status != 404 || model == models.back()) return response;

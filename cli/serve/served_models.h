@@ -31,7 +31,7 @@ struct ServedModelsOptions {
 // Thread-safe.
 class ServedModels {
  public:
-  // Loads the model of a name. Throws what Model::load throws; nothing is changed then.
+  // Loads the model of a name; one call at a time, by any thread. Throws what Model::load throws.
   using LoadFn = std::function<std::unique_ptr<ServedModel>(const std::string& name)>;
 
   // Loads the first, and throws what `load` throws.
@@ -51,9 +51,11 @@ class ServedModels {
   ModelPtr current() const;
   ModelPtr load_current();
   void touch();
+  HttpResponse route(const HttpRequest& request, HttpClient& client, bool* by_service);
+  HttpResponse answer_with(ModelPtr model, const HttpRequest& request, HttpClient& client, bool uses_it);
   HttpResponse answer_without(const HttpRequest& request) const;
   HttpResponse exchange(const HttpRequest& request);
-  HttpResponse cancel(const HttpRequest& request, HttpClient& client);
+  HttpResponse cancel(const HttpRequest& request, HttpClient& client, bool* by_service);
   ModelPtr use(std::unique_ptr<ServedModel> model);
 
   const ServedModelsOptions options_;

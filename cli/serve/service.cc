@@ -96,8 +96,16 @@ HttpResponse Service::refusal(int status, const std::string& message) {
   return error_response(ApiError(status, kInvalidRequest, message), {});
 }
 
-HttpResponse Service::error(const ApiError& error, std::string_view path) {
-  return error_response(error, path);
+HttpResponse Service::answer_or_error(std::string_view path, const std::function<HttpResponse()>& answer) {
+  try {
+    return answer();
+  } catch (const ApiError& error) {
+    return error_response(error, path);
+  } catch (const Error& error) {
+    return error_response(ApiError(status_of_error(error.code()), "server_error", error.what()), path);
+  } catch (const std::bad_alloc&) {
+    return error_response(ApiError(503, "server_error", "out of memory"), path);
+  }
 }
 
 HttpResponse Service::preflight() {
@@ -108,23 +116,13 @@ HttpResponse Service::preflight() {
   return response;
 }
 
-HttpResponse Service::page() { return page_response(random_id("")); }
-
 HttpResponse Service::handle(const HttpRequest& request, HttpClient& client) {
-  HttpResponse response;
   bool checked = false;
-  try {
+  HttpResponse response = answer_or_error(request.path, [&] {
     access_.check(request, client);
     checked = true;
-    response = route(request, client);
-  } catch (const ApiError& error) {
-    response = error_response(error, request.path);
-  } catch (const Error& error) {
-    response =
-        error_response(ApiError(status_of_error(error.code()), "server_error", error.what()), request.path);
-  } catch (const std::bad_alloc&) {
-    response = error_response(ApiError(503, "server_error", "out of memory"), request.path);
-  }
+    return route(request, client);
+  });
   if (checked) access_.tell_origin(request, &response);
   return response;
 }
@@ -151,14 +149,17 @@ void Service::require_route(const HttpRequest& request) {
     throw ApiError(405, kInvalidRequest, fmt::format("'{}' takes {}", path, takes_get ? "GET" : "POST"));
 }
 
-HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
+std::optional<HttpResponse> Service::answer_without_key(const HttpRequest& request) {
   if (request.method == "OPTIONS") return preflight();
   require_route(request);
-  const std::string& path = request.path;
-  // Without a key: they say nothing of the model, nor of anybody's text.
-  if (path == "/") return page();
-  if (path == "/health") return json_response("{\"status\": \"ok\"}");
+  if (request.path == "/") return page_response(random_id(""));
+  if (request.path == "/health") return json_response("{\"status\": \"ok\"}");
+  return std::nullopt;
+}
 
+HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
+  if (std::optional<HttpResponse> response = answer_without_key(request)) return std::move(*response);
+  const std::string& path = request.path;
   const std::string owner = access_.owner(request);
   if (path == "/v1/chat/completions") return complete(CompletionKind::kChat, request, client, owner);
   if (path == "/v1/completions") return complete(CompletionKind::kText, request, client, owner);
@@ -170,7 +171,10 @@ HttpResponse Service::route(const HttpRequest& request, HttpClient& client) {
   if (path == "/tokenize") return tokenize(request);
   if (path == "/detokenize") return detokenize(request);
   if (path == "/apply-template") return apply_template(request);
-  if (path == "/metrics") return metrics();
+  if (path == "/metrics") {
+    const SchedulerStats stats = scheduler_.stats();
+    return metrics(&stats);
+  }
   if (path == "/props") return props();
   if (path == "/slots") return slots();
   return models(path == "/v1/models" ? "" : path.substr(kModelPath.size()));
@@ -404,35 +408,35 @@ HttpResponse Service::apply_template(const HttpRequest& request) const {
   return json_response(json.begin_object().field("prompt", prompt).end_object().text());
 }
 
-HttpResponse Service::metrics() const {
-  const SchedulerStats stats = scheduler_.stats();
-  std::string text;
+HttpResponse Service::metrics(const SchedulerStats* stats) {
+  HttpResponse response = {200, "text/plain; version=0.0.4", {}, {}};
   const auto add = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
-    text +=
+    response.body +=
         fmt::format("# HELP quern_{0} {1}\n# TYPE quern_{0} {2}\nquern_{0} {3}\n", name, help, type, value);
   };
-  add("model_loaded", "gauge", "Whether a model is in memory.", 1);
-  add("requests_waiting", "gauge", "Requests in the queue.", stats.waiting);
-  add("requests_reading", "gauge", "Requests whose prompt is being read.", stats.reading);
-  add("requests_running", "gauge", "Requests that are being answered.", stats.running);
-  add("requests_finished_total", "counter", "Answers that came to their end.", stats.finished);
-  add("requests_interrupted_total", "counter", "Answers that were cancelled.", stats.interrupted);
-  add("requests_failed_total", "counter", "Answers that failed.", stats.failed);
-  add("requests_refused_total", "counter", "Requests that the queue had no room for.", stats.refused);
-  add("prompt_tokens_total", "counter", "Tokens of prompts that were evaluated.", stats.prompt_tokens);
-  add("reused_tokens_total", "counter", "Tokens of prompts that were there already.", stats.reused_tokens);
-  add("answer_tokens_total", "counter", "Tokens of answers.", stats.answer_tokens);
-  add("passes_total", "counter", "Forward passes.", stats.passes);
-  add("rows_total", "counter", "Tokens that passes evaluated.", stats.rows);
-  add("guesses_total", "counter", "Guesses at tokens that passes evaluated.", stats.guesses);
-  add("guesses_taken_total", "counter", "Guesses that came true.", stats.guesses_taken);
-  add("cache_bytes", "gauge", "Memory of the prefix cache.", stats.cache.bytes);
-  add("cache_file_bytes", "gauge", "Files of the prefix cache on the disk.", stats.cache.file_bytes);
-  add("cache_blocks", "gauge", "Blocks of 512 tokens in it.", stats.cache.blocks);
-  add("cache_restored_total", "counter", "Blocks that slots got from it.", stats.cache.restored);
-  add("cache_dropped_total", "counter", "Blocks that made room for others.", stats.cache.dropped);
-  add("busy_seconds_total", "counter", "Time in forward passes.", stats.busy_seconds);
-  return {200, "text/plain; version=0.0.4", {}, text};
+  add("model_loaded", "gauge", "Whether a model is in memory.", stats != nullptr ? 1 : 0);
+  if (stats == nullptr) return response;
+  add("requests_waiting", "gauge", "Requests in the queue.", stats->waiting);
+  add("requests_reading", "gauge", "Requests whose prompt is being read.", stats->reading);
+  add("requests_running", "gauge", "Requests that are being answered.", stats->running);
+  add("requests_finished_total", "counter", "Answers that came to their end.", stats->finished);
+  add("requests_interrupted_total", "counter", "Answers that were cancelled.", stats->interrupted);
+  add("requests_failed_total", "counter", "Answers that failed.", stats->failed);
+  add("requests_refused_total", "counter", "Requests that the queue had no room for.", stats->refused);
+  add("prompt_tokens_total", "counter", "Tokens of prompts that were evaluated.", stats->prompt_tokens);
+  add("reused_tokens_total", "counter", "Tokens of prompts that were there already.", stats->reused_tokens);
+  add("answer_tokens_total", "counter", "Tokens of answers.", stats->answer_tokens);
+  add("passes_total", "counter", "Forward passes.", stats->passes);
+  add("rows_total", "counter", "Tokens that passes evaluated.", stats->rows);
+  add("guesses_total", "counter", "Guesses at tokens that passes evaluated.", stats->guesses);
+  add("guesses_taken_total", "counter", "Guesses that came true.", stats->guesses_taken);
+  add("cache_bytes", "gauge", "Memory of the prefix cache.", stats->cache.bytes);
+  add("cache_file_bytes", "gauge", "Files of the prefix cache on the disk.", stats->cache.file_bytes);
+  add("cache_blocks", "gauge", "Blocks of 512 tokens in it.", stats->cache.blocks);
+  add("cache_restored_total", "counter", "Blocks that slots got from it.", stats->cache.restored);
+  add("cache_dropped_total", "counter", "Blocks that made room for others.", stats->cache.dropped);
+  add("busy_seconds_total", "counter", "Time in forward passes.", stats->busy_seconds);
+  return response;
 }
 
 HttpResponse Service::props() const {

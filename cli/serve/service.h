@@ -2,6 +2,7 @@
 // itself.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,12 +37,16 @@ class Service {
   HttpResponse handle(const HttpRequest& request, HttpClient& client);
   // The answer to what is no request.
   static HttpResponse refusal(int status, const std::string& message);
-  // An error as the protocol of the path has it.
-  static HttpResponse error(const ApiError& error, std::string_view path);
-  static HttpResponse page();
+  // What `answer` returns, or what it throws as the protocol of the path has it.
+  static HttpResponse answer_or_error(std::string_view path, const std::function<HttpResponse()>& answer);
   // Throws ApiError: 404 for a path that is none, 405 for one that takes another method.
   static void require_route(const HttpRequest& request);
   static HttpResponse preflight();  // a browser asks first (CORS)
+  // What is answered without a key, since it says nothing of the model, nor of anybody's text: a preflight,
+  // the page, /health; nothing: it is another path. Throws what require_route() throws.
+  static std::optional<HttpResponse> answer_without_key(const HttpRequest& request);
+  // Of the model that is loaded; null: none is.
+  static HttpResponse metrics(const SchedulerStats* stats);
 
  private:
   struct Running;  // answers to one request
@@ -59,7 +64,6 @@ class Service {
   HttpResponse tokenize(const HttpRequest& request) const;
   HttpResponse detokenize(const HttpRequest& request) const;
   HttpResponse apply_template(const HttpRequest& request) const;
-  HttpResponse metrics() const;
   HttpResponse props() const;
   HttpResponse slots() const;
   void finish(Running& running);
