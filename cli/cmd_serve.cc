@@ -234,15 +234,18 @@ int run_serve(std::span<const std::string> arguments) {
   service_options.defaults = options.generation.unseeded();
   service_options.seed = options.generation.seed;
 
-  ServedModels models(std::move(models_options), [&](const std::string& name) {
+  // It listens before a model is loaded, which may take long: who cannot have the port hears of it at once,
+  // and clients that come meanwhile wait for run().
+  std::optional<ServedModels> models;
+  HttpServer server(
+      options.http,
+      [&](const HttpRequest& request, HttpClient& client) { return models->handle(request, client); },
+      Service::refusal);
+  models.emplace(std::move(models_options), [&](const std::string& name) {
     ServiceOptions of_model = service_options;
     of_model.names = name == own_name && !options.aliases.empty() ? options.aliases : std::vector{name};
     return load_served(options, paths.at(name), std::move(of_model));
   });
-  HttpServer server(
-      options.http,
-      [&](const HttpRequest& request, HttpClient& client) { return models.handle(request, client); },
-      Service::refusal);
   const StopScope stop;
   if (!is_unix)
     print_notice("listening on http://{}:{}",
@@ -254,12 +257,12 @@ int run_serve(std::span<const std::string> arguments) {
   else
     print_notice("listening on unix:{}", printable(options.http.unix_path, kPathBytes));
   server.run([&] {
-    models.give_back_idle();
+    models->give_back_idle();
     return stop.requested();
   });
   server.drain();
-  if (!models.idle()) notice("waiting for the running answers; a second signal ends them");
-  wait_until_idle(models);
+  if (!models->idle()) notice("waiting for the running answers; a second signal ends them");
+  wait_until_idle(*models);
   return 0;
 }
 

@@ -24,8 +24,9 @@ constexpr size_t kFileNameBytes = 255;  // NAME_MAX of every file system in use
 
 std::string shown(const std::string& path) { return printable(path, kPathBytes); }
 
-// Paths of the temporary files that exist now, for a signal handler: owned by their OutputFile, whose address
-// does not change. More files at once than slots are legal; the rest is only not cleaned up by a signal.
+// Paths of the files that exist now, for a signal handler: owned by their OutputFile or RemovedOnSignal,
+// whose address does not change. More files at once than slots are legal; the rest is only not cleaned up by
+// a signal.
 std::array<std::atomic<const char*>, 8> unfinished_paths;
 static_assert(std::atomic<const char*>::is_always_lock_free, "a signal handler reads them");
 
@@ -260,6 +261,12 @@ void OutputFile::commit(double* fsync_seconds) {
     *fsync_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 }
+
+RemovedOnSignal::RemovedOnSignal(std::string path) : path_(std::move(path)) {
+  remember_unfinished(path_.c_str());
+}
+
+RemovedOnSignal::~RemovedOnSignal() { forget_unfinished(path_.c_str()); }
 
 void remove_unfinished_outputs() noexcept {
   for (const auto& slot : unfinished_paths) {

@@ -55,8 +55,21 @@ class OutputFile {
 // fsync of the folder that `target` is in. Throws kIo.
 void flush_folder_of(const std::string& target);
 
-// Async-signal-safe: unlinks the temporary files of the OutputFiles that are being written (the first eight).
-// For handlers that end the process.
+// Another file, such as a socket, that a process leaves to nobody: among those of remove_unfinished_outputs()
+// while this lives. Who has made the file removes it when nothing goes wrong.
+class RemovedOnSignal {
+ public:
+  explicit RemovedOnSignal(std::string path);
+  ~RemovedOnSignal();
+  RemovedOnSignal(const RemovedOnSignal&) = delete;
+  RemovedOnSignal& operator=(const RemovedOnSignal&) = delete;
+
+ private:
+  const std::string path_;
+};
+
+// Async-signal-safe: unlinks the temporary files of the OutputFiles that are being written, and those of
+// RemovedOnSignal (the first eight). For handlers that end the process.
 void remove_unfinished_outputs() noexcept;
 
 }  // namespace quern

@@ -294,8 +294,10 @@ void HttpServer::listen_unix() {
       socket_ >= 0 && bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
   const int error = errno;
   umask(mask);
+  if (bound) unix_file_.emplace(path);
   if (!bound || listen(socket_, kBacklog) != 0) {
     const int reason = bound ? errno : error;
+    if (bound) unlink(path.c_str());
     if (socket_ >= 0) close(socket_);
     fail_errno(reason, fmt::format("cannot listen on '{}' (--unix)", printable(path, kPathBytes)));
   }
@@ -357,7 +359,9 @@ bool HttpServer::reserve_body(uint64_t bytes) {
 void HttpServer::drain() {
   if (draining_.exchange(true)) return;
   close(socket_);
-  if (!options_.unix_path.empty()) unlink(options_.unix_path.c_str());
+  if (!unix_file_) return;
+  unlink(options_.unix_path.c_str());
+  unix_file_.reset();
 }
 
 }  // namespace quern

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "cli/serve/http_message.h"
+#include "quant/output_file.h"
 
 namespace quern {
 
@@ -61,7 +63,8 @@ using HttpRefusal = std::function<HttpResponse(int status, const std::string& me
 
 class HttpServer {
  public:
-  // Listens. Throws kUsage for an address that is none, kIo for what the system refuses.
+  // Listens: who connects from now on waits until run() takes the connection. Throws kUsage for an address
+  // that is none, kIo for what the system refuses.
   HttpServer(const HttpServerOptions& options, HttpHandler handler, HttpRefusal refusal);
   // Waits for its connections.
   ~HttpServer();
@@ -89,6 +92,7 @@ class HttpServer {
   const HttpHandler handler_;
   const HttpRefusal refusal_;
   int socket_ = -1;
+  std::optional<RemovedOnSignal> unix_file_;  // the socket of --unix, while its file is there
   uint16_t port_ = 0;
   std::atomic<uint64_t> bodies_bytes_ = 0;
   std::atomic<bool> draining_ = false;

@@ -5,9 +5,13 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <system_error>
@@ -21,6 +25,30 @@ namespace {
 bool wait_for_metric(int port, const std::string& name, const std::string& value) {
   return becomes_true([&] { return metric(port, name) == value; });
 }
+
+// Of 127.0.0.1, at a port that the system chose; it does not listen, and stays open in a child.
+class BoundSocket {
+ public:
+  BoundSocket() {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~BoundSocket() { close(fd_); }
+  BoundSocket(const BoundSocket&) = delete;
+  BoundSocket& operator=(const BoundSocket&) = delete;
+
+  int fd() const { return fd_; }
+  int port() const { return port_; }
+
+ private:
+  const int fd_ = socket(AF_INET, SOCK_STREAM, 0);
+  int port_ = 0;
+};
 
 TEST_F(Serve, SaysThatItIsThereAndWhatItServes) {
   EXPECT_EQ(request(port(), "GET", "/health").status, 200);
@@ -350,16 +378,81 @@ TEST_F(ServeAlone, WhatCannotBeServedIsSaidAtTheStart) {
   EXPECT_EQ(quern({"serve", model_, "--unix", folder_.file("nowhere") + "/socket"}).exit_code, 5);
 }
 
+TEST_F(ServeAlone, TakenAddressIsSaidBeforeAModelIsLoaded) {
+  const BoundSocket taken;
+  const std::string port = std::to_string(taken.port());
+  for (const std::string& model : {model_, folder_.file("nowhere.gguf")}) {
+    const ProcessResult result = quern({"serve", model, "--port", port});
+    EXPECT_EQ(result.exit_code, 5) << describe(result);
+    EXPECT_EQ(result.err, fmt::format("error: cannot listen on 127.0.0.1 port {} (--host, --port): "
+                                      "Address already in use\n",
+                                      port));
+  }
+  const std::string path = folder_.write("socket", "of somebody else");
+  EXPECT_EQ(quern({"serve", folder_.file("nowhere.gguf"), "--unix", path}).exit_code, 5);
+  EXPECT_EQ(read_file(path), "of somebody else");
+}
+
+// A model is being loaded as long as nobody writes its template into the pipe.
+class ServeWhileLoading : public ServeAlone {
+ protected:
+  ServeWhileLoading()
+      : process_(quern_command({"serve", model_, "--unix", path_, "--template", make_pipe()}),
+                 with_test_environment()) {}
+  ~ServeWhileLoading() override { close(fd_); }
+
+  std::string make_pipe() {
+    EXPECT_EQ(mkfifo(pipe_.c_str(), 0600), 0);
+    return pipe_;
+  }
+  bool connects() {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path_.copy(address.sun_path, sizeof address.sun_path - 1);
+    return connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  }
+
+  const std::string path_ = folder_.file("socket"), pipe_ = folder_.file("template");
+  const int fd_ = socket(AF_UNIX, SOCK_STREAM, 0);
+  Process process_;
+};
+
+TEST_F(ServeWhileLoading, ClientsWait) {
+  ASSERT_TRUE(becomes_true([&] { return connects(); }));
+  const std::string_view asked = "GET /health HTTP/1.0\r\n\r\n";
+  ASSERT_EQ(send(fd_, asked.data(), asked.size(), MSG_NOSIGNAL), ssize_t(asked.size()));
+  process_.run_for(0.3);
+  char answer[4096];
+  EXPECT_EQ(recv(fd_, answer, sizeof answer, MSG_DONTWAIT), -1) << "nothing is loaded yet";
+  EXPECT_EQ(process_.stderr_text().find("listening"), std::string::npos);
+  std::ofstream(pipe_) << "{{ messages[0].content }}";
+  ASSERT_TRUE(process_.wait_for_stderr("listening on unix:")) << process_.stderr_text();
+  const ssize_t n = recv(fd_, answer, sizeof answer, 0);
+  ASSERT_GT(n, 0);
+  EXPECT_TRUE(std::string_view(answer, size_t(n)).starts_with("HTTP/1.1 200"));
+  process_.send_signal(SIGTERM);
+  EXPECT_EQ(process_.wait().exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(ServeWhileLoading, ASignalEndsItAndLeavesNoSocket) {
+  ASSERT_TRUE(becomes_true([&] { return connects(); }));
+  process_.send_signal(SIGTERM);
+  EXPECT_EQ(process_.wait().exit_code, 143);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(ServeWhileLoading, AFailureLeavesNoSocket) {
+  ASSERT_TRUE(becomes_true([&] { return connects(); }));
+  std::ofstream(pipe_) << "{% if %}";
+  EXPECT_EQ(process_.wait().exit_code, 2);
+  EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
 // As systemd hands over the socket of a unit: descriptor 3, and who it is meant for in the environment.
 TEST_F(ServeAlone, TakesTheSocketThatItWasStartedFor) {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);  // stays open in a child
-  const std::shared_ptr<void> close_it(nullptr, [&](void*) { close(listener); });
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const BoundSocket bound;
+  const int listener = bound.fd();
   const auto start = [&](const std::string& environment, int descriptor) {
     std::string line = fmt::format("exec 3<&{}; {} exec", descriptor, environment);
     for (const std::string& word : quern_command({"serve", model_, "--port", "0"})) line += " '" + word + "'";
@@ -371,7 +464,7 @@ TEST_F(ServeAlone, TakesTheSocketThatItWasStartedFor) {
   EXPECT_EQ(start("LISTEN_PID=$$ LISTEN_FDS=2", listener)->wait().exit_code, 1);
 
   ASSERT_EQ(listen(listener, 8), 0);
-  const int port = ntohs(address.sin_port);
+  const int port = bound.port();
   const auto served = start(meant_for_it, listener);
   // Who connects before it is ready waits.
   EXPECT_EQ(request(port, "GET", "/health").status, 200);

@@ -270,6 +270,15 @@ TEST(OutputFile, ASignalHandlerCanRemoveWhatIsUnfinished) {
   EXPECT_EQ(folder.names(), Names{"c"});
 }
 
+TEST(OutputFile, ASignalHandlerRemovesWhatItWasTold) {
+  const TempFolder folder;
+  const std::string told = folder.write("told", ""), kept = folder.write("kept", "");
+  { const RemovedOnSignal before(kept); }
+  const RemovedOnSignal removed(told);
+  remove_unfinished_outputs();
+  EXPECT_EQ(folder.names(), Names{"kept"});
+}
+
 TEST_P(OutputFileBothWays, AKilledProcessLeavesTheOldTarget) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
