@@ -43,6 +43,9 @@ inline uint16_t f16_from_f32(float value) {
   return static_cast<uint16_t>(sign | result);
 }
 
+// As an f16 holds it.
+inline float rounded_to_f16(float value) { return f32_from_f16(f16_from_f32(value)); }
+
 inline float f32_from_bf16(uint16_t b) { return std::bit_cast<float>(static_cast<uint32_t>(b) << 16); }
 
 inline uint16_t bf16_from_f32(float value) {

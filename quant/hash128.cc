@@ -1,5 +1,7 @@
 #include "quant/hash128.h"
 
+#include <fmt/format.h>
+
 #define XXH_INLINE_ALL  // its header alone: nothing to link
 #include <xxhash.h>
 
@@ -12,6 +14,8 @@ namespace {
 XXH3_state_t* state_of(void* state) { return static_cast<XXH3_state_t*>(state); }
 
 }  // namespace
+
+std::string to_hex(Hash128 hash) { return fmt::format("{:016x}{:016x}", hash.high, hash.low); }
 
 HashSecret random_hash_secret() {
   std::random_device random;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace quern {
 
@@ -12,6 +13,8 @@ struct Hash128 {
   uint64_t low = 0, high = 0;
   bool operator==(const Hash128&) const = default;
 };
+// 32 hexadecimal digits.
+std::string to_hex(Hash128 hash);
 
 using HashSecret = std::array<uint8_t, 192>;
 // From the system's source of randomness.

@@ -14,8 +14,8 @@ inline constexpr size_t kPanel = 32;       // columns of an ErrorFeedback's pane
 // weight ~ step * code - minimum
 struct Candidates {
   float step[kCandidates], minimum[kCandidates];
-  int16_t scale[kCandidates],
-      min[kCandidates];  // the same in multiples of a block's d and dmin, where it has any
+  // The same in multiples of a block's d and dmin, where its groups share these.
+  int16_t scale[kCandidates], min[kCandidates];
 };
 
 struct CodeRule {

@@ -48,7 +48,8 @@ void feed(const float* panel, size_t n, const float* const* error, size_t n_rows
   for (size_t r = 0; r < n_rows; ++r) feed_rows<1>(panel, n, error + r, y + r);
 }
 
-// Halfway between neighbouring values of kIq4Values.
+// The nearest of kIq4Values, of two the lower. iq4_value8 of formats/searches_impl.h takes the higher, as the
+// reference does, and for a NaN the last; other codes would be chosen where an aim lies between two.
 inline Float8 nearest_value8(Float8 x) {
   Float8 value = all8(kIq4Values[0]);
   for (size_t k = 0; k + 1 < 16; ++k) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quant/float16.h"
 #include "quant/formats/super_block.h"
 
 namespace quern::calibrated {
@@ -13,60 +14,126 @@ namespace f = quern::formats;
 // With four bits 0.66 to 1.14 is where scales that won lay (SmolLM2-135M, tiny-mistral); with more bits there
 // is less to gain from cutting off, and a finer step is tried.
 constexpr ScaleRule kRules[] = {
-    {DType::Q4_0, 32, -8, 7, 8, false, false, true, 0.66f, 1.14f, 0, 0, 0, 0, 0, 0, f::q4_0::pack},
-    {DType::Q4_1, 32, 0, 15, 0, false, true, true, 0.84f, 1.12f, 0, 0, 0, 0, 0, 2, f::q4_1::pack},
-    {DType::Q5_0, 32, -16, 15, 16, false, false, true, 0.80f, 1.08f, 0, 0, 0, 0, 0, 0, f::q5_0::pack},
-    {DType::Q5_1, 32, 0, 31, 0, false, true, true, 0.90f, 1.06f, 0, 0, 0, 0, 0, 2, f::q5_1::pack},
-    {DType::Q8_0, 32, -127, 127, 0, false, false, false, 0.97f, 1.01f, 0, 0, 0, 0, 0, 0, f::q8_0::pack},
-    {DType::Q4_K, 32, 0, 15, 0, false, true, false, 0, 0, 0, 63, 63, 61, 0, 2, f::q4_k::pack},
-    {DType::Q5_K, 32, 0, 31, 0, false, true, false, 0, 0, 0, 63, 63, 61, 0, 2, f::q5_k::pack},
-    {DType::Q6_K, 16, -32, 31, 32, false, false, false, 0.86f, 1.06f, -128, 127, 0, 120, 208, 0,
-     f::q6_k::pack},
-    {DType::IQ4_NL, 32, -127, 113, 0, true, false, false, 0.66f, 1.14f, 0, 0, 0, 0, 0, 0, f::iq4_nl::pack},
+    {.dtype = DType::Q4_0,
+     .pack = f::q4_0::pack,
+     .lowest = -8,
+     .highest = 7,
+     .code_offset = 8,
+     .lattice = true,
+     .first_factor = 0.66f,
+     .last_factor = 1.14f},
+    {.dtype = DType::Q4_1,
+     .pack = f::q4_1::pack,
+     .lowest = 0,
+     .highest = 15,
+     .has_minimum = true,
+     .lattice = true,
+     .first_factor = 0.84f,
+     .last_factor = 1.12f},
+    {.dtype = DType::Q5_0,
+     .pack = f::q5_0::pack,
+     .lowest = -16,
+     .highest = 15,
+     .code_offset = 16,
+     .lattice = true,
+     .first_factor = 0.80f,
+     .last_factor = 1.08f},
+    {.dtype = DType::Q5_1,
+     .pack = f::q5_1::pack,
+     .lowest = 0,
+     .highest = 31,
+     .has_minimum = true,
+     .lattice = true,
+     .first_factor = 0.90f,
+     .last_factor = 1.06f},
+    {.dtype = DType::Q8_0,
+     .pack = f::q8_0::pack,
+     .lowest = -127,
+     .highest = 127,
+     .first_factor = 0.97f,
+     .last_factor = 1.01f},
+    {.dtype = DType::Q4_K,
+     .pack = f::q4_k::pack,
+     .lowest = 0,
+     .highest = 15,
+     .has_minimum = true,
+     .highest_scale = 63,
+     .highest_minimum = 63,
+     .headroom_scale = 61,
+     .dmin_offset = 2},
+    {.dtype = DType::Q5_K,
+     .pack = f::q5_k::pack,
+     .lowest = 0,
+     .highest = 31,
+     .has_minimum = true,
+     .highest_scale = 63,
+     .highest_minimum = 63,
+     .headroom_scale = 61,
+     .dmin_offset = 2},
+    {.dtype = DType::Q6_K,
+     .pack = f::q6_k::pack,
+     .group = 16,
+     .lowest = -32,
+     .highest = 31,
+     .code_offset = 32,
+     .first_factor = 0.86f,
+     .last_factor = 1.06f,
+     .lowest_scale = -128,
+     .highest_scale = 127,
+     .headroom_scale = 120,
+     .d_offset = 208},
+    {.dtype = DType::IQ4_NL,
+     .pack = f::iq4_nl::pack,
+     .lowest = -127,
+     .highest = 113,
+     .nonlinear = true,
+     .first_factor = 0.66f,
+     .last_factor = 1.14f},
 };
 
-float to_f16(float x) { return f32_from_f16(f16_from_f32(x)); }
-
-float largest_magnitude(const float* x, size_t n) {
-  float largest = 0;
-  for (size_t k = 0; k < n; ++k)
-    if (std::fabs(x[k]) > std::fabs(largest)) largest = x[k];
-  return largest;
+float largest_magnitude(const ScaleRule& rule, const float* x) {
+  return rule.group == 16 ? f::first_of_largest_magnitude<16>(x) : f::first_of_largest_magnitude<32>(x);
 }
 
-// Sum of squares of what x loses on multiples of `step` above `base`, and the step that fits its codes best.
+// The i-th of n factors.
+float factor(const ScaleRule& rule, size_t i, size_t n) {
+  return rule.first_factor +
+         (rule.last_factor - rule.first_factor) * static_cast<float>(i) / static_cast<float>(n - 1);
+}
+
+// Sum of squares of what x loses on multiples of `step`, and the step that fits its codes best.
 struct LatticeFit {
   float loss, step;
 };
-LatticeFit fit_lattice(const ScaleRule& rule, const float* x, float step, float base) {
+LatticeFit fit_lattice(const ScaleRule& rule, const float* x, float step) {
   float loss = 0, products = 0, squares = 0;
   const float inverse = 1 / step;
   for (size_t k = 0; k < rule.group; ++k) {
-    const float over = x[k] - base;
-    const float q = std::min(std::max(std::nearbyint(over * inverse), rule.lowest), rule.highest);
-    const float off = over - q * step;
+    const float q = std::min(std::max(std::nearbyint(x[k] * inverse), rule.lowest), rule.highest);
+    const float off = x[k] - q * step;
     loss += off * off;
-    products += over * q;
+    products += x[k] * q;
     squares += q * q;
   }
   return {loss, squares > 0 ? products / squares : step};
 }
 
 // Weights that lie on a lattice already, as those of checkpoints that were trained for a quantized format do,
-// use its ends or not: the largest weight may have any code. Returns the step that loses least; 0: none.
+// use its ends or not: the largest weight above `base` may have any code. Returns the step that loses least;
+// 0: none.
 float lattice_step(const ScaleRule& rule, const float* target, float base) {
-  float span = 0;
-  for (size_t k = 0; k < rule.group; ++k)
-    if (std::fabs(target[k] - base) > std::fabs(span)) span = target[k] - base;
+  float x[kPanel];
+  for (size_t k = 0; k < rule.group; ++k) x[k] = target[k] - base;
+  const float span = largest_magnitude(rule, x);
   LatticeFit best{INFINITY, 0};
   const float most = std::max(std::fabs(rule.lowest), rule.highest);
-  for (float magnitude = 1; magnitude <= most;
-       ++magnitude) {  // the widest step first: of lattices, their own
+  // The widest step first: of several lattices that hold the weights, their own.
+  for (float magnitude = 1; magnitude <= most; ++magnitude) {
     for (const float q : {-magnitude, magnitude}) {
       if (q < rule.lowest || q > rule.highest) continue;
       const float step = span / q;
       if (!std::isfinite(1 / step)) continue;
-      const LatticeFit fit = fit_lattice(rule, target, step, base);
+      const LatticeFit fit = fit_lattice(rule, x, step);
       if (fit.loss == 0) return step;
       if (fit.loss < best.loss) best = fit;
     }
@@ -78,8 +145,8 @@ float lattice_step(const ScaleRule& rule, const float* target, float base) {
 void set(const ScaleRule& rule, const BlockFit::Shared& shared, size_t c, float step, float minimum,
          Candidates* out) {
   if (!rule.shares()) {
-    out->step[c] = to_f16(step);
-    out->minimum[c] = rule.has_minimum ? -to_f16(-minimum) : 0.0f;
+    out->step[c] = rounded_to_f16(step);
+    out->minimum[c] = rule.has_minimum ? -rounded_to_f16(-minimum) : 0.0f;
     return;
   }
   const auto multiple = [](float x, float unit, int lowest, int highest) {
@@ -96,12 +163,10 @@ void set(const ScaleRule& rule, const BlockFit::Shared& shared, size_t c, float 
 void propose_symmetric(const ScaleRule& rule, const BlockFit::Shared& shared, const float* y,
                        const float* target, Candidates* out) {
   constexpr size_t kFactors = kCandidates / 2 - 1;
-  const float largest = largest_magnitude(y, rule.group);
+  const float largest = largest_magnitude(rule, y);
   for (size_t i = 0; i < kFactors; ++i) {
-    const float factor = rule.first_factor + (rule.last_factor - rule.first_factor) * static_cast<float>(i) /
-                                                 static_cast<float>(kFactors - 1);
-    set(rule, shared, 2 * i, largest / rule.lowest * factor, 0, out);
-    set(rule, shared, 2 * i + 1, largest / rule.highest * factor, 0, out);
+    set(rule, shared, 2 * i, largest / rule.lowest * factor(rule, i, kFactors), 0, out);
+    set(rule, shared, 2 * i + 1, largest / rule.highest * factor(rule, i, kFactors), 0, out);
   }
   const float lattice = rule.lattice ? lattice_step(rule, target, 0) : largest / rule.lowest;
   set(rule, shared, kCandidates - 1, lattice, 0, out);
@@ -123,12 +188,8 @@ void propose_with_minimum(const ScaleRule& rule, const BlockFit::Shared& shared,
   for (size_t a = 0; a < kSteps; ++a)
     for (size_t b = 0; b < kMinima; ++b) {
       const float change = static_cast<float>(a) - 3.0f;
-      float tried = 0;
-      if (rule.shares())
-        tried = std::max(step + change * shared.d, 0.0f);
-      else
-        tried = step * (rule.first_factor + (rule.last_factor - rule.first_factor) * static_cast<float>(a) /
-                                                static_cast<float>(kSteps - 1));
+      const float tried =
+          rule.shares() ? std::max(step + change * shared.d, 0.0f) : step * factor(rule, a, kSteps);
       // What is in the middle of the range stays there.
       const float kept = minimum + middle * (tried - step);
       const float unit = rule.shares() ? shared.dmin : tried / 3.0f;
@@ -176,7 +237,7 @@ BlockFit fit_block(const ScaleRule& rule, const float* y, const float* weight, f
   const float headroom = static_cast<float>(rule.headroom_scale);
   fit.shared[0] = {f::load_f16(block + rule.d_offset),
                    rule.has_minimum ? f::load_f16(block + rule.dmin_offset) : 0.0f};
-  fit.shared[1] = {to_f16(largest_step / headroom), to_f16(largest_minimum / headroom)};
+  fit.shared[1] = {rounded_to_f16(largest_step / headroom), rounded_to_f16(largest_minimum / headroom)};
   fit.n_shared = largest_step != 0 ? 2 : 1;
   return fit;
 }

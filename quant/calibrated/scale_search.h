@@ -16,22 +16,23 @@ inline constexpr size_t kMostBlockWeights = 256;
 
 struct ScaleRule {
   DType dtype;
-  size_t group;           // weights that share a scale: 16 or 32
-  float lowest, highest;  // of the numbers that a scale is multiplied with
-  int code_offset;        // what a code has more, as it is stored; of nonlinear formats it is an index
-  bool nonlinear;         // codes stand for kIq4Values
-  bool has_minimum;
-  bool lattice;  // few enough codes to try each as the one of the largest weight
+  formats::Pack* pack;
+  size_t group = 32;         // weights that share a scale: 16 or 32
+  float lowest, highest;     // of the numbers that a scale is multiplied with
+  int code_offset = 0;       // what a code has more, as it is stored; of nonlinear formats it is an index
+  bool nonlinear = false;    // codes stand for kIq4Values
+  bool has_minimum = false;  // it is subtracted from each weight
+  bool lattice = false;      // few enough codes to try each as the one of the largest weight
   // Where the largest weight gets a code at an end of the range, the scale is multiplied with factors from
-  // here to there: below 1 what is largest is cut off so that the others come out finer.
-  float first_factor, last_factor;
+  // here to there: below 1 what is largest is cut off so that the others come out finer. Not where a block
+  // shares numbers and there is a minimum: neighbouring multiples are tried there.
+  float first_factor = 0, last_factor = 0;
   // Scales and minima in multiples of numbers that a block shares; 0: they are f16 numbers themselves.
-  int lowest_scale, highest_scale, highest_minimum;
+  int lowest_scale = 0, highest_scale = 0, highest_minimum = 0;
   // The shared numbers may also be such that the largest scale becomes this one, which leaves room for
   // later groups whose weights grow with the errors that they make good.
-  int headroom_scale;
-  size_t d_offset, dmin_offset;  // bytes of a block
-  formats::Pack* pack;
+  int headroom_scale = 0;
+  size_t d_offset = 0, dmin_offset = 0;  // bytes of a block, of the shared numbers
 
   bool shares() const { return highest_scale != 0; }
 };

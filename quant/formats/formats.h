@@ -439,16 +439,17 @@ Extremes find_extremes(const float* x) {
   return found;
 }
 
-// The value of largest magnitude, with its sign; of several, the first. +0 when all are zeros.
+// The value of largest magnitude, with its sign; of several, the first. +0 when all are zeros. Of a NaN it
+// may make one.
 template <size_t kCount>
 float first_of_largest_magnitude(const float* x) {
   const auto [min, max] = find_extremes<kCount>(x);
   if (max > -min) return max;
   if (max < -min) return min;
   if (max == 0) return 0.0f;
-  size_t k = 0;
-  while (x[k] != max && x[k] != min) ++k;
-  return x[k];
+  for (size_t k = 0; k < kCount; ++k)
+    if (x[k] == max || x[k] == min) return x[k];
+  return max;
 }
 
 // 1/d, and 0 for d = 0. Where d is so small that 1/d is infinite, or infinite itself, the reference converts

@@ -157,7 +157,7 @@ ScaleMinBlock encode_scale_min(const float* x, const float* importance, const Mi
   std::copy_n(minimum, kSubs, wide_minimum);
   pack_scale_min(wide_scale, wide_minimum, block.packed);
 
-  const float d = f32_from_f16(f16_from_f32(block.d)), dmin = f32_from_f16(f16_from_f32(block.dmin));
+  const float d = rounded_to_f16(block.d), dmin = rounded_to_f16(block.dmin);
   for (size_t j = 0; j < kSubs; ++j) {
     const float* sub = x + j * kGroup;
     const auto [stored_scale, stored_min] = load_scale_min(block.packed, j);

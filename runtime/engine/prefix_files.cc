@@ -188,7 +188,7 @@ void PrefixFiles::list_files() {
 }
 
 std::string PrefixFiles::path_of(const Hash128& key) const {
-  return fmt::format("{}/{:016x}{:016x}{}", folder_, key.high, key.low, kSuffix);
+  return fmt::format("{}/{}{}", folder_, to_hex(key), kSuffix);
 }
 
 void PrefixFiles::remove(Files::iterator file) {

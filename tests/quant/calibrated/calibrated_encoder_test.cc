@@ -215,7 +215,7 @@ TEST_P(CalibratedEncoder, EveryCodeIsTheNearestToTheLeastSquaresAim) {
       }
       if (exists) nearest = std::min(nearest, std::fabs(aim - (code * d + minimum)));
     }
-    EXPECT_LE(std::fabs(aim - values[j]), nearest + 1e-5) << "column " << j;
+    EXPECT_LE(std::fabs(aim - values[j]), nearest + 1e-7) << "column " << j;
   }
 }
 
