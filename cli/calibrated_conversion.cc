@@ -1,18 +1,18 @@
 #include "cli/calibrated_conversion.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 
+#include "cli/model_source.h"
 #include "cli/report.h"
 #include "cli/text_input.h"
-#include "convert/checkpoint_source.h"
+#include "convert/calibration_keys.h"
 #include "convert/source.h"
 #include "quant/calibrated/calibrated_encoder.h"
 #include "quant/format_size.h"
 #include "quant/hash128.h"
 #include "quant/machine/memory.h"
-#include "runtime/chat_format.h"
+#include "runtime/calibration/stages.h"
 
 namespace quern {
 namespace {
@@ -26,18 +26,7 @@ bool is_layer_matrix(const ConvertedTensor& tensor) {
   return tensor.name.starts_with("blk.") && without_outer_ones(tensor.shape, 1).size() >= 2;
 }
 
-std::string hex(Hash128 hash) { return fmt::format("{:016x}{:016x}", hash.high, hash.low); }
-
 }  // namespace
-
-void require_calibrated_formats(std::span<const ConvertedTensor> tensors) {
-  for (const ConvertedTensor& tensor : tensors)
-    if (is_layer_matrix(tensor) && !can_calibrate(tensor.to))
-      fail(ErrorCode::kUsage,
-           "tensor '{}': {} has no calibrated encoder; these have one: {} (--type and "
-           "--tensor-type choose)",
-           printable(tensor.name), block_format(tensor.to).name, calibrated_format_names());
-}
 
 void CalibrationArguments::declare(Arguments& arguments) {
   arguments.flag(
@@ -104,33 +93,25 @@ std::unique_ptr<Model> CalibratedConversion::load(std::span<const ConvertedTenso
   options.kv = KvType::kF32;
   options.pre_tokenizer = convert_.pre_tokenizer;
   options.state_memory = true;
-  const std::string path = find_source(convert_.source, {});
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored))
-    return Model::load(std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice), options, notice);
-  ConvertOptions folder;
-  folder.source = path;
-  folder.pre_tokenizer = convert_.pre_tokenizer;
-  folder.n_threads = convert_.n_threads;
-  folder.no_tokenizer = convert_.no_tokenizer;
-  ConvertCallbacks callbacks;  // whose notices convert() has given already
-  callbacks.notice = [](std::string_view) {};
-  callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
-    return std::string(recognise_chat_format(vocabulary));
-  };
   const bool is_bf16 = std::ranges::all_of(tensors, [](const ConvertedTensor& tensor) {
     return !is_layer_matrix(tensor) || tensor.from == DType::BF16;
   });
-  return Model::load(
-      is_bf16 ? open_checkpoint_as_bf16(folder, callbacks) : open_checkpoint_as_f32(folder, callbacks),
-      options, notice);
+  return Model::load(open_original_source(
+                         find_source(convert_.source, {}), options,
+                         convert_.no_tokenizer ? FolderTokenizer::kLeftOut : FolderTokenizer::kRead, is_bf16),
+                     options, notice);
 }
 
 std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor> tensors,
                                                 GgufMetadata* metadata) {
-  require_calibrated_formats(tensors);
+  std::map<std::string, DType> formats;
+  for (const ConvertedTensor& tensor : tensors) {
+    formats[tensor.name] = tensor.to;
+    // Calibration asks it as well, when the model is loaded.
+    if (is_layer_matrix(tensor)) require_calibrated_format(tensor.name, tensor.to);
+  }
   model_ = load(tensors);
-  Calibration::require_stages(*model_);
+  require_stages(*model_);  // before anything is said of the vocabulary
   if (!model_->has_tokenizer())
     fail(ErrorCode::kUsage,
          "{}: without a vocabulary the calibration text cannot be read: leave --no-tokenizer out, or convert "
@@ -149,34 +130,27 @@ std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor>
     input.file = file;
     add_text(read_text(input, TextRule::kExact));
   }
-  std::map<std::string, DType> formats;
-  uint64_t n_weights = 0;
-  for (const ConvertedTensor& tensor : tensors) {
-    formats[tensor.name] = tensor.to;
-    n_weights += tensor.shape.size() >= 2 ? tensor.shape[0] * tensor.shape[1] : 0;
-  }
   CalibrationOptions options;
-  options.max_tokens =
-      arguments_.max_tokens.value_or(n_weights > kLargeModel ? kTokensOfLargeModels : kTokensOfSmallModels);
+  options.max_tokens = arguments_.max_tokens.value_or(
+      model_->n_params() > kLargeModel ? kTokensOfLargeModels : kTokensOfSmallModels);
   options.strength = arguments_.strength.value_or(options.strength);
   options.damping = arguments_.damping.value_or(options.damping);
   calibration_ = std::make_unique<Calibration>(*model_, tokens, formats, options);
-  const uint64_t needed = calibration_->memory_bytes(), available = available_memory();
-  if (needed > available)
+  plan_ = calibration_->plan();
+  if (const uint64_t available = available_memory(); plan_.memory_bytes > available)
     fail(ErrorCode::kResource,
          "not enough memory to calibrate: {} needed beside the model, {} available; fewer --calibrate-tokens "
          "need less",
-         format_size(needed), format_size(available));
+         format_size(plan_.memory_bytes), format_size(available));
   print_notice(
       "calibration: {} tokens ({} held out), about {}, {} of memory beside the model (override: "
       "--calibrate-tokens)",
-      calibration_->n_tokens(), calibration_->n_held_out(), format_duration(calibration_->estimate_seconds()),
-      format_size(needed));
-  metadata->set_string("quern.calibration.method", "sequential, asymmetric");
-  metadata->set_string("quern.calibration.text_xxh3", hex(hasher.hash()));
-  metadata->set_u32("quern.calibration.tokens", static_cast<uint32_t>(calibration_->n_tokens()));
-  metadata->set_f32("quern.calibration.strength", static_cast<float>(options.strength));
-  metadata->set_f32("quern.calibration.damping", static_cast<float>(options.damping));
+      plan_.n_tokens, plan_.n_held_out, format_duration(plan_.seconds), format_size(plan_.memory_bytes));
+  metadata->set_string(calibration_keys::kMethod, "sequential, asymmetric");
+  metadata->set_string(calibration_keys::kTextHash, to_hex(hasher.hash()));
+  metadata->set_u32(calibration_keys::kTokens, static_cast<uint32_t>(plan_.n_tokens));
+  metadata->set_f32(calibration_keys::kStrength, static_cast<float>(options.strength));
+  metadata->set_f32(calibration_keys::kDamping, static_cast<float>(options.damping));
   std::vector<bool> taken;
   for (const ConvertedTensor& tensor : tensors) taken.push_back(is_layer_matrix(tensor));
   return taken;
@@ -219,9 +193,15 @@ std::string CalibratedConversion::summary() const {
 
 void CalibratedConversion::append_json(JsonWriter* json) const {
   json->key("calibration").begin_object();
-  json->field("tokens", report_.n_tokens)
-      .field("held_out", report_.n_held_out)
-      .field("seconds", seconds_)
+  json->field("tokens", plan_.n_tokens)
+      .field("held_out", plan_.n_held_out)
+      .field("memory_bytes", plan_.memory_bytes)
+      .field("estimated_seconds", plan_.seconds);
+  if (convert_.dry_run) {
+    json->end_object();
+    return;
+  }
+  json->field("seconds", seconds_)
       .field("kl", report_.kl.value)
       .field("kl_error", report_.kl.error)
       .field("same_top", report_.same_top);

@@ -28,10 +28,6 @@ struct CalibrationArguments {
   void check(const ConvertOptions& convert);
 };
 
-// Before a model is loaded for it. Throws kUsage for a matrix of a layer whose format has no calibrated
-// encoder.
-void require_calibrated_formats(std::span<const ConvertedTensor> tensors);
-
 // A text of prose, documentation and source code (calibration_text/README.md).
 extern const std::string_view kCalibrationText;
 
@@ -42,13 +38,11 @@ class CalibratedConversion {
                        std::function<bool()> stop);
   ~CalibratedConversion();
 
-  // For ConvertCallbacks.
+  // For ConvertCallbacks. Its prepare() loads the model, and tells what memory and time it will take.
   OtherEncoder encoder();
 
   // After the conversion.
-  const CalibrationReport& report() const { return report_; }
-  double seconds() const { return seconds_; }
-  std::string summary() const;  // lines
+  std::string summary() const;  // lines; not of a dry run
   void append_json(JsonWriter* json) const;
 
  private:
@@ -61,6 +55,7 @@ class CalibratedConversion {
   const std::function<bool()> stop_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Calibration> calibration_;
+  CalibrationPlan plan_{};
   CalibrationReport report_;
   double seconds_ = 0;
 };

@@ -81,7 +81,9 @@ bool parse(std::span<const std::string> arguments, Options* options) {
         convert.most_file_bytes = parse_bytes(name, text);
       });
   parser.flag("--force", "Replace an existing target", &convert.force);
-  parser.flag("--dry-run", "Show the plan, write nothing", &convert.dry_run);
+  parser.flag("--dry-run",
+              "Show the plan, write nothing; with --calibrate the model is loaded for its memory and time",
+              &convert.dry_run);
   parser.flag("--strict", "Fail where a tensor cannot get the format of --type", &convert.strict);
   parser.flag("--no-tokenizer", "Write a file without a vocabulary", &convert.no_tokenizer);
   declare_pre_tokenizer(parser, &convert.pre_tokenizer);
@@ -242,20 +244,19 @@ int run_convert(std::span<const std::string> arguments) {
   callbacks.available_memory = available_memory;
   callbacks.stop = [&] { return stop.requested(); };
   std::optional<CalibratedConversion> calibrated;
-  if (options.calibration.calibrate && !options.convert.dry_run) {
+  if (options.calibration.calibrate) {
     calibrated.emplace(options.calibration, options.convert, callbacks.stop);
     callbacks.other_encoder = calibrated->encoder();
   }
   const ConvertReport report = convert(options.convert, callbacks);
   bar.clear();
-  if (options.calibration.calibrate && options.convert.dry_run) require_calibrated_formats(report.tensors);
 
   if (options.json) {
     write_out(report_json(options, report, notices, calibrated ? &*calibrated : nullptr));
     return 0;
   }
   print_summary(options, report);
-  if (calibrated) write_out(calibrated->summary());
+  if (calibrated && !options.convert.dry_run) write_out(calibrated->summary());
   return 0;
 }
 

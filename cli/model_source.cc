@@ -16,10 +16,12 @@ bool is_folder(const std::string& path) {
   return std::filesystem::is_directory(path, ignored);
 }
 
-}  // namespace
+using OpenFolder = std::unique_ptr<TensorSource>(const ConvertOptions& options,
+                                                 const ConvertCallbacks& callbacks);
 
-std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& model,
-                                                FolderTokenizer tokenizer) {
+std::unique_ptr<TensorSource> open(const std::string& path, const ModelOptions& model,
+                                   FolderTokenizer tokenizer, OpenFolder& open_folder,
+                                   const Notice& notice_of_folder) {
   if (!is_folder(path)) return std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice);
   ConvertOptions options;
   options.source = path;
@@ -27,11 +29,24 @@ std::unique_ptr<TensorSource> open_model_source(const std::string& path, const M
   options.no_tokenizer = tokenizer == FolderTokenizer::kLeftOut;
   options.n_threads = model.n_threads > 0 ? model.n_threads : count_cpus().usable;
   ConvertCallbacks callbacks;
-  callbacks.notice = notice;
+  callbacks.notice = notice_of_folder;
   callbacks.recognise_chat_format = [](const Vocabulary& vocabulary) {
     return std::string(recognise_chat_format(vocabulary));
   };
-  return open_checkpoint_as_bf16(options, callbacks);
+  return open_folder(options, callbacks);
+}
+
+}  // namespace
+
+std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& model,
+                                                FolderTokenizer tokenizer) {
+  return open(path, model, tokenizer, open_checkpoint_as_bf16, notice);
+}
+
+std::unique_ptr<TensorSource> open_original_source(const std::string& path, const ModelOptions& model,
+                                                   FolderTokenizer tokenizer, bool is_bf16) {
+  return open(path, model, tokenizer, is_bf16 ? open_checkpoint_as_bf16 : open_checkpoint_as_f32,
+              [](std::string_view) {});
 }
 
 std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,

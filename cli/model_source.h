@@ -18,6 +18,10 @@ enum class FolderTokenizer { kRead, kLeftOut };
 std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& options,
                                                 FolderTokenizer tokenizer);
 
+// The same for who keeps what a folder's weights have beyond BF16, and has told of its notices already.
+std::unique_ptr<TensorSource> open_original_source(const std::string& path, const ModelOptions& options,
+                                                   FolderTokenizer tokenizer, bool is_bf16);
+
 // load_model() (model_progress.h) of either; for a folder the memory is stated before anything is loaded.
 std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
                                                 FolderTokenizer tokenizer);

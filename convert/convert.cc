@@ -23,6 +23,7 @@
 #include <thread>
 #include <utility>
 
+#include "convert/calibration_keys.h"
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
 #include "quant/checked_math.h"
@@ -244,13 +245,12 @@ class Conversion {
     tell_requantized();
     // Codes that are others now are not those that a calibration chose.
     if (report_.n_requantized > 0)
-      for (const char* key : {"method", "text_xxh3", "tokens", "strength", "damping"})
-        source_.metadata.erase(fmt::format("quern.calibration.{}", key));
+      for (const std::string_view key : calibration_keys::kAll) source_.metadata.erase(key);
   }
 
   void ask_other_encoder() {
     taken_.assign(report_.tensors.size(), false);
-    if (callbacks_.other_encoder.prepare && !options_.dry_run)
+    if (callbacks_.other_encoder.prepare)
       taken_ = callbacks_.other_encoder.prepare(report_.tensors, &source_.metadata);
     QUERN_CHECK(taken_.size() == report_.tensors.size());
   }

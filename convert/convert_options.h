@@ -77,7 +77,7 @@ struct ConvertCallbacks {
   // Name of the built-in chat format that the vocabulary's template describes, "" when it is not known.
   // Stored as quern.chat_format.
   std::function<std::string(const Vocabulary&)> recognise_chat_format;
-  OtherEncoder other_encoder;  // members null: there is none. A dry run does not ask it
+  OtherEncoder other_encoder;  // members null: there is none. A dry run calls prepare() alone
 };
 
 }  // namespace quern

@@ -278,6 +278,17 @@ Pass Engine::pass_of(std::span<const SequenceRows> sequences, size_t n) const {
   return {model_.device(), sequences, n, buffers_, rope_tables_, routings_, query_scales_.get(), {}};
 }
 
+void Engine::with_pass(std::span<const SequenceRows> sequences, const std::function<void(Pass& pass)>& body) {
+  size_t n = 0;
+  for (const SequenceRows& rows : sequences) n += rows.n;
+  QUERN_CHECK(n >= 1 && n <= micro_batch_);
+  Pass pass = pass_of(sequences, n);
+  model_.device().run_pass([&] {
+    upload_positions(pass);
+    body(pass);
+  });
+}
+
 bool Engine::run(std::span<const Work> work, const StopFn& stop) {
   EngineRun steps(*this, work);
   Device& device = model_.device();

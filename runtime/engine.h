@@ -125,6 +125,11 @@ class Engine {
   // Returns false when `stop` ended it; the tokens of finished micro-batches remain.
   bool run(std::span<const Work> work, const StopFn& stop = {});
 
+  // Calls body in the device's run_pass(), with a pass of these rows, at most micro_batch() of them: for who
+  // takes rows through single layers. Their positions are uploaded; all else is up to the body, which looks
+  // for a NaN in K or V afterwards.
+  void with_pass(std::span<const SequenceRows> sequences, const std::function<void(Pass& pass)>& body);
+
   size_t micro_batch() const { return micro_batch_; }
   // Takes all rows through all of the last layer, also those whose logits nobody wants: for who listens to
   // products.
@@ -138,7 +143,6 @@ class Engine {
 
  private:
   friend class EngineRun;
-  friend class LayerPass;  // calibration/layer_pass.h
 
   // What the rows' positions make: rotations, factors of queries.
   void upload_positions(const Pass& pass);

@@ -10,6 +10,7 @@
 #include "quant/calibrated/scale_search.h"
 #include "quant/code_values.h"
 #include "quant/error.h"
+#include "quant/formats/super_block.h"
 #include "quant/parallel.h"
 
 namespace quern {
@@ -51,9 +52,7 @@ class RowWalk {
     float mean_square[kRowsTogether];
     const float* error[kRowsTogether];
     for (size_t r = 0; r < n; ++r) {
-      float sum = 0;  // as convert_row() of quantize.cc
-      for (size_t k = 0; k < columns; ++k) sum += rows[r * columns + k] * rows[r * columns + k];
-      mean_square[r] = sum / static_cast<float>(columns);
+      mean_square[r] = formats::sum_of_squares(rows + r * columns, columns) / static_cast<float>(columns);
       error[r] = &errors_[r * columns];
       losses[r] = 0;
     }
@@ -195,11 +194,14 @@ ErrorFeedback::ErrorFeedback(size_t columns) : weight_(columns, 1.0f), panels_(f
 
 bool can_calibrate(DType dtype) noexcept { return find_scale_rule(dtype) != nullptr; }
 
-std::string calibrated_format_names() {
+void require_calibrated_format(std::string_view tensor, DType dtype) {
+  if (can_calibrate(dtype)) return;
   std::string names;
   for (const BlockFormat& format : block_formats())
     if (can_calibrate(format.dtype)) names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
-  return names;
+  fail(ErrorCode::kUsage,
+       "tensor '{}': {} has no calibrated encoder; these have one: {} (--type and --tensor-type choose)",
+       printable(tensor), block_format(dtype).name, names);
 }
 
 CalibratedResult encode_calibrated(ThreadPool& pool, DType dtype, const ErrorFeedback& feedback,

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/block_format.h"
@@ -56,8 +56,8 @@ class ErrorFeedback {
 
 // Whether the format has an encoder here.
 bool can_calibrate(DType dtype) noexcept;
-// Their names, for errors: "Q4_0, Q4_1, ...".
-std::string calibrated_format_names();
+// Throws kUsage, naming the tensor that should get the format, where it has none.
+void require_calibrated_format(std::string_view tensor, DType dtype);
 
 struct CalibratedResult {
   double loss = 0;       // summed over rows: of the walk, in terms of D

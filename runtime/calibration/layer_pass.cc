@@ -32,13 +32,8 @@ BufferId LayerPass::stream() const {
 }
 
 void LayerPass::run_rows(size_t n, const std::function<void(Pass& pass)>& body) {
-  QUERN_CHECK(n >= 1 && n <= max_rows());
   const SequenceRows rows{cache_.get(), 0, 0, n};
-  Pass pass = engine_.pass_of({&rows, 1}, n);
-  model_.device().run_pass([&] {
-    engine_.upload_positions(pass);
-    body(pass);
-  });
+  engine_.with_pass({&rows, 1}, body);
 }
 
 void LayerPass::embed(std::span<const int32_t> ids, std::span<float> x) {

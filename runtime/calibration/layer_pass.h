@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,7 +28,7 @@ class LayerPass {
   // What `matrix`, of that layer, is multiplied with; input: [rows, matrix.columns()]. Nothing behind that
   // product is computed.
   void input_of(const DeviceMatrix& matrix, size_t layer, std::span<const float> x, std::span<float> input);
-  // Logits of each row behind the last layer, in order: [vocab_size], valid during the call.
+  // Logits of each row of x, the last layer's output, in order: [vocab_size], valid during the call.
   void logits(std::span<const float> x,
               const std::function<void(size_t row, std::span<const float> logits)>& on_row);
 

@@ -4,17 +4,19 @@
 #include <span>
 #include <string_view>
 
+#include "runtime/model.h"
+
 namespace quern {
 
 struct CalibrationStage {
   std::span<const std::string_view> matrices;  // names behind "blk.N."
+
+  bool has(const TensorDeclaration& tensor) const;
 };
 
-struct ArchitectureStages {
-  std::string_view architecture;
-  std::span<const CalibrationStage> stages;
-};
-
-std::span<const ArchitectureStages> architecture_stages() noexcept;
+// Those of the model's layers. Throws kMalformed, naming it, for an architecture whose stages are not
+// declared, for matrices that are in none, for those whose products have a factor, and for tensors in another
+// layout than the standard one.
+std::span<const CalibrationStage> require_stages(const Model& model);
 
 }  // namespace quern

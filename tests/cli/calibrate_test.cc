@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/gguf_files.h"
 
 namespace quern::test {
 namespace {
@@ -52,6 +53,39 @@ TEST_F(Calibrate, WritesAnOrdinaryFileThatSaysHowItWasMade) {
           .exit_code,
       0);
   EXPECT_EQ(read_file(folder_.file("back.gguf")), read_file(folder_.file("calibrated.gguf")));
+}
+
+TEST_F(Calibrate, DryRunSaysTokensTimeAndMemoryAndWritesNothing) {
+  const ProcessResult planned = convert("a.gguf", few_tokens({"--dry-run", "--json"}));
+  ASSERT_EQ(planned.exit_code, 0) << describe(planned);
+  EXPECT_TRUE(folder_.names().empty());
+  EXPECT_EQ(count_lines_with_prefix(planned.err, "memory: "), 1u) << describe(planned);
+  EXPECT_EQ(count_lines_with_prefix(planned.err, "calibration: 1536 tokens (512 held out), about "), 1u)
+      << describe(planned);
+  const Json plan = Json::parse(planned.out), of_calibration = plan["calibration"];
+  EXPECT_EQ(of_calibration["tokens"], 1536);
+  EXPECT_EQ(of_calibration["held_out"], 512);
+  EXPECT_GT(of_calibration["estimated_seconds"].get<double>(), 0);
+  EXPECT_FALSE(of_calibration.contains("matrices"));
+  const ProcessResult text = convert("a.gguf", few_tokens({"--dry-run"}));
+  EXPECT_EQ(text.out.find("calibrated on"), std::string::npos) << describe(text);
+
+  // What was promised is what is done.
+  const ProcessResult done = convert("a.gguf", few_tokens({"--json"}));
+  ASSERT_EQ(done.exit_code, 0) << describe(done);
+  const Json report = Json::parse(done.out);
+  EXPECT_EQ(report["file_bytes"], plan["file_bytes"]);
+  EXPECT_EQ(report["calibration"]["memory_bytes"], of_calibration["memory_bytes"]);
+}
+
+TEST_F(Calibrate, RefusesMatricesWhoseProductsHaveAFactor) {
+  ASSERT_EQ(convert("plain.gguf", {"--type", "bf16"}).exit_code, 0);
+  add_float_to_gguf(folder_.file("plain.gguf"), folder_.file("scaled.gguf"), "blk.1.ffn_up.scale", 2);
+  const ProcessResult result = quern({"convert", folder_.file("scaled.gguf"), "-o", folder_.file("none.gguf"),
+                                      "--type", "q4_0", "--calibrate"});
+  EXPECT_EQ(result.exit_code, 2) << describe(result);
+  EXPECT_NE(result.err.find("'blk.1.ffn_up.scale'"), std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find("have a factor"), std::string::npos) << describe(result);
 }
 
 TEST_F(Calibrate, SaysWhatDoesNotGoTogether) {
