@@ -35,7 +35,7 @@ void Declarations::matrix(std::string_view name, uint64_t rows, uint64_t columns
   add(name, {rows, columns}, TensorRole::kMatrix).parts = {{.begin = 0, .end = rows, .matrix = to}};
 }
 
-void Declarations::stacked(std::string_view name, std::vector<Rows> parts, uint64_t columns) {
+void Declarations::stacked(std::string_view name, const std::vector<Rows>& parts, uint64_t columns) {
   TensorDeclaration& tensor = add(name, {0, columns}, TensorRole::kMatrix);
   uint64_t row = 0;
   for (const Rows& part : parts) {
@@ -56,7 +56,8 @@ void Declarations::vector(std::string_view name, uint64_t n, Vector* to, Presenc
   stacked_vectors(name, {{n, to}}, presence);
 }
 
-void Declarations::stacked_vectors(std::string_view name, std::vector<Elements> parts, Presence presence) {
+void Declarations::stacked_vectors(std::string_view name, const std::vector<Elements>& parts,
+                                   Presence presence) {
   TensorDeclaration& tensor = add(name, {0}, TensorRole::kVector);
   uint64_t begin = 0;
   for (const Elements& part : parts) {

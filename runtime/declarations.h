@@ -85,7 +85,7 @@ class Declarations {
     Matrix* to;
   };
   // Matrices that stand below one another in one tensor.
-  void stacked(std::string_view name, std::vector<Rows> parts, uint64_t columns);
+  void stacked(std::string_view name, const std::vector<Rows>& parts, uint64_t columns);
   void experts(std::string_view name, uint64_t n_experts, uint64_t n_used, uint64_t rows, uint64_t columns,
                Experts* to);
   void vector(std::string_view name, uint64_t n, Vector* to, Presence presence = kRequired);
@@ -93,7 +93,8 @@ class Declarations {
     uint64_t n;
     Vector* to;
   };
-  void stacked_vectors(std::string_view name, std::vector<Elements> parts, Presence presence = kRequired);
+  void stacked_vectors(std::string_view name, const std::vector<Elements>& parts,
+                       Presence presence = kRequired);
   // [n_vectors, n], as one vector.
   void vectors(std::string_view name, uint64_t n_vectors, uint64_t n, Vector* to,
                Presence presence = kRequired);

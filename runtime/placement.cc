@@ -69,7 +69,7 @@ Placement place_layers(std::span<const LayerBytes> layers, const LayerBytes& out
   const auto last = [&](size_t n) { return std::span<const size_t>(movable).last(n); };
   if (n_wanted) return deal(layers, output, gpus, last(std::min<uint64_t>(*n_wanted, movable.size())));
   for (size_t n = movable.size(); n > 0; --n)
-    if (const Placement placement = deal(layers, output, gpus, last(n)); placement.fits) return placement;
+    if (Placement placement = deal(layers, output, gpus, last(n)); placement.fits) return placement;
   return deal(layers, output, gpus, {});
 }
 

@@ -250,7 +250,7 @@ class RegexParser {
       if (high < *low.character) refuse("a range of a class ends before it begins");
       ranges.push_back({*low.character, high});
     }
-    const CharSet set = CharSet::of(std::move(ranges)) | classes;
+    CharSet set = CharSet::of(std::move(ranges)) | classes;
     if (!negated) return set;
     // What Python calls a digit, a space or a word beyond ASCII is in neither.
     return is_ascii ? kAscii & ~(set | CharSet{{0x1C, 0x1F}}) : ~set;

@@ -189,7 +189,7 @@ class SchemaCompiler {
     for (size_t i = 0; i < operand.size(); ++i) {
       const std::string one = fmt::format("{}/{}", place, i);
       require_within(operand[i], types, one, "type");
-      pieces.push_back([this, &operand, i, one](State at) { return value(at, operand[i], one); });
+      pieces.emplace_back([this, &operand, i, one](State at) { return value(at, operand[i], one); });
     }
     return b_.any_of(from, pieces);
   }
@@ -204,18 +204,19 @@ class SchemaCompiler {
 
   State by_type(State from, const Json& schema, unsigned types, const std::string& path) {
     std::vector<GrammarBuilder::Piece> pieces;
-    if ((types & kNullType) != 0) pieces.push_back([this](State at) { return b_.text(at, "null"); });
+    if ((types & kNullType) != 0) pieces.emplace_back([this](State at) { return b_.text(at, "null"); });
     if ((types & kBooleanType) != 0)
-      pieces.push_back([this](State at) { return add_choice(b_, at, {"true", "false"}); });
+      pieces.emplace_back([this](State at) { return add_choice(b_, at, {"true", "false"}); });
     if ((types & kNumberType) != 0)
-      pieces.push_back([&, this](State at) { return number(at, schema, path); });
+      pieces.emplace_back([&, this](State at) { return number(at, schema, path); });
     else if ((types & kIntegerType) != 0)
-      pieces.push_back([&, this](State at) { return integer(at, schema, path); });
+      pieces.emplace_back([&, this](State at) { return integer(at, schema, path); });
     if ((types & kStringType) != 0)
-      pieces.push_back([&, this](State at) { return string(at, schema, path); });
-    if ((types & kArrayType) != 0) pieces.push_back([&, this](State at) { return array(at, schema, path); });
+      pieces.emplace_back([&, this](State at) { return string(at, schema, path); });
+    if ((types & kArrayType) != 0)
+      pieces.emplace_back([&, this](State at) { return array(at, schema, path); });
     if ((types & kObjectType) != 0)
-      pieces.push_back([&, this](State at) { return object(at, schema, path); });
+      pieces.emplace_back([&, this](State at) { return object(at, schema, path); });
     return b_.any_of(from, pieces);
   }
 
