@@ -117,7 +117,7 @@ QUERN_GPU_FN void store_heads(const StoreHeadsArgs& a) {
   if (a.k_norm != nullptr) norm_head(k, a.head_dim, a.k_norm, a.eps);
   if (cos_sin != nullptr) rotate_head(k, cos_sin, a.rotary_dim, a.halves);
   if (a.normalise_v) norm_head(v, a.head_dim, nullptr, a.eps);
-  const bool is_nan = store_kv(head_of(a.cache, head), a.type, a.head_dim, a.position + row, k, v);
+  const bool is_nan = store_kv(head_of(a.cache, head), a.type, a.head_dim, *a.position + row, k, v);
   if (is_nan) lower(a.nan, a.nan_place + static_cast<uint32_t>(row));
 }
 
@@ -127,9 +127,11 @@ QUERN_GPU_FN void store_heads(const StoreHeadsArgs& a) {
 struct KeyRange {
   int begin, end;
 };
-QUERN_GPU_FN KeyRange keys_of(const AttendArgs& a, int token, int segment) {
-  const int position = a.position + token;
-  int begin = a.window == 0 || position < a.window ? 0 : position - a.window + 1, end = position + 1;
+QUERN_GPU_FN int first_visible(const AttendArgs& a, int position) {
+  return a.window == 0 || position < a.window ? 0 : position - a.window + 1;
+}
+QUERN_GPU_FN KeyRange keys_at(const AttendArgs& a, int position, int segment) {
+  int begin = first_visible(a, position), end = position + 1;
   const int first = segment * static_cast<int>(kAttentionSegment),
             last = first + static_cast<int>(kAttentionSegment);
   if (begin < first) begin = first;
@@ -215,7 +217,8 @@ QUERN_GPU_FN float merge_sink(Merged* total, float sink) {  // the factor of the
 template <class Kv>
 QUERN_GPU_FN void attend(const AttendArgs& a) {
   constexpr int kTile = static_cast<int>(kAttentionTile), kSegment = static_cast<int>(kAttentionSegment);
-  const int head_dim = a.head_dim, most = a.most_rows, kv = block_x(), row0 = block_y() * most;
+  const int start = *a.position, head_dim = a.head_dim, most = a.most_rows, kv = block_x(),
+            row0 = block_y() * most;
   const int n_all = a.n_tokens * a.group_heads, n_rows = n_all - row0 < most ? n_all - row0 : most;
   const KvHead head = head_of(a.cache, kv);
   float* const q = reinterpret_cast<float*>(shared());  // [most][head_dim]
@@ -244,22 +247,27 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
   }
 
   // Segments that some row of the block sees.
-  const int last_token = token_of(n_rows - 1), first_position = a.position + token_of(0);
-  const int first_key = a.window == 0 || first_position < a.window ? 0 : first_position - a.window + 1;
-  int segment = first_key / kSegment, last_segment = (a.position + last_token) / kSegment;
-  if (a.parts != nullptr) segment = last_segment = a.first_segment + block_z();
+  const int last_token = token_of(n_rows - 1);
+  int segment = first_visible(a, start + token_of(0)) / kSegment;
+  int last_segment = (start + last_token) / kSegment;
+  if (a.parts != nullptr) {
+    const int mine = first_visible(a, start) / kSegment + block_z();
+    segment = segment > mine ? segment : mine;  // none, where the block's is not among them
+    last_segment = last_segment < mine ? last_segment : mine;
+  }
   Merged total[kAttendRows];
   for (; segment <= last_segment; ++segment) {
     for (int i = thread(); i < n_rows * head_dim; i += kRowThreads) acc[i] = 0;
     for (int i = thread(); i < n_rows * 16; i += kRowThreads) lanes[i] = 0;
     if (thread() < n_rows) m[thread()] = -infinity();
-    const KeyRange all{keys_of(a, token_of(0), segment).begin, keys_of(a, last_token, segment).end};
+    const KeyRange all{keys_at(a, start + token_of(0), segment).begin,
+                       keys_at(a, start + last_token, segment).end};
     sync_block();
     for (int tile = all.begin / kTile; tile * kTile < all.end; ++tile) {
       // Scores: a key and every other row a thread.
       const int key = tile * kTile + thread() % kTile;
       for (int row = thread() / kTile; row < n_rows; row += kRowThreads / kTile) {
-        const KeyRange keys = within_tile(keys_of(a, token_of(row), segment), tile);
+        const KeyRange keys = within_tile(keys_at(a, start + token_of(row), segment), tile);
         if (key < keys.begin || key >= keys.end) continue;
         float s = Kv::score(head, head_dim, key, q + row * head_dim, q_codes + row * head_dim,
                             q_scales + row * (head_dim / 32));
@@ -269,7 +277,7 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
       sync_block();
       // A row a warp: the maximum, probabilities, the lanes' sums.
       for (int row = thread() / 32; row < n_rows; row += kRowThreads / 32) {
-        const KeyRange keys = within_tile(keys_of(a, token_of(row), segment), tile);
+        const KeyRange keys = within_tile(keys_at(a, start + token_of(row), segment), tile);
         if (keys.begin >= keys.end) continue;
         float* const of_row = p + row * kTile;
         float s[2], largest = -infinity();
@@ -305,7 +313,8 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
       KeyRange both{(tile + 1) * kTile, 0};
       QUERN_GPU_UNROLL
       for (int row = 0; row < kAttendRows; ++row) {
-        keys[row] = row < n_rows ? within_tile(keys_of(a, token_of(row), segment), tile) : KeyRange{0, 0};
+        keys[row] =
+            row < n_rows ? within_tile(keys_at(a, start + token_of(row), segment), tile) : KeyRange{0, 0};
         if (keys[row].begin >= keys[row].end) continue;
         if (keys[row].begin < both.begin) both.begin = keys[row].begin;
         if (keys[row].end > both.end) both.end = keys[row].end;
@@ -334,7 +343,7 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
     QUERN_GPU_UNROLL
     for (int row = 0; row < kAttendRows; ++row) {
       if (row >= n_rows) break;
-      const KeyRange seen = keys_of(a, token_of(row), segment);
+      const KeyRange seen = keys_at(a, start + token_of(row), segment);
       if (seen.begin >= seen.end) continue;
       const float l = fold16(lanes + row * 16);
       if (a.parts != nullptr) {
@@ -351,9 +360,8 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
         }
         continue;
       }
-      const int position = a.position + token_of(row);
-      const int first_visible = a.window == 0 || position < a.window ? 0 : position - a.window + 1;
-      if (segment == first_visible / kSegment) {
+      const int position = start + token_of(row);
+      if (segment == first_visible(a, position) / kSegment) {
         total[row] = {m[row], l};
         for (int d = thread(); d < head_dim; d += kRowThreads)
           sums[row * head_dim + d] = acc[row * head_dim + d];
@@ -384,9 +392,10 @@ QUERN_GPU_FN void attend(const AttendArgs& a) {
 QUERN_GPU_FN void merge_parts(const AttendArgs& a) {
   constexpr int kSegment = static_cast<int>(kAttentionSegment);
   const int kv = block_x(), row = block_y(), token = row / a.group_heads, head_dim = a.head_dim;
-  const int head = kv * a.group_heads + row % a.group_heads, position = a.position + token;
-  const int first_visible = a.window == 0 || position < a.window ? 0 : position - a.window + 1;
-  const int first = first_visible / kSegment - a.first_segment, last = position / kSegment - a.first_segment;
+  const int head = kv * a.group_heads + row % a.group_heads, start = *a.position;
+  const int first_segment = first_visible(a, start) / kSegment;
+  const int first = first_visible(a, start + token) / kSegment - first_segment;
+  const int last = (start + token) / kSegment - first_segment;
   const float* const parts =
       a.parts +
       (static_cast<size_t>(kv) * static_cast<size_t>(a.n_tokens * a.group_heads) + static_cast<size_t>(row)) *

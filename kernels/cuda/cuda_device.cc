@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -9,7 +10,7 @@
 
 #include "kernels/cpu_attention.h"
 #include "kernels/cpu_router.h"
-#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/launch_queue.h"
 #include "quant/checked_math.h"
 #include "quant/panel_layout.h"
 
@@ -124,7 +125,7 @@ const float* vector_of(const DeviceBuffer* buffer) {
 
 class CudaDeviceImpl final : public CudaDevice {
  public:
-  explicit CudaDeviceImpl(std::unique_ptr<Gpu> gpu) : gpu_(std::move(gpu)) {
+  explicit CudaDeviceImpl(std::unique_ptr<Gpu> gpu) : gpu_(std::make_unique<LaunchQueue>(std::move(gpu))) {
     nan_ = GpuMemory(*gpu_, sizeof(uint32_t), "a flag");
     gpu_->upload(nan_.as<void>(), &kNoNan, sizeof kNoNan);
   }
@@ -160,7 +161,7 @@ class CudaDeviceImpl final : public CudaDevice {
   uint64_t scratch_bytes(size_t max_rows, uint64_t widest_input, std::span<const AttentionShape> attention,
                          uint64_t capacity) const override {
     const ScratchSizes sizes = scratch_of(max_rows, widest_input, attention, capacity);
-    return sizes.codes + 3 * sizes.scales + sizes.parts + sizes.ids;
+    return sizes.codes + 3 * sizes.scales + sizes.parts + 2 * sizes.ids;
   }
   void reserve_scratch(size_t max_rows, uint64_t widest_input, std::span<const AttentionShape> attention,
                        uint64_t capacity) override {
@@ -171,11 +172,19 @@ class CudaDeviceImpl final : public CudaDevice {
     (void)at_least(&sums_, sizes.scales);
     (void)at_least(&parts_, sizes.parts);
     (void)at_least(&ids_, sizes.ids);
+    (void)at_least(&positions_, sizes.ids);
   }
 
   void run_pass(const std::function<void()>& pass) override {
     const std::lock_guard lock(pass_);
-    pass();
+    gpu_->begin_pass();
+    try {
+      pass();
+    } catch (...) {
+      gpu_->drop_pass();
+      throw;
+    }
+    gpu_->end_pass();
   }
   std::optional<NanPlace> take_nan() override;
 
@@ -250,7 +259,7 @@ class CudaDeviceImpl final : public CudaDevice {
 
  private:
   struct ScratchSizes {
-    uint64_t codes, scales, parts, ids;  // bytes
+    uint64_t codes, scales, parts, ids;  // bytes; ids: of tokens, and positions
   };
   static ScratchSizes scratch_of(uint64_t max_rows, uint64_t widest_input,
                                  std::span<const AttentionShape> attention, uint64_t capacity) {
@@ -284,14 +293,24 @@ class CudaDeviceImpl final : public CudaDevice {
   T* at_least(GpuMemory* memory, uint64_t n_bytes) {
     if (memory->size() < n_bytes) {
       memory->reset();  // first give back: both need not fit
+      sent_positions_.clear();
       *memory = GpuMemory(*gpu_, n_bytes, "scratch");
     }
     return memory->as<T>();
   }
   template <class Args>
-  void launch(Kernel kernel, const LaunchShape& shape, const Args& args) {
+  void launch(Kernel kernel, const LaunchShape& shape, Args args) {
+    static_assert(alignof(Args) <= 8 && sizeof(Args) % 8 == 0);  // one behind the other they stay aligned
+    // What lies between its members would keep equal launches from being the same bytes. clang has no such
+    // word before 18: there a graph may be missed, and launches go one by one.
+#if defined(__GNUC__) && !defined(__clang__)
+    __builtin_clear_padding(&args);
+#endif
     gpu_->launch(kernel, shape, &args, sizeof args);
   }
+  // Of the sequences' first rows, on the GPU, in the sequences' order. Sent once a pass, where all layers ask
+  // for the same.
+  const int* positions_of(std::span<const SequenceRows> sequences);
 
   void norm(Kernel kernel, const DeviceBuffer& x, size_t x_row, size_t n, const DeviceBuffer& weight,
             const DeviceBuffer* bias, float eps, DeviceBuffer& y, size_t y_row) {
@@ -331,9 +350,11 @@ class CudaDeviceImpl final : public CudaDevice {
   void multiply(Input& input, size_t begin, size_t n, const CudaMatrix& weight, float* y, size_t y_stride,
                 const float* bias, bool add);
 
-  const std::unique_ptr<Gpu> gpu_;
+  const std::unique_ptr<LaunchQueue> gpu_;
   std::recursive_mutex pass_;  // held during a pass, by the thread that called it
-  GpuMemory codes_, scales_, offsets_, sums_, parts_, ids_, nan_;
+  GpuMemory codes_, scales_, offsets_, sums_, parts_, ids_, positions_, nan_;
+  std::vector<int> sent_positions_;  // what positions_ holds
+  uint64_t readers_flush_ = 0;       // the queue's n_flushes() when a launch that reads it was asked for
   DeviceTimes times_;
 };
 
@@ -568,10 +589,29 @@ void CudaDeviceImpl::copy_columns(const DeviceBuffer& x, Columns from, size_t wi
                          number(width), number(groups)});
 }
 
+const int* CudaDeviceImpl::positions_of(std::span<const SequenceRows> sequences) {
+  std::vector<int> positions;
+  for (const SequenceRows& rows : sequences) positions.push_back(static_cast<int>(rows.position));
+  if (positions != sent_positions_) {
+    const uint64_t n_bytes = positions.size() * sizeof(int);
+    int* const to = at_least<int>(&positions_, n_bytes);
+    sent_positions_.clear();
+    // In front of what waits, so that this stays one run; not where some of that reads the old ones.
+    if (readers_flush_ == gpu_->n_flushes() + 1)
+      gpu_->upload(to, positions.data(), n_bytes);
+    else
+      gpu_->upload_ahead(to, positions.data(), n_bytes);
+    sent_positions_ = positions;
+  }
+  readers_flush_ = gpu_->n_flushes() + 1;
+  return positions_.as<int>();
+}
+
 void CudaDeviceImpl::store_heads(const AttentionShape& shape, size_t layer,
                                  std::span<const SequenceRows> sequences, const HeadSteps& steps,
                                  DeviceBuffer& q, DeviceBuffer& k, DeviceBuffer& v) {
   const size_t rotary_dim = steps.rope == nullptr ? 0 : steps.rope->width();
+  const int* const positions = positions_of(sequences);
   for (const SequenceRows& rows : sequences) {
     if (rows.n == 0) continue;
     const CudaKvCache& cache = cache_of(rows);
@@ -594,7 +634,7 @@ void CudaDeviceImpl::store_heads(const AttentionShape& shape, size_t layer,
     args.normalise_v = steps.normalise_v;
     args.cache = cache.place(layer);
     args.type = cache.shape().type;
-    args.position = static_cast<int>(rows.position);
+    args.position = positions + (&rows - sequences.data());
     args.nan_place = static_cast<uint32_t>(layer << 16 | rows.row_begin);
     args.nan = nan_.as<uint32_t>();
     launch(Kernel::store_heads,
@@ -609,6 +649,7 @@ void CudaDeviceImpl::attention(const AttentionShape& shape, size_t layer,
                                std::span<const SequenceRows> sequences, const DeviceBuffer& q,
                                DeviceBuffer& out, const DeviceBuffer* sinks) {
   QUERN_CHECK(shape.n_heads % shape.n_kv_heads == 0);
+  const int* const positions = positions_of(sequences);
   for (const SequenceRows& rows : sequences) {
     if (rows.n == 0) continue;
     const CudaKvCache& cache = cache_of(rows);
@@ -622,7 +663,7 @@ void CudaDeviceImpl::attention(const AttentionShape& shape, size_t layer,
     args.group_heads = static_cast<int>(shape.n_heads / shape.n_kv_heads);
     args.head_dim = static_cast<int>(shape.head_dim);
     args.cache = cache.place(layer);
-    args.position = static_cast<int>(rows.position);
+    args.position = positions + (&rows - sequences.data());
     // Beyond every position a window is none.
     args.window = shape.window >= cache.shape().capacity ? 0 : static_cast<int>(shape.window);
     args.kappa = static_cast<float>(
@@ -634,7 +675,11 @@ void CudaDeviceImpl::attention(const AttentionShape& shape, size_t layer,
     const size_t query_rows = rows.n * static_cast<size_t>(args.group_heads);
     const size_t first =
         first_visible_key(rows.position, static_cast<size_t>(args.window)) / kAttentionSegment;
-    const size_t n_parts = (rows.position + rows.n - 1) / kAttentionSegment - first + 1;
+    const size_t n_segments = (rows.position + rows.n - 1) / kAttentionSegment - first + 1;
+    // More than there are, so that few steps ask for other blocks than the step before.
+    const size_t n_parts =
+        std::max(n_segments, std::min(std::bit_ceil(n_segments),
+                                      (cache.shape().capacity + kAttentionSegment - 1) / kAttentionSegment));
     const uint64_t part_bytes =
         uint64_t{query_rows} * shape.n_kv_heads * n_parts * (shape.head_dim + 2) * sizeof(float);
     const int row_blocks = blocks_of(query_rows, static_cast<size_t>(args.most_rows));
@@ -646,7 +691,6 @@ void CudaDeviceImpl::attention(const AttentionShape& shape, size_t layer,
                        .shared_bytes = attend_shared_bytes(args.most_rows, args.head_dim)};
     if (by_segment) {
       args.parts = at_least<float>(&parts_, part_bytes);
-      args.first_segment = static_cast<int>(first);
       args.n_parts = blocks.z = static_cast<int>(n_parts);
     }
     launch(type == KvType::kF16   ? Kernel::attend_f16

@@ -15,6 +15,7 @@ namespace {
 constexpr Driver::Result kOutOfMemory = 2;  // CUDA_ERROR_OUT_OF_MEMORY
 constexpr unsigned kNonBlocking = 1;        // CU_STREAM_NON_BLOCKING
 constexpr unsigned kNoTiming = 2;           // CU_EVENT_DISABLE_TIMING
+constexpr unsigned kThisThread = 1;         // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 constexpr size_t kStagingBytes = size_t{4} << 20;
 constexpr const char* kLibrary = "libcuda.so.1";
 
@@ -57,6 +58,12 @@ const char* find_all(void* library, Driver* d) {
   need("cuEventRecord", &d->event_record);
   need("cuEventSynchronize", &d->event_synchronize);
   need("cuLaunchKernel", &d->launch);
+  need("cuStreamBeginCapture_v2", &d->capture_begin);
+  need("cuStreamEndCapture", &d->capture_end);
+  need("cuGraphInstantiateWithFlags", &d->graph_instantiate);
+  need("cuGraphDestroy", &d->graph_destroy);
+  need("cuGraphExecDestroy", &d->graph_executable_destroy);
+  need("cuGraphLaunch", &d->graph_launch);
   need("cuGetErrorName", &d->error_name);
   need("cuGetErrorString", &d->error_text);
   return missing;
@@ -133,14 +140,35 @@ class DriverGpu final : public Gpu {
       done += n;
     }
   }
-  void launch(Kernel kernel, const LaunchShape& shape, const void* args, size_t) override {
+  void launch(Kernel kernel, const LaunchShape& shape, const void* args, size_t n_bytes) override {
     enter();
-    void* all[] = {const_cast<void*>(args)};  // copied by the driver
-    check(driver_.launch(functions_[static_cast<size_t>(kernel)], static_cast<unsigned>(shape.x),
-                         static_cast<unsigned>(shape.y), static_cast<unsigned>(shape.z),
-                         static_cast<unsigned>(shape.threads), 1, 1,
-                         static_cast<unsigned>(shape.shared_bytes), stream_, all, nullptr),
-          "cuLaunchKernel");
+    check(launch({kernel, shape, args, n_bytes}), "cuLaunchKernel");
+  }
+  // What the stream is asked for between begin and end becomes the graph, and does not run. The end comes in
+  // any case, or the stream would take nothing else.
+  void* make_graph(std::span<const Launch> launches) override {
+    enter();
+    check(driver_.capture_begin(stream_, kThisThread), "cuStreamBeginCapture");
+    Driver::Result launched = 0, made = 0;
+    for (const Launch& one : launches)
+      if (launched == 0) launched = launch(one);
+    void *graph = nullptr, *executable = nullptr;
+    const Driver::Result ended = driver_.capture_end(stream_, &graph);
+    if (launched == 0 && ended == 0) made = driver_.graph_instantiate(&executable, graph, 0);
+    if (graph != nullptr) (void)driver_.graph_destroy(graph);  // the executable needs it no more
+    check(launched, "cuLaunchKernel");
+    check(ended, "cuStreamEndCapture");
+    if (made == kOutOfMemory) return nullptr;
+    check(made, "cuGraphInstantiate");
+    return executable;
+  }
+  void launch_graph(void* graph) override {
+    enter();
+    check(driver_.graph_launch(graph, stream_), "cuGraphLaunch");
+  }
+  void release_graph(void* graph) noexcept override {
+    (void)driver_.context_set(context_);
+    (void)driver_.graph_executable_destroy(graph);
   }
 
  private:
@@ -149,6 +177,13 @@ class DriverGpu final : public Gpu {
     bool is_on_its_way = false;
   };
 
+  Driver::Result launch(const Launch& one) {
+    void* all[] = {const_cast<void*>(one.args)};  // copied by the driver
+    return driver_.launch(functions_[static_cast<size_t>(one.kernel)], static_cast<unsigned>(one.shape.x),
+                          static_cast<unsigned>(one.shape.y), static_cast<unsigned>(one.shape.z),
+                          static_cast<unsigned>(one.shape.threads), 1, 1,
+                          static_cast<unsigned>(one.shape.shared_bytes), stream_, all, nullptr);
+  }
   static uint64_t address(const void* memory) { return reinterpret_cast<uint64_t>(memory); }
   void check(Driver::Result result, const char* call) const {
     if (result == 0) return;

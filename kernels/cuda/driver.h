@@ -13,7 +13,7 @@ namespace quern::cuda {
 
 // The functions of libcuda.so.1 that are used, with the types of the driver API (NVIDIA, "CUDA Driver API
 // Reference Manual"): CUresult and CUdevice are int, CUdeviceptr is 64 bits, contexts, modules, functions,
-// streams and events are pointers. Tests put other functions in their place.
+// streams, events and graphs are pointers. Tests put other functions in their place.
 struct Driver {
   using Result = int;  // 0: success
   Result (*init)(unsigned flags);
@@ -44,6 +44,12 @@ struct Driver {
   Result (*event_synchronize)(void* event);
   Result (*launch)(void* function, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y,
                    unsigned threads_z, unsigned shared_bytes, void* stream, void** args, void** extra);
+  Result (*capture_begin)(void* stream, unsigned mode);
+  Result (*capture_end)(void* stream, void** graph);
+  Result (*graph_instantiate)(void** executable, void* graph, unsigned long long flags);
+  Result (*graph_destroy)(void* graph);
+  Result (*graph_executable_destroy)(void* executable);
+  Result (*graph_launch)(void* executable, void* stream);
   Result (*error_name)(Result result, const char** name);
   Result (*error_text)(Result result, const char** text);
 };

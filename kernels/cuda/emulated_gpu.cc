@@ -1,5 +1,6 @@
 #include <cstring>
 #include <unordered_map>
+#include <vector>
 
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/gpu.h"
@@ -61,7 +62,31 @@ class EmulatedGpu final : public Gpu {
     emulation::run(row.run, args, {shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes);
   }
 
+  void* make_graph(std::span<const Launch> launches) override {
+    ++graph_counts().made;
+    auto graph = std::make_unique<Graph>();
+    for (const Launch& one : launches) {
+      const uint64_t* const words = static_cast<const uint64_t*>(one.args);
+      graph->push_back({one.kernel, one.shape, {words, words + one.n_bytes / sizeof(uint64_t)}});
+    }
+    return graph.release();
+  }
+  void launch_graph(void* graph) override {
+    ++graph_counts().launched;
+    for (const Node& node : *static_cast<const Graph*>(graph))
+      launch(node.kernel, node.shape, node.args.data(), node.args.size() * sizeof(uint64_t));
+  }
+  void release_graph(void* graph) noexcept override {
+    const std::unique_ptr<Graph> gone(static_cast<Graph*>(graph));
+  }
+
  private:
+  struct Node {
+    Kernel kernel;
+    LaunchShape shape;
+    std::vector<uint64_t> args;
+  };
+  using Graph = std::vector<Node>;
   struct Block {
     HostMemory memory;
     uint64_t n_bytes;
@@ -72,6 +97,11 @@ class EmulatedGpu final : public Gpu {
 };
 
 }  // namespace
+
+GraphCounts& graph_counts() {
+  static thread_local GraphCounts counts;
+  return counts;
+}
 
 std::unique_ptr<Gpu> make_emulated_gpu(uint64_t memory) { return std::make_unique<EmulatedGpu>(memory); }
 

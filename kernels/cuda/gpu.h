@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@ struct LaunchShape {
   int x = 1, y = 1, z = 1;  // blocks
   int threads = 32;
   size_t shared_bytes = 0;
+  bool operator==(const LaunchShape&) const = default;
 };
 
 // One thread at a time. Copies and launches happen in the order of the calls. Errors: kResource where memory
@@ -41,6 +43,19 @@ class Gpu {
   virtual void download(void* to, const void* from, uint64_t n_bytes) = 0;
   // args: of the kernel's type; copied.
   virtual void launch(Kernel kernel, const LaunchShape& shape, const void* args, size_t n_bytes) = 0;
+
+  // Launches in their order, to be asked for as one and as often as wanted; args are copied. Null: there is
+  // no memory for it. What they use must be there whenever they are launched. Before the Gpu goes, a graph
+  // goes.
+  struct Launch {
+    Kernel kernel;
+    LaunchShape shape;
+    const void* args;
+    size_t n_bytes;
+  };
+  virtual void* make_graph(std::span<const Launch> launches) = 0;
+  virtual void launch_graph(void* graph) = 0;
+  virtual void release_graph(void* graph) noexcept = 0;
 };
 
 // Memory of a GPU. Movable.
@@ -80,5 +95,10 @@ class GpuMemory {
 // A GPU whose kernels run on one thread of the CPU (emulation/emulation.h), slowly, to the same bits: for
 // tests. memory: bytes that it pretends to have.
 std::unique_ptr<Gpu> make_emulated_gpu(uint64_t memory);
+// Graphs that this thread has made and launched on emulated GPUs.
+struct GraphCounts {
+  int made = 0, launched = 0;
+};
+GraphCounts& graph_counts();
 
 }  // namespace quern::cuda

@@ -1,5 +1,7 @@
 // What kernels of the GPU are given, and in which shapes they are launched. Plain data, for host and device.
-// Pointers are the device's. Rows of floats are row-major; strides are in floats.
+// What changes from one token to the next,
+// positions, is read from the device's memory, so that a step's launches are those of the step before
+// (launch_queue.h). Pointers are the device's. Rows of floats are row-major; strides are in floats.
 #pragma once
 
 #include <cstddef>
@@ -136,9 +138,9 @@ struct StoreHeadsArgs {
   bool normalise_v;
   KvPlace cache;
   KvType type;
-  int position;        // of the first row
-  uint32_t nan_place;  // layer << 16 | the first row
-  uint32_t* nan;       // the lowest such number with a NaN in K or V
+  const int* position;  // of the first row
+  uint32_t nan_place;   // layer << 16 | the first row
+  uint32_t* nan;        // the lowest such number with a NaN in K or V
 };
 
 // Attention of one sequence's rows. Blocks: (KV heads, query rows / most_rows, parts or 1), kRowThreads. The
@@ -149,16 +151,17 @@ struct AttendArgs {
   float* out;
   int q_dim, n_tokens, group_heads, head_dim;
   KvPlace cache;
-  int position;  // of the first token
-  int window;    // 0: none
+  const int* position;  // of the first token
+  int window;           // 0: none
   float kappa;
   Softcap cap;         // outer 0: none
   const float* sinks;  // [heads], or null
   int most_rows;
-  // Null: a block takes all segments. Else each block one, first_segment + block_z(), and leaves what it
-  // found in parts[KV head, query row, segment]: head_dim values, m and l. merge_parts takes these together.
+  // Null: a block takes all segments. Else each block one, the block_z()th of those that the tokens see (none
+  // where there are fewer), and leaves what it found in parts[KV head, query row, n_parts]: head_dim values,
+  // m and l. merge_parts takes these together.
   float* parts;
-  int first_segment, n_parts;
+  int n_parts;
 };
 constexpr size_t attend_shared_bytes(int most_rows, int head_dim) {
   // Queries, sums, sums of all segments; queries as codes and their scales; probabilities, lanes, m and
@@ -167,5 +170,14 @@ constexpr size_t attend_shared_bytes(int most_rows, int head_dim) {
          (static_cast<size_t>(head_dim) * (3 * sizeof(float) + 1) +
           (static_cast<size_t>(head_dim) / kKvGroup + kAttentionTile + 16 + 2) * sizeof(float));
 }
+
+// c = c + a * b with mma_f16, step after step. Blocks: as many as there are sums, of one warp. Fragments as
+// the lanes hold them.
+struct SumArgs {
+  const uint32_t* a;  // [blocks, steps, 32, 4]
+  const uint32_t* b;  // [blocks, steps, 32, 2]
+  float* c;           // [blocks, 32, 4]
+  int n_steps;
+};
 
 }  // namespace quern::cuda

@@ -55,7 +55,8 @@
   X(attend_f16, AttendArgs, kRowThreads, (attend<KvF16>))       \
   X(attend_f32, AttendArgs, kRowThreads, (attend<KvF32>))       \
   X(attend_q8_0, AttendArgs, kRowThreads, (attend<KvQ8_0>))     \
-  X(merge_parts, AttendArgs, kRowThreads, merge_parts)
+  X(merge_parts, AttendArgs, kRowThreads, merge_parts)          \
+  X(sum_f16, SumArgs, 32, sum_f16)
 
 namespace quern::cuda {
 

@@ -258,6 +258,7 @@ QUERN_GPU_FN void multiply_many(const ProductArgs& a) {
         const int panel = panel0 + p < n_panels ? panel0 + p : panel0;  // none: the first one again
         const uint8_t* const block = block_of<F>(a, panel, group);
         F::codes(words[p], group % F::kGroups, t, fragment[p]);
+        pin(fragment[p]);
         load_half_scales<F>(block, group % F::kGroups, g, half_scales[p]);
         QUERN_GPU_UNROLL
         for (int r = 0; r < 2; ++r) {
@@ -392,6 +393,26 @@ QUERN_GPU_FN void gather_floats(const GatherArgs& a) {
                     static_cast<size_t>(row % 16);
   a.x[static_cast<size_t>(block_y()) * a.x_stride + static_cast<size_t>(k)] =
       W::value(a.panels + at * W::kBytes);
+}
+
+// No product of a model yet: what tells whether the tensor cores of a GPU add f16 products of integers
+// exactly (cuda_sweep_test.cc), on which faster products could rest.
+QUERN_GPU_FN void sum_f16(const SumArgs& args) {
+  const size_t block = static_cast<size_t>(block_x());
+  float* const out = args.c + (block * 32 + static_cast<size_t>(lane())) * 4;
+  float c[4] = {out[0], out[1], out[2], out[3]};
+  for (int step = 0; step < args.n_steps; ++step) {
+    const size_t at = (block * static_cast<size_t>(args.n_steps) + static_cast<size_t>(step)) * 32 +
+                      static_cast<size_t>(lane());
+    uint32_t a[4], b[2];
+    QUERN_GPU_UNROLL
+    for (size_t i = 0; i < 4; ++i) a[i] = args.a[at * 4 + i];
+    QUERN_GPU_UNROLL
+    for (size_t i = 0; i < 2; ++i) b[i] = args.b[at * 2 + i];
+    mma_f16(c, a, b);
+  }
+  QUERN_GPU_UNROLL
+  for (int i = 0; i < 4; ++i) out[i] = c[i];
 }
 
 }  // namespace quern::cuda

@@ -76,6 +76,13 @@ QUERN_GPU_FN Words2 load_once(const void* p) {
   return words;
 }
 
+// The words stay in registers from here on: where many products use them, the compiler would rather work them
+// out again for each (a third more instructions for Q4_0's many tokens).
+QUERN_GPU_FN void pin(uint32_t (&words)[4]) {
+  QUERN_GPU_UNROLL
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(words[i]));
+}
+
 QUERN_GPU_FN void sync_block() { __syncthreads(); }
 QUERN_GPU_FN void sync_warp() { __syncwarp(); }
 template <class T>
@@ -151,6 +158,26 @@ QUERN_GPU_FN void mma_16(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
   asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
       : "+r"(c[2]), "+r"(c[3])
       : "r"(a1), "r"(b));
+#endif
+}
+
+// c[16][8] += a[16][16] * b[16][8] of f16, added up in f32: the exact sum, in any order, where all are
+// integers and no partial sum reaches 2^24 (which the emulation insists on, and cuda_sweep_test.cc asks a
+// GPU). Lane 4g + t holds of a: rows g, g+8, g, g+8 at k = 2t.. (a[0], a[1]) and 8+2t.. (a[2], a[3]); of b:
+// column g at k = 2t.. and 8+2t..; c as above. PTX ISA, "Matrix fragments for mma.m16n8k16 with floating
+// point type".
+QUERN_GPU_FN void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  QUERN_GPU_UNROLL
+  for (int half = 0; half < 2; ++half)
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
 #endif
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 
 #include "kernels/cpu_device.h"
@@ -23,12 +24,18 @@ using test::random_values;
 using test::same_bits;
 using test::Values;
 
-constexpr Driver::Result kOutOfMemory = 2, kIllegalAddress = 700, kLaunchFailed = 719, kUnknown = 999;
+constexpr Driver::Result kOutOfMemory = 2, kIllegalAddress = 700, kLaunchFailed = 719, kUnknown = 999,
+                         kCaptureUnsupported = 900;
 
 // The one driver there is at a time.
 struct Fake {
   std::unique_ptr<cuda::Gpu> gpu = cuda::make_emulated_gpu(uint64_t{256} << 20);
-  std::vector<std::function<void()>> queue;
+  using Work = std::vector<std::function<void()>>;
+  Work queue;
+  bool captures = false;  // launches go to `captured`
+  Work captured;
+  std::map<void*, Work> graphs;  // and what was made of them
+  int n_graph_launches = 0;
   std::set<std::string> live;  // "event 3": what was taken and not given back
   int n_taken = 0;
   int n_calls = 0, failing_call = 0;  // 1: the first; 0: none
@@ -61,6 +68,9 @@ void* pointer(uint64_t address) { return reinterpret_cast<void*>(address); }
 
 #define FAIL_IF_ASKED(name) \
   if (const Driver::Result result = call(name); result != 0) return result
+// While a stream is captured its thread may ask for launches, and for little else.
+#define REFUSED_WHILE_CAPTURING() \
+  if (fake->captures) return kCaptureUnsupported
 
 Driver fake_driver() {
   Driver d{};
@@ -118,12 +128,14 @@ Driver fake_driver() {
   };
   d.memory_allocate = [](uint64_t* at, size_t n_bytes) -> Driver::Result {
     FAIL_IF_ASKED("memory_allocate");
+    REFUSED_WHILE_CAPTURING();
     *at = reinterpret_cast<uint64_t>(fake->gpu->allocate(n_bytes, "a test"));
     fake->live.insert(fmt::format("memory {}", *at));
     return 0;
   };
   d.memory_free = [](uint64_t at) -> Driver::Result {
     FAIL_IF_ASKED("memory_free");
+    REFUSED_WHILE_CAPTURING();
     run_queue();  // as the driver does
     give_back("memory", pointer(at));
     fake->gpu->release(pointer(at));
@@ -143,16 +155,19 @@ Driver fake_driver() {
   };
   d.copy_to_device = [](uint64_t to, const void* from, size_t n, void*) -> Driver::Result {
     FAIL_IF_ASKED("copy_to_device");
+    REFUSED_WHILE_CAPTURING();
     fake->queue.emplace_back([=] { fake->gpu->upload(pointer(to), from, n); });
     return 0;
   };
   d.copy_to_host = [](void* to, uint64_t from, size_t n, void*) -> Driver::Result {
     FAIL_IF_ASKED("copy_to_host");
+    REFUSED_WHILE_CAPTURING();
     fake->queue.emplace_back([=] { fake->gpu->download(to, pointer(from), n); });
     return 0;
   };
   d.memory_set = [](uint64_t at, uint8_t value, size_t n, void*) -> Driver::Result {
     FAIL_IF_ASKED("memory_set");
+    REFUSED_WHILE_CAPTURING();
     EXPECT_EQ(value, 0);
     fake->queue.emplace_back([=] { fake->gpu->clear(pointer(at), n); });
     return 0;
@@ -169,6 +184,7 @@ Driver fake_driver() {
   };
   d.stream_synchronize = [](void*) -> Driver::Result {
     FAIL_IF_ASKED("stream_synchronize");
+    REFUSED_WHILE_CAPTURING();
     run_queue();
     return 0;
   };
@@ -185,6 +201,7 @@ Driver fake_driver() {
   d.event_record = [](void*, void*) -> Driver::Result { return call("event_record"); };
   d.event_synchronize = [](void*) -> Driver::Result {
     FAIL_IF_ASKED("event_synchronize");
+    REFUSED_WHILE_CAPTURING();
     run_queue();
     return 0;
   };
@@ -197,9 +214,50 @@ Driver fake_driver() {
                               static_cast<const uint8_t*>(args[0]) + n_bytes);
     const cuda::LaunchShape shape{static_cast<int>(x), static_cast<int>(y), static_cast<int>(z),
                                   static_cast<int>(threads), shared_bytes};
-    fake->queue.emplace_back([i, shape, copy] {
+    (fake->captures ? fake->captured : fake->queue).emplace_back([i, shape, copy] {
       fake->gpu->launch(static_cast<cuda::Kernel>(i), shape, copy.data(), copy.size());
     });
+    return 0;
+  };
+  d.capture_begin = [](void*, unsigned) -> Driver::Result {
+    FAIL_IF_ASKED("capture_begin");
+    REFUSED_WHILE_CAPTURING();
+    fake->captures = true;
+    fake->captured.clear();
+    return 0;
+  };
+  d.capture_end = [](void*, void** graph) -> Driver::Result {
+    EXPECT_TRUE(fake->captures);
+    fake->captures = false;
+    FAIL_IF_ASKED("capture_end");
+    *graph = take("graph");
+    fake->graphs[*graph] = std::move(fake->captured);
+    return 0;
+  };
+  d.graph_instantiate = [](void** executable, void* graph, unsigned long long) -> Driver::Result {
+    FAIL_IF_ASKED("graph_instantiate");
+    *executable = take("executable graph");
+    fake->graphs[*executable] = fake->graphs.at(graph);
+    return 0;
+  };
+  d.graph_destroy = [](void* graph) -> Driver::Result {
+    FAIL_IF_ASKED("graph_destroy");
+    give_back("graph", graph);
+    fake->graphs.erase(graph);
+    return 0;
+  };
+  d.graph_executable_destroy = [](void* executable) -> Driver::Result {
+    FAIL_IF_ASKED("graph_executable_destroy");
+    give_back("executable graph", executable);
+    fake->graphs.erase(executable);
+    return 0;
+  };
+  d.graph_launch = [](void* executable, void*) -> Driver::Result {
+    FAIL_IF_ASKED("graph_launch");
+    REFUSED_WHILE_CAPTURING();
+    ++fake->n_graph_launches;
+    const Fake::Work& work = fake->graphs.at(executable);
+    fake->queue.insert(fake->queue.end(), work.begin(), work.end());
     return 0;
   };
   d.error_name = [](Driver::Result result, const char** name) -> Driver::Result {
@@ -230,26 +288,38 @@ Weights make_weights() {
   return w;
 }
 
-// A small life on a device: load, keep, multiply, look.
+// A small life on a device: load, keep, multiply, look; then three steps from position to position.
 std::vector<float> live_on(Device& device) {
   const Weights weights = make_weights();
   const auto matrix = device.load_matrix(weights.view, MatrixUse::kProduct);
   const KvShape shape{{{1, 48, 0}}, 64, KvType::kF16};
   const auto cache = device.allocate_kv(shape);
   const auto x = device.allocate(3, 64), y = device.allocate(3, 48), out = device.allocate(3, 48);
-  const std::vector<float> values = random_values(3 * 64, Values::kNormal, 2);
+  const std::vector<float> values = random_values(6 * 64, Values::kNormal, 2);
   const SequenceRows rows[] = {{cache.get(), 0, 0, 3}};
-  std::vector<float> result(3 * 48);
+  std::vector<float> result(6 * 48);
   device.reserve_scratch(3, 64, {}, 64);
   device.run_pass([&] {
-    device.upload(values, *x, 0);
+    device.upload(std::span(values).first(3 * 64), *x, 0);
     const Device::Product product{matrix.get(), y.get()};
     device.matmul(*x, 3, {&product, 1}, false);
     device.store_heads({1, 1, 48}, 0, rows, {}, *y, *y, *y);
     device.attention({1, 1, 48}, 0, rows, *y, *out, nullptr);
   });
   (void)device.take_nan();
-  device.download(*out, 0, result);
+  device.download(*out, 0, std::span(result).first(3 * 48));
+  for (size_t position = 3; position < 6; ++position) {
+    const SequenceRows row[] = {{cache.get(), position, 0, 1}};
+    device.run_pass([&] {
+      device.upload(std::span(values).subspan(position * 64, 64), *x, 0);
+      const Device::Product product{matrix.get(), y.get()};
+      device.matmul(*x, 1, {&product, 1}, false);
+      device.store_heads({1, 1, 48}, 0, row, {}, *y, *y, *y);
+      device.attention({1, 1, 48}, 0, row, *y, *out, nullptr);
+      for (int i = 0; i < 4; ++i) device.add(*out, *y, 0.5f, 1);
+    });
+    device.download(*out, 0, std::span(result).subspan(position * 48, 48));
+  }
   return result;
 }
 constexpr uint8_t kCode[] = {0};
@@ -276,6 +346,7 @@ class CudaDriver : public testing::Test {
 
 TEST_F(CudaDriver, CarriesTheKernelsToTheScalarSetsBits) {
   EXPECT_TRUE(same_bits(live(), live_on(*make_cpu_device(test::reference_set(), 1))));
+  EXPECT_EQ(state_->n_graph_launches, 2);  // of three equal steps the first is not known to come again
   EXPECT_TRUE(state_->live.empty()) << *state_->live.begin();
 }
 
@@ -316,6 +387,7 @@ TEST_F(CudaDriver, AnyCallThatFailsEndsInOneLineAndLeavesNothing) {
         }
         state_->queue.clear();
         const std::string& failed = state_->failed;
+        EXPECT_FALSE(state_->captures) << failed;
         const bool gives_back = failed.ends_with("free") || failed.ends_with("destroy") ||
                                 failed.ends_with("unload") || failed.ends_with("release");
         if (!stays_lost && !gives_back) {

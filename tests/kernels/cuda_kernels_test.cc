@@ -1,5 +1,5 @@
-// Kernels of the GPU, on the emulation, against the CPU's scalar set: the same bits, in every order of
-// threads.
+// Kernels of the GPU, on the emulation (or a GPU: tests/support/test_gpu.h), against the CPU's scalar set:
+// the same bits, in every order of threads.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -10,6 +10,7 @@
 #include "kernels/cuda/gpu.h"
 #include "quant/panel_layout.h"
 #include "tests/kernels/kv_memory.h"
+#include "tests/support/test_gpu.h"
 #include "tests/support/weight_blocks.h"
 
 namespace quern {
@@ -26,6 +27,7 @@ constexpr Order kOrders[] = {Order::kAscending, Order::kDescending, Order::kRand
 std::unique_ptr<cuda::CudaDevice> emulated(uint64_t memory = kMemory) {
   return cuda::make_cuda_device(cuda::make_emulated_gpu(memory));
 }
+std::unique_ptr<cuda::CudaDevice> on_gpu() { return cuda::make_cuda_device(test::make_test_gpu(kMemory)); }
 std::unique_ptr<Device> scalar() { return make_cpu_device(test::reference_set(), 1); }
 
 struct Tensor {
@@ -103,7 +105,7 @@ class CudaProducts : public testing::TestWithParam<DType> {
                              start = random_values(n * rows, Values::kNormal, 4),
                              bias = random_values(rows, Values::kNormal, 5);
     const auto cpu = scalar();
-    const auto gpu = emulated();
+    const auto gpu = on_gpu();
     EXPECT_TRUE(
         same_bits(product(*cpu, weight, x, start, bias, add), product(*gpu, weight, x, start, bias, add)))
         << rows << " x " << k << ", " << n << " tokens, values " << static_cast<int>(kind);
@@ -157,19 +159,19 @@ TEST_P(CudaProducts, GatherRowsAsTheFormatDecodesThem) {
     device.run_pass([&] { device.embed(*matrix, ids, *x); });
     return values_of(device, *x);
   };
-  EXPECT_TRUE(same_bits(decoded(*scalar()), decoded(*emulated())));
+  EXPECT_TRUE(same_bits(decoded(*scalar()), decoded(*on_gpu())));
 }
 
 TEST_P(CudaProducts, TakePanelsOfAFileAsTheyAre) {
   Tensor weight = make_tensor(GetParam(), {40, 512}, 9);
   const std::vector<float> x = random_values(3 * 512, Values::kNormal, 3), start(3 * 40), bias(40);
-  const std::vector<float> expected = product(*emulated(), weight, x, start, bias, false);
+  const std::vector<float> expected = product(*on_gpu(), weight, x, start, bias, false);
   const std::vector<uint8_t> rows = weight.bytes;
   const size_t row_bytes = block_format(GetParam()).row_bytes(512);
   for (size_t row = 0; row + kPanelRows <= 40; row += kPanelRows)
     pack_panel(GetParam(), &rows[row * row_bytes], kPanelRows, 512, &weight.bytes[row * row_bytes]);
   weight.view.layout = TensorLayout::kPanels;
-  EXPECT_TRUE(same_bits(product(*emulated(), weight, x, start, bias, false), expected));
+  EXPECT_TRUE(same_bits(product(*on_gpu(), weight, x, start, bias, false), expected));
 }
 
 std::string format_name(const testing::TestParamInfo<DType>& info) {
@@ -189,7 +191,7 @@ class CudaOps : public testing::TestWithParam<Order> {
   static void expect_same(size_t rows, size_t width, Values kind, const Body& body) {
     std::vector<float> results[2];
     for (int i = 0; i < 2; ++i) {
-      const std::unique_ptr<Device> device = i == 0 ? scalar() : emulated();
+      const std::unique_ptr<Device> device = i == 0 ? scalar() : on_gpu();
       const auto x = buffer_of(*device, random_values(rows * width, kind, 11), width);
       const auto y = buffer_of(*device, random_values(rows * width, Values::kNormal, 12), width);
       device->run_pass([&] { body(*device, *x, *y); });
@@ -249,7 +251,7 @@ TEST_P(CudaOps, MatricesOfGroupsEqualTheScalarSets) {
   for (const size_t n : {1, 10}) {
     std::vector<float> results[2];
     for (int i = 0; i < 2; ++i) {
-      const std::unique_ptr<Device> device = i == 0 ? scalar() : emulated();
+      const std::unique_ptr<Device> device = i == 0 ? scalar() : on_gpu();
       std::vector<std::unique_ptr<DeviceMatrix>> matrices;
       for (const Tensor& weight : weights)
         matrices.push_back(device->load_matrix(weight.view, MatrixUse::kProduct));
@@ -269,7 +271,7 @@ TEST_P(CudaOps, ExpertsEqualTheScalarSets) {
     for (uint32_t i = 0; i < kExperts; ++i) weights.push_back(make_tensor(dtype, {kHidden, kDim}, i));
     std::vector<float> results[2];
     for (int i = 0; i < 2; ++i) {
-      const std::unique_ptr<Device> device = i == 0 ? scalar() : emulated();
+      const std::unique_ptr<Device> device = i == 0 ? scalar() : on_gpu();
       std::vector<std::unique_ptr<DeviceMatrix>> matrices;
       for (const Tensor& weight : weights)
         matrices.push_back(device->load_matrix(weight.view, MatrixUse::kProduct));
@@ -367,19 +369,19 @@ TEST_P(CudaOps, AttentionEqualsTheScalarSets) {
         {narrow, kv, 90, 0, 16, {64, 1, 20}, true},
     };
     for (const HeadsCase& c : cases)
-      EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*emulated(), c)))
+      EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*on_gpu(), c)))
           << test::kv_name(kv) << ", case " << &c - cases.data();
     if (kv == KvType::kQ8_0) continue;
     for (const HeadsCase& c :
          {HeadsCase{odd, kv, 100, 0, 10, {10, 1, 70}}, HeadsCase{one, kv, 70, 0, 20, {65, 1}}})
-      EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*emulated(), c))) << test::kv_name(kv);
+      EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*on_gpu(), c))) << test::kv_name(kv);
   }
 }
 
 TEST_P(CudaOps, LargeHeadsEqualTheScalarSets) {
   for (const size_t head_dim : {256, 320, 1024}) {
     const HeadsCase c{{2, 1, head_dim}, KvType::kF16, 80, 0, 64, {66, 1}};
-    EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*emulated(), c))) << head_dim;
+    EXPECT_TRUE(same_bits(attend(*scalar(), c), attend(*on_gpu(), c))) << head_dim;
   }
 }
 
@@ -391,7 +393,7 @@ INSTANTIATE_TEST_SUITE_P(Orders, CudaOps, testing::ValuesIn(kOrders),
                          });
 
 TEST(CudaDevice, KeepsTheFirstPlaceOfANanInKOrV) {
-  const auto device = emulated();
+  const auto device = on_gpu();
   const AttentionShape shape{1, 1, 32};
   const auto cache = device->allocate_kv(test::same_layers(3, 1, 32, 64, KvType::kF16));
   std::vector<float> values(5 * 32, 1.0f);
@@ -405,6 +407,67 @@ TEST(CudaDevice, KeepsTheFirstPlaceOfANanInKOrV) {
   });
   EXPECT_EQ(device->take_nan(), (NanPlace{1, 3}));
   EXPECT_EQ(device->take_nan(), std::nullopt);
+}
+
+// A step of launches with another position each time, as often as it becomes a graph and is launched as one;
+// and what must not be taken for the step before.
+TEST(CudaDevice, LaunchesThatComeAgainAreAGraphWithTheSameBits) {
+  const AttentionShape shape{2, 1, 32};
+  const auto life = [&](Device& device) {
+    const auto first = device.allocate_kv(test::same_layers(1, 1, 32, 700, KvType::kF16));
+    const auto second = device.allocate_kv(test::same_layers(1, 1, 32, 700, KvType::kF16));
+    const auto x = device.allocate(2, 32), q = device.allocate(2, 64), out = device.allocate(2, 64),
+               more = device.allocate(2, 64);
+    std::vector<float> results;
+    const auto step = [&](std::vector<SequenceRows> rows, uint32_t seed, float factor, bool forgets) {
+      const size_t n = rows.size();
+      std::vector<float> result(n * 64);
+      device.run_pass([&] {
+        device.upload(random_values(n * 32, Values::kNormal, seed), *x, 0);
+        device.upload(random_values(n * 64, Values::kNormal, seed + 1), *q, 0);
+        for (int i = 0; i < 5; ++i) device.scale(*x, 0.9f, n);
+        device.store_heads(shape, 0, rows, {}, *q, *x, *x);
+        device.attention(shape, 0, rows, *q, *out, nullptr);
+        if (forgets) {  // memory that goes while launches that use it wait
+          const auto some = buffer_of(device, random_values(n * 64, Values::kNormal, 7), 64);
+          device.add(*out, *some, 1, n);
+        }
+        device.scale(*out, factor, n);
+        // The same pass at other positions: they are sent behind the launches that read the first ones.
+        for (SequenceRows& row : rows) ++row.position;
+        device.store_heads(shape, 0, rows, {}, *q, *x, *x);
+        device.attention(shape, 0, rows, *q, *more, nullptr);
+        device.add(*out, *more, 1, n);
+      });
+      device.download(*out, 0, result);
+      results.insert(results.end(), result.begin(), result.end());
+    };
+    for (size_t i = 0; i < 6; ++i) step({{first.get(), i, 0, 1}}, static_cast<uint32_t>(i), 2, i == 4);
+    for (size_t i = 6; i < 9; ++i) step({{first.get(), i, 0, 1}}, static_cast<uint32_t>(i), 3, false);
+    for (size_t i = 0; i < 4; ++i)
+      step({{second.get(), i, 0, 1}, {first.get(), 9 + i, 1, 1}}, static_cast<uint32_t>(i), 3, false);
+    for (size_t i = 13; i < 16; ++i) step({{first.get(), i, 0, 1}}, static_cast<uint32_t>(i), 3, false);
+    return results;
+  };
+  const std::vector<float> expected = life(*scalar());
+  const cuda::GraphCounts before = cuda::graph_counts();
+  EXPECT_TRUE(same_bits(life(*emulated()), expected));
+  EXPECT_GT(cuda::graph_counts().made, before.made);
+  EXPECT_GT(cuda::graph_counts().launched - before.launched, 5);
+}
+
+// What a pass that failed has asked for is not launched later.
+TEST(CudaDevice, APassThatThrowsLeavesNoLaunches) {
+  const auto device = emulated();
+  const auto x = buffer_of(*device, {1, 2, 3, 4}, 4);
+  EXPECT_THROW(device->run_pass([&] {
+    device->scale(*x, 2, 1);
+    fail(ErrorCode::kResource, "no more");
+  }),
+               Error);
+  EXPECT_EQ(values_of(*device, *x), (std::vector<float>{1, 2, 3, 4}));
+  device->run_pass([&] { device->scale(*x, 3, 1); });
+  EXPECT_EQ(values_of(*device, *x), (std::vector<float>{3, 6, 9, 12}));
 }
 
 TEST(CudaDevice, RefusesByNameWhatItHasNoKernelsFor) {

@@ -1,4 +1,5 @@
-// Models whose last layers run on an emulated GPU: the CPU's bits at every split, and what the plan says.
+// Models whose last layers run on an emulated GPU (or a real one: tests/support/test_gpu.h): the CPU's bits
+// at every split, and what the plan says.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,11 +7,13 @@
 #include <filesystem>
 
 #include "kernels/cuda/emulation/emulation.h"
+#include "kernels/cuda/gpu.h"
 #include "kernels/split_device.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
 #include "tests/support/random_model.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/test_gpu.h"
 
 namespace quern {
 namespace {
@@ -62,7 +65,7 @@ TEST_P(OnGpu, LogitsAreTheCpusAtEverySplit) {
   const std::vector<int32_t> ids = test::random_ids(*cpu, 70, 5);
   const std::vector<float> expected = logits_of(*cpu, ids);
   for (uint64_t n = 0; n <= cpu->hparams().n_layers; ++n) {
-    const auto model = test::open_model(path, on_gpu("emulated", n, GetParam().kv));
+    const auto model = test::open_model(path, on_gpu(test::test_gpu_name(), n, GetParam().kv));
     EXPECT_EQ(model->gpu().placement.n_moved, n);
     EXPECT_TRUE(same_bits(logits_of(*model, ids), expected)) << n << " layers on the GPU";
   }
@@ -83,7 +86,7 @@ TEST(OnGpus, TwoOfThemGiveTheCpusBitsAtEverySplit) {
   const std::vector<int32_t> ids = test::random_ids(*cpu, 20, 6);
   const std::vector<float> expected = logits_of(*cpu, ids);
   for (uint64_t n = 1; n <= cpu->hparams().n_layers; ++n) {
-    const auto model = test::open_model(path, on_gpu("emulated,emulated", n));
+    const auto model = test::open_model(path, on_gpu(test::test_gpu_name() + "," + test::test_gpu_name(), n));
     const std::vector<size_t>& places = model->gpu().placement.places.layers;
     EXPECT_TRUE(std::is_sorted(places.begin(), places.end()));
     if (n > 1) {
@@ -99,12 +102,50 @@ TEST(OnGpus, OrderOfThreadsChangesNoBit) {
   const auto cpu = test::open_model(path, on_gpu("none", {}));
   const std::vector<int32_t> ids = test::random_ids(*cpu, 20, 7);
   const std::vector<float> expected = logits_of(*cpu, ids);
-  const auto model = test::open_model(path, on_gpu("emulated", UINT64_MAX));
+  const auto model = test::open_model(path, on_gpu(test::test_gpu_name(), UINT64_MAX));
   for (const Order order : {Order::kDescending, Order::kRandom}) {
     cuda::emulation::set_order(order);
     EXPECT_TRUE(same_bits(logits_of(*model, ids), expected));
   }
   cuda::emulation::set_order(Order::kAscending);
+}
+
+// Positions are in no argument: steps of generation are one graph, up to the edge of a segment of attention,
+// and each step that it is launched for has the CPU's bits.
+TEST(OnGpus, StepsOfGenerationAreOneGraph) {
+  test::RandomModel random;
+  random.n_layers = 3;
+  random.dim = 64;
+  random.hidden_dim = 96;
+  random.n_heads = 2;
+  random.n_kv_heads = 1;
+  random.vocab_size = 96;
+  const test::TempFolder folder;
+  const std::string path = folder.file("model.gguf");
+  test::write_random_model(random, path);
+  const auto options = [](const char* gpu) {
+    ModelOptions of = on_gpu(gpu, {});
+    of.context = 1100;
+    return of;
+  };
+  const auto cpu = test::open_model(path, options("none"));
+  const auto gpu = test::open_model(path, options("emulated"));
+  ASSERT_EQ(gpu->gpu().placement.n_moved, 3u);
+  const std::vector<int32_t> ids = test::random_ids(*cpu, 530, 12);
+  Session here(*cpu), there(*gpu);
+  const auto step = [&](size_t begin, size_t n) {
+    const auto part = std::span(ids).subspan(begin, n);
+    const std::span<const float> expected = here.eval(part), found = there.eval(part);
+    EXPECT_TRUE(same_bits({found.begin(), found.end()}, {expected.begin(), expected.end()})) << begin;
+  };
+  step(0, 500);
+  const cuda::GraphCounts before = cuda::graph_counts();
+  for (size_t i = 500; i < 512; ++i) step(i, 1);
+  EXPECT_EQ(cuda::graph_counts().made - before.made, 1);
+  EXPECT_EQ(cuda::graph_counts().launched - before.launched, 11);
+  for (size_t i = 512; i < 530; ++i) step(i, 1);  // two segments
+  EXPECT_EQ(cuda::graph_counts().made - before.made, 2);
+  EXPECT_EQ(cuda::graph_counts().launched - before.launched, 11 + 17);
 }
 
 TEST(OnGpus, AFileOfPanelsAndATiedEmbeddingGiveTheSameBits) {
@@ -121,7 +162,9 @@ TEST(OnGpus, AFileOfPanelsAndATiedEmbeddingGiveTheSameBits) {
     const std::vector<int32_t> ids = test::random_ids(*cpu, 20, 8);
     const std::vector<float> expected = logits_of(*cpu, ids);
     for (const uint64_t n : {1, 2})
-      EXPECT_TRUE(same_bits(logits_of(*test::open_model(path, on_gpu("emulated", n)), ids), expected)) << n;
+      EXPECT_TRUE(
+          same_bits(logits_of(*test::open_model(path, on_gpu(test::test_gpu_name(), n)), ids), expected))
+          << n;
   }
 }
 
@@ -150,7 +193,7 @@ TEST_P(ArchitecturesOnGpu, HaveTheCpusBits) {
                                          [](const KvLayer& layer) { return layer.state_floats != 0; });
   const uint64_t n_layers = cpu->hparams().n_layers;
   for (uint64_t n = 1; n <= n_layers; ++n) {
-    const auto model = test::open_model(path, on_gpu("emulated", n, KvType::kF32));
+    const auto model = test::open_model(path, on_gpu(test::test_gpu_name(), n, KvType::kF32));
     const uint64_t n_movable = n_layers - static_cast<uint64_t>(n_recurrent);
     EXPECT_EQ(model->gpu().placement.n_moved, std::min(n, n_movable));
     EXPECT_TRUE(same_bits(logits_of(*model, ids), expected)) << n << " layers on the GPU";

@@ -1,5 +1,6 @@
 // Where tests find their data and the program. Paths are compiled into one file, so that objects of tests are
-// the same in every folder they are built in.
+// the same in every folder they are built in; the variables QUERN_TEST_DATA
+// and QUERN_UNPACKED_DATA name other folders, where a test runs on a machine that did not build it.
 #pragma once
 
 #include <string>

@@ -7,12 +7,29 @@
 #include <map>
 #include <random>
 
+#include "quant/error.h"
 #include "quant/gguf_writer.h"
 #include "quant/panel_layout.h"
+#include "quant/recipe.h"
 #include "tests/support/weight_blocks.h"
 
 namespace quern::test {
 namespace {
+
+void choose_by_recipe(const RandomModel& m, std::vector<GgufTensorInfo>* tensors) {
+  const Recipe* const recipe = find_recipe(m.recipe);
+  if (recipe == nullptr) fail(ErrorCode::kUsage, "unknown type '{}'", printable(m.recipe));
+  RecipeModel model;
+  model.architecture = "llama";
+  model.n_layers = m.n_layers;
+  model.n_heads = m.n_heads;
+  model.n_kv_heads = m.n_kv_heads;
+  model.tied = m.tied;
+  std::vector<RecipeTensor> named;
+  for (const GgufTensorInfo& tensor : *tensors) named.push_back({tensor.name, tensor.shape});
+  const std::vector<FormatChoice> choices = choose_formats(*recipe, model, {}, named);
+  for (size_t i = 0; i < choices.size(); ++i) (*tensors)[i].dtype = choices[i].dtype;
+}
 
 std::vector<GgufTensorInfo> tensors_of(const RandomModel& m) {
   const uint64_t q_dim = m.dim, kv_dim = uint64_t{m.dim} / m.n_heads * m.n_kv_heads;
@@ -37,6 +54,7 @@ std::vector<GgufTensorInfo> tensors_of(const RandomModel& m) {
   }
   vector("output_norm.weight");
   if (!m.tied) matrix("output.weight", m.output, {m.vocab_size, m.dim});
+  if (!m.recipe.empty()) choose_by_recipe(m, &tensors);
   return tensors;
 }
 

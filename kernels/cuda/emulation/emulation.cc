@@ -249,6 +249,43 @@ void finish_copies(size_t n_newest) {
 void multiply_32(void* const (&lanes)[32]) { multiply<32>(lanes); }
 void multiply_16(void* const (&lanes)[32]) { multiply<16>(lanes); }
 
+// Sums of integers below 2^24 alone, which any order gives.
+void multiply_f16(void* const (&lanes)[32]) {
+  const auto integer = [](float value) {
+    if (!(std::fabs(value) < 0x1p24f) || value != std::nearbyint(value))
+      fail_here("mma_f16 of what is no integer below 2^24");
+    return static_cast<int>(value);
+  };
+  const auto half_of = [&](uint32_t word, int i) {
+    return integer(f32_from_f16(static_cast<uint16_t>(word >> (16 * i))));
+  };
+  int a[16][16], b[8][16];
+  for (int l = 0; l < 32; ++l) {
+    const FloatFragments& mine = *static_cast<const FloatFragments*>(lanes[l]);
+    const int g = l / 4, t = l % 4;
+    for (int half = 0; half < 2; ++half)
+      for (int i = 0; i < 2; ++i) {
+        const int k = half * 8 + 2 * t + i;
+        a[g][k] = half_of(mine.a[2 * half], i);
+        a[g + 8][k] = half_of(mine.a[2 * half + 1], i);
+        b[g][k] = half_of(mine.b[half], i);
+      }
+  }
+  for (int l = 0; l < 32; ++l) {
+    float* const c = static_cast<const FloatFragments*>(lanes[l])->c;
+    for (int i = 0; i < 4; ++i) {
+      const int *const row = a[l / 4 + i / 2 * 8], *const column = b[l % 4 * 2 + i % 2];
+      int64_t sum = integer(c[i]), sizes = std::abs(sum);
+      for (int k = 0; k < 16; ++k) {
+        sum += int64_t{row[k]} * column[k];
+        sizes += std::abs(int64_t{row[k]} * column[k]);
+      }
+      if (sizes >= int64_t{1} << 24) fail_here("mma_f16 whose partial sums may reach 2^24");
+      c[i] = static_cast<float>(sum);
+    }
+  }
+}
+
 void set_order(Order order, uint32_t seed) {
   order_of_threads = order;
   random_order.seed(seed);

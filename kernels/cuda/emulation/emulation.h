@@ -46,8 +46,13 @@ struct Fragments {
   const uint32_t *a, *b;
   int* c;
 };
+struct FloatFragments {  // of mma_f16
+  const uint32_t *a, *b;
+  float* c;
+};
 void multiply_32(void* const (&lanes)[32]);
 void multiply_16(void* const (&lanes)[32]);
+void multiply_f16(void* const (&lanes)[32]);
 
 enum class Order : uint8_t { kAscending, kDescending, kRandom };
 // Of the threads of the blocks that this thread of the process runs from now on.
@@ -162,6 +167,7 @@ inline void lower(uint32_t* p, uint32_t value) {
   if (value < *p) *p = value;
 }
 
+inline void pin(uint32_t (&)[4]) {}
 inline void copy_async(void* to, const void* from) { emulation::begin_copy(to, from); }
 inline void commit_copies() { emulation::close_copies(); }
 template <int kNewest>
@@ -177,6 +183,11 @@ inline void mma_16(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
   const uint32_t a[2] = {a0, a1};
   emulation::Fragments mine{a, &b, c};
   emulation::exchange(emulation::multiply_16, &mine);
+}
+
+inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  emulation::FloatFragments mine{a, b, c};
+  emulation::exchange(emulation::multiply_f16, &mine);
 }
 
 }  // namespace quern::cuda
