@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "cli/build_info.h"
 #include "cli/model_source.h"
 #include "cli/report.h"
 #include "cli/text_input.h"
@@ -20,6 +21,8 @@ namespace {
 // Tokens where nothing is said: more help little, and time grows with them.
 constexpr uint64_t kTokensOfSmallModels = 65536, kTokensOfLargeModels = 16384;
 constexpr uint64_t kLargeModel = 1'000'000'000;  // weights
+
+std::string state_folder(const ConvertOptions& convert) { return convert.output + ".calibration"; }
 
 bool is_layer_matrix(const ConvertedTensor& tensor) {
   // Writers of GGUF pad vectors with dimensions of 1.
@@ -52,15 +55,20 @@ void CalibrationArguments::declare(Arguments& arguments) {
                    [this](std::string_view name, const std::string& text) {
                      damping = parse_number(name, text, 1e-4, 1e4);
                    });
+  arguments.flag(
+      "--resume",
+      "Go on with an interrupted --calibrate of the same target and options, behind the last layer "
+      "that was done (OUT.calibration)",
+      &resume);
 }
 
 void CalibrationArguments::check(const ConvertOptions& convert) {
   calibrate = calibrate || !texts.empty();
   if (!calibrate) {
-    if (max_tokens || strength || damping)
+    if (max_tokens || strength || damping || resume)
       fail(ErrorCode::kUsage,
-           "--calibrate-tokens, --calibrate-strength and --damping change what --calibrate does: give that "
-           "too");
+           "--calibrate-tokens, --calibrate-strength, --damping and --resume change what --calibrate does: "
+           "give that too");
     return;
   }
   if (!convert.importance.empty())
@@ -102,8 +110,26 @@ std::unique_ptr<Model> CalibratedConversion::load(std::span<const ConvertedTenso
                      options, notice);
 }
 
+void CalibratedConversion::open_state() {
+  std::vector<CalibrationInput> inputs = calibration_->inputs();
+  inputs.push_back({"quern", fmt::format("{} ({})", QUERN_VERSION, kBuildCommit)});
+  state_.emplace(state_folder(convert_), std::move(inputs));
+  const std::string folder = printable(state_->folder(), kPathBytes);
+  if (!arguments_.resume) return;
+  if (!state_->exists())
+    return print_notice("resume: {} is not there: it begins with the first layer", folder);
+  state_->load();
+  n_resumed_ = state_->n_layers();
+  print_notice("resume: {} of {} layers are done ({})", n_resumed_, model_->hparams().n_layers, folder);
+}
+
 std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor> tensors,
                                                 GgufMetadata* metadata) {
+  if (const CalibrationState earlier(state_folder(convert_), {});
+      !arguments_.resume && !convert_.force && !convert_.dry_run && earlier.exists())
+    fail(ErrorCode::kUsage,
+         "{}: the state of an interrupted calibration: --resume goes on with it, --force begins anew",
+         printable(earlier.folder(), kPathBytes));
   std::map<std::string, DType> formats;
   for (const ConvertedTensor& tensor : tensors) {
     formats[tensor.name] = tensor.to;
@@ -146,6 +172,7 @@ std::vector<bool> CalibratedConversion::prepare(std::span<const ConvertedTensor>
       "calibration: {} tokens ({} held out), about {}, {} of memory beside the model (override: "
       "--calibrate-tokens)",
       plan_.n_tokens, plan_.n_held_out, format_duration(plan_.seconds), format_size(plan_.memory_bytes));
+  open_state();
   metadata->set_string(calibration_keys::kMethod, "sequential, asymmetric");
   metadata->set_string(calibration_keys::kTextHash, to_hex(hasher.hash()));
   metadata->set_u32(calibration_keys::kTokens, static_cast<uint32_t>(plan_.n_tokens));
@@ -168,7 +195,16 @@ void CalibratedConversion::encode(const WriteRowsFn& write) {
   };
   callbacks.stop = stop_;
   const double start = now_seconds();
-  report_ = calibration_->run(callbacks);
+  if (n_resumed_ == 0) state_->remove();  // --force
+  try {
+    report_ = calibration_->run(callbacks, &*state_);
+  } catch (...) {
+    bar.clear();
+    if (state_->n_layers() > 0)
+      print_notice("calibration: {} of {} layers are safe in {}: go on with --resume", state_->n_layers(),
+                   model_->hparams().n_layers, printable(state_->folder(), kPathBytes));
+    throw;
+  }
   seconds_ = now_seconds() - start;
 }
 
@@ -201,7 +237,8 @@ void CalibratedConversion::append_json(JsonWriter* json) const {
     json->end_object();
     return;
   }
-  json->field("seconds", seconds_)
+  json->field("resumed_layers", n_resumed_)
+      .field("seconds", seconds_)
       .field("kl", report_.kl.value)
       .field("kl_error", report_.kl.error)
       .field("same_top", report_.same_top);

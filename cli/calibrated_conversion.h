@@ -12,6 +12,7 @@
 #include "convert/convert_options.h"
 #include "quant/json/json_writer.h"
 #include "runtime/calibration/calibration.h"
+#include "runtime/calibration/calibration_state.h"
 
 namespace quern {
 
@@ -20,8 +21,9 @@ struct CalibrationArguments {
   std::vector<std::string> texts;  // files; none: the text that comes with quern
   std::optional<uint64_t> max_tokens;
   std::optional<double> strength, damping;
+  bool resume = false;  // go on with what an interrupted one has left
 
-  // --calibrate --calibrate-text --calibrate-tokens --calibrate-strength --damping
+  // --calibrate --calibrate-text --calibrate-tokens --calibrate-strength --damping --resume
   void declare(Arguments& arguments);
   // After parsing: --calibrate-text means --calibrate too. Throws kUsage for options without it, and for what
   // does not go together with it.
@@ -38,8 +40,13 @@ class CalibratedConversion {
                        std::function<bool()> stop);
   ~CalibratedConversion();
 
-  // For ConvertCallbacks. Its prepare() loads the model, and tells what memory and time it will take.
+  // For ConvertCallbacks. Its prepare() loads the model, and tells what memory and time it will take. While
+  // it encodes, what is done is safe in a folder beside the target, OUTPUT.calibration: prepare() throws
+  // kUsage where one is left of an earlier run, unless that is to be resumed or replaced (--force), and what
+  // CalibrationState::load() throws.
   OtherEncoder encoder();
+  // The target is there: nothing is left to resume.
+  void remove_state() { state_->remove(); }
 
   // After the conversion.
   std::string summary() const;  // lines; not of a dry run
@@ -48,6 +55,7 @@ class CalibratedConversion {
  private:
   std::vector<bool> prepare(std::span<const ConvertedTensor> tensors, GgufMetadata* metadata);
   std::unique_ptr<Model> load(std::span<const ConvertedTensor> tensors) const;
+  void open_state();
   void encode(const WriteRowsFn& write);
 
   const CalibrationArguments& arguments_;
@@ -55,6 +63,8 @@ class CalibratedConversion {
   const std::function<bool()> stop_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Calibration> calibration_;
+  std::optional<CalibrationState> state_;
+  size_t n_resumed_ = 0;  // layers
   CalibrationPlan plan_{};
   CalibrationReport report_;
   double seconds_ = 0;

@@ -250,6 +250,7 @@ int run_convert(std::span<const std::string> arguments) {
   }
   const ConvertReport report = convert(options.convert, callbacks);
   bar.clear();
+  if (calibrated && !options.convert.dry_run) calibrated->remove_state();
 
   if (options.json) {
     write_out(report_json(options, report, notices, calibrated ? &*calibrated : nullptr));

@@ -1,14 +1,18 @@
 #include "runtime/calibration/calibration.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "quant/calibrated/calibrated_encoder.h"
+#include "quant/hash128.h"
 #include "quant/machine/stop_signal.h"
 #include "quant/parallel.h"
 #include "quant/quantize.h"
 #include "runtime/calibration/calibration_plan.h"
+#include "runtime/calibration/calibration_state.h"
 #include "runtime/calibration/layer_pass.h"
 #include "runtime/calibration/linear_algebra.h"
 #include "runtime/calibration/stages.h"
@@ -34,6 +38,7 @@ struct CodedMatrix {
   std::vector<uint8_t> bytes = {};  // of the quantized one
 
   const std::string& name() const { return declaration.name; }
+  uint64_t coded_bytes() const { return view.rows() * block_format(dtype).row_bytes(view.columns()); }
   Matrix& place() const { return *declaration.parts[0].matrix; }  // in the model
 };
 
@@ -94,14 +99,30 @@ class Calibration::Run {
     return plan_calibration({model_, text_, formats_, options_, stages_}, layers_, pool_);
   }
 
-  CalibrationReport run(const CalibrationCallbacks& callbacks) {
+  std::vector<CalibrationInput> inputs() {
+    Hasher128 formats, text;
+    for (const auto& [name, dtype] : formats_) formats.add_values(std::span(name)).add_value(dtype);
+    for (const auto* const pieces : {&text_.train, &text_.held_out})
+      for (const std::vector<int32_t>& ids : *pieces) text.add_values(std::span(ids));
+    return {{"the source", to_hex(hash_of_source())},
+            {"the text's tokens", fmt::format("{} ({})", text_.n_tokens(), to_hex(text.hash()))},
+            {"formats (--type and what changes them)", to_hex(formats.hash())},
+            {"--calibrate-strength", fmt::format("{}", options_.strength)},
+            {"--damping", fmt::format("{}", options_.damping)}};
+  }
+
+  CalibrationReport run(const CalibrationCallbacks& callbacks, CalibrationState* state) {
     callbacks_ = &callbacks;
+    state_ = state;
     report_.n_tokens = text_.n_tokens();
     report_.n_held_out = text_.n_held_out();
-    begin_streams();
-    const size_t n_layers = model_.hparams().n_layers;
-    total_ = n_layers * (stages_.size() + 1) * text_.n_pieces();
-    for (size_t layer = 0; layer < n_layers; ++layer) calibrate_layer(layer);
+    const size_t n_layers = model_.hparams().n_layers, n_done = state != nullptr ? state->n_layers() : 0;
+    if (n_done != 0)
+      restore(*state);
+    else
+      begin_streams();
+    total_ = (n_layers - n_done) * (stages_.size() + 1) * text_.n_pieces();
+    for (size_t layer = n_done; layer < n_layers; ++layer) calibrate_layer(layer);
     measure_kl();
     return std::move(report_);
   }
@@ -141,19 +162,40 @@ class Calibration::Run {
     return matrices;
   }
 
-  // Bytes of a tensor of the source, while `body` runs.
-  void with_bytes(const TensorView& view, MatrixUse use, const std::function<void()>& body) const {
+  Hash128 hash_of_source() const {
+    Hasher128 hasher;
+    for (const GgufReader::KeyValue& pair : model_.gguf().metadata())
+      hasher.add_values(std::span(pair.key)).add_value(pair.value.type).add(pair.value.payload);
+    for (const TensorDeclaration& tensor : model_.parts().tensors()) {
+      const TensorView* const view = model_.gguf().find_tensor(tensor.name);
+      if (view == nullptr) continue;  // optional, or tied
+      hasher.add_values(std::span(view->name)).add_value(view->dtype).add_values(std::span(view->shape));
+      with_bytes(tensor, *view, [&] { hasher.add({view->data, view->n_bytes}); });
+    }
+    return hasher.hash();
+  }
+
+  MatrixUse use_of(const TensorDeclaration& matrix) const {
+    if (matrix.role != TensorRole::kEmbedding) return MatrixUse::kProduct;
+    return is_tied() ? MatrixUse::kBoth : MatrixUse::kGather;
+  }
+
+  // view: of it in the source, whose bytes are there while `body` runs.
+  void with_bytes(const TensorDeclaration& tensor, const TensorView& view,
+                  const std::function<void()>& body) const {
     TensorSource& source = model_.source();
     source.load(view);
     body();
-    if (!model_.device().matrix_memory(view, use).keeps_source) source.release(view);
+    const bool is_in_use =
+        tensor.is_matrix() && model_.device().matrix_memory(view, use_of(tensor)).keeps_source;
+    if (!is_in_use) source.release(view);
   }
 
   std::vector<float> weights_of(const CodedMatrix& matrix) {
     const BlockFormat& format = block_format(matrix.view.dtype);
     const size_t columns = matrix.view.columns();
     std::vector<float> weights(matrix.view.n_elements());
-    with_bytes(matrix.view, MatrixUse::kProduct, [&] {
+    with_bytes(matrix.declaration, matrix.view, [&] {
       pool_.parallel_for(matrix.view.rows(), 16, [&](int, size_t begin, size_t end) noexcept {
         format.decode(matrix.view.data + begin * format.row_bytes(columns),
                       (end - begin) * columns / format.block_weights, &weights[begin * columns]);
@@ -191,11 +233,11 @@ class Calibration::Run {
   }
 
   // bytes: matrix.bytes.
-  void load(CodedMatrix* matrix, MatrixUse use) {
+  void load(CodedMatrix* matrix) {
     model_.device().run_pass([&] {
       matrix->other = model_.device().load_matrix(
           {matrix->name(), matrix->dtype, matrix->view.shape, matrix->bytes.data(), matrix->bytes.size()},
-          use);
+          use_of(matrix->declaration));
     });
   }
 
@@ -226,11 +268,9 @@ class Calibration::Run {
     found.push_back(matrix_of(*declared));
     CodedMatrix& matrix = found.front();
     if (matrix.dtype == matrix.view.dtype) return {};
-    const MatrixUse use = is_tied()                               ? MatrixUse::kBoth
-                          : declared->role == TensorRole::kOutput ? MatrixUse::kProduct
-                                                                  : MatrixUse::kGather;
-    with_bytes(matrix.view, use, [&] { matrix.bytes = encode_plainly(matrix.view, matrix.dtype, nullptr); });
-    load(&matrix, use);
+    with_bytes(*declared, matrix.view,
+               [&] { matrix.bytes = encode_plainly(matrix.view, matrix.dtype, nullptr); });
+    load(&matrix);
     return found;
   }
 
@@ -238,6 +278,53 @@ class Calibration::Run {
     for (std::vector<float>& x : *stream) {
       layers_.run(layer, x);
       if (counts) step();
+    }
+  }
+
+  // --- the state on the disk ---
+
+  std::array<Stream*, 4> streams() {
+    return {&original_, &original_held_out_, &quantized_, &quantized_held_out_};
+  }
+
+  // matrices: of the layer that is done, which the report ends with.
+  void store(std::span<const CodedMatrix> matrices) {
+    const std::span<const CalibratedMatrix> reported = std::span(report_.matrices).last(matrices.size());
+    std::vector<std::span<const uint8_t>> rows;
+    for (const CalibratedMatrix& matrix : reported)
+      rows.emplace_back(std::ranges::find(matrices, matrix.name, &CodedMatrix::name)->bytes);
+    std::vector<std::span<const float>> pieces;
+    for (const Stream* const stream : streams()) pieces.insert(pieces.end(), stream->begin(), stream->end());
+    state_->store_layer(reported, rows, pieces);
+  }
+
+  void restore(CalibrationState& state) {
+    const size_t n_layers = model_.hparams().n_layers;
+    if (state.n_layers() > n_layers)
+      CalibrationState::refuse_damaged(state.folder(), "it has more layers than the model");
+    std::vector<std::span<float>> pieces;
+    for (Stream* const stream : streams()) {
+      const bool is_held_out = stream == &original_held_out_ || stream == &quantized_held_out_;
+      stream->assign((is_held_out ? text_.held_out : text_.train).size(),
+                     std::vector<float>(piece_tokens() * layers_.dim()));
+      pieces.insert(pieces.end(), stream->begin(), stream->end());
+    }
+    state.read_streams(pieces);
+    for (size_t layer = 0; layer < state.n_layers(); ++layer) {
+      poll();
+      const std::vector<CodedMatrix> matrices = matrices_of(layer);
+      std::set<std::string> missing;
+      for (const CodedMatrix& matrix : matrices) missing.insert(matrix.name());
+      state.read_layer(layer, [&](const CalibratedMatrix& matrix, std::span<const uint8_t> rows) {
+        const auto found = std::ranges::find(matrices, matrix.name, &CodedMatrix::name);
+        const bool fits = missing.erase(matrix.name) == 1 && matrix.dtype == found->dtype &&
+                          rows.size() == found->coded_bytes();
+        if (!fits)
+          CalibrationState::refuse_damaged(state.folder(), "a layer has other matrices than the model");
+        if (callbacks_->on_matrix) callbacks_->on_matrix(matrix, rows);
+        report_.matrices.push_back(matrix);
+      });
+      if (!missing.empty()) CalibrationState::refuse_damaged(state.folder(), "a layer lacks matrices");
     }
   }
 
@@ -254,6 +341,7 @@ class Calibration::Run {
     for (Stream* const stream : {&original_, &original_held_out_}) advance(layer, stream, false);
     const QuantizedInPlace quantized(matrices);
     for (Stream* const stream : {&quantized_, &quantized_held_out_}) advance(layer, stream, true);
+    if (state_ != nullptr) store(matrices);
   }
 
   // Inputs of a stage's first matrix in both streams.
@@ -370,7 +458,7 @@ class Calibration::Run {
     const size_t n = matrix.view.columns(), n_rows = matrix.view.rows();
     const std::vector<float> weights = weights_of(matrix);
     const BlockFormat& format = block_format(matrix.dtype);
-    std::vector<uint8_t> coded(n_rows * format.row_bytes(n));
+    std::vector<uint8_t> coded(matrix.coded_bytes());
     CalibratedMatrix result{matrix.name(), matrix.dtype, MatrixEncoding::kCalibrated, 0, 0, 0};
     if (lies_on_steps(matrix, weights, &coded)) {
       result.encoding = MatrixEncoding::kExact;
@@ -415,7 +503,7 @@ class Calibration::Run {
     result.relative_rms_error = squared > 0 ? std::sqrt(squared_error / squared) : 0.0;
     if (callbacks_->on_matrix) callbacks_->on_matrix(result, coded);
     matrix.bytes = std::move(coded);
-    load(&matrix, MatrixUse::kProduct);
+    load(&matrix);
     report_.matrices.push_back(std::move(result));
   }
 
@@ -433,7 +521,7 @@ class Calibration::Run {
   bool lies_on_steps(const CodedMatrix& matrix, const std::vector<float>& weights,
                      std::vector<uint8_t>* out) {
     if (matrix.view.dtype == matrix.dtype) {  // as convert: the bytes themselves
-      with_bytes(matrix.view, MatrixUse::kProduct,
+      with_bytes(matrix.declaration, matrix.view,
                  [&] { out->assign(matrix.view.data, matrix.view.data + matrix.view.n_bytes); });
       return true;
     }
@@ -488,6 +576,7 @@ class Calibration::Run {
   const CalibrationText text_;
   Stream original_, quantized_, original_held_out_, quantized_held_out_;
   const CalibrationCallbacks* callbacks_ = nullptr;
+  CalibrationState* state_ = nullptr;
   uint64_t done_ = 0, total_ = 0;
   CalibrationReport report_;
 };
@@ -498,6 +587,9 @@ Calibration::Calibration(Model& model, std::span<const int32_t> tokens, std::map
 Calibration::~Calibration() = default;
 
 CalibrationPlan Calibration::plan() { return run_->plan(); }
-CalibrationReport Calibration::run(const CalibrationCallbacks& callbacks) { return run_->run(callbacks); }
+std::vector<CalibrationInput> Calibration::inputs() { return run_->inputs(); }
+CalibrationReport Calibration::run(const CalibrationCallbacks& callbacks, CalibrationState* state) {
+  return run_->run(callbacks, state);
+}
 
 }  // namespace quern

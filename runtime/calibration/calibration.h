@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "quant/block_format.h"
 #include "runtime/calibration/calibration_options.h"
@@ -24,6 +25,8 @@
 namespace quern {
 
 std::string_view to_string(MatrixEncoding encoding) noexcept;
+
+class CalibrationState;
 
 class Calibration {
  public:
@@ -40,10 +43,16 @@ class Calibration {
   // Measures; before run().
   CalibrationPlan plan();
 
+  // All inputs but the program itself. Reads all weights.
+  std::vector<CalibrationInput> inputs();
+
   // Once. The model's matrices are the original's again afterwards, whatever happens. Throws kIntegrity for
   // activations that are not finite and for blocks that a format cannot hold, with layer and tensor. The same
   // bytes for any number of threads.
-  CalibrationReport run(const CalibrationCallbacks& callbacks);
+  // state: gets each layer when it is done. One that has some (load(), calibration_state.h) is gone on with:
+  // the callback on_matrix gets its matrices first, and the bytes and the report are those of a calibration
+  // that was never interrupted. Throws what its functions throw. Null: nothing is kept.
+  CalibrationReport run(const CalibrationCallbacks& callbacks, CalibrationState* state = nullptr);
 
  private:
   class Run;

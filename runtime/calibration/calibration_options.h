@@ -40,6 +40,12 @@ struct CalibrationReport {
   double same_top = 0;
 };
 
+// Something that decides about the bytes that a calibration ends with, and a value that differs where it
+// does.
+struct CalibrationInput {
+  std::string name, value;  // "--damping", "0.1"
+};
+
 struct CalibrationCallbacks {
   // A matrix that is decided: its bytes, row after row; valid during the call.
   std::function<void(const CalibratedMatrix&, std::span<const uint8_t> rows)> on_matrix;

@@ -1,6 +1,8 @@
 // convert --calibrate: the file, its report, and what does not go together with it.
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,8 @@
 
 namespace quern::test {
 namespace {
+
+namespace fs = std::filesystem;
 
 class Calibrate : public testing::Test {
  protected:
@@ -76,6 +80,79 @@ TEST_F(Calibrate, DryRunSaysTokensTimeAndMemoryAndWritesNothing) {
   const Json report = Json::parse(done.out);
   EXPECT_EQ(report["file_bytes"], plan["file_bytes"]);
   EXPECT_EQ(report["calibration"]["memory_bytes"], of_calibration["memory_bytes"]);
+  EXPECT_EQ(folder_.names(), std::vector<std::string>{"a.gguf"});  // and no state of it
+}
+
+class InterruptedCalibration : public Calibrate {
+ protected:
+  ProcessResult convert_again(const std::vector<std::string>& more) const {
+    std::vector<std::string> all = {"--type", "q4_0", "--calibrate", "--calibrate-tokens", "1024"};
+    all.insert(all.end(), more.begin(), more.end());
+    return convert("a.gguf", all);
+  }
+
+  // Ends it by a signal when its first layer, or a later one, is safe.
+  ProcessResult interrupt(int signal) const {
+    for (int i = 0; i < 10; ++i) {  // where it was done before the signal came
+      fs::remove_all(state_);
+      fs::remove(folder_.file("a.gguf"));
+      Process process(quern_command({"convert", test_data("tiny-mistral"), "-o", folder_.file("a.gguf"),
+                                     "--type", "q4_0", "--calibrate", "--calibrate-tokens", "1024"}),
+                      with_test_environment());
+      while (process.running() && !fs::exists(state_ / "streams")) process.run_for(0.002);
+      process.send_signal(signal);
+      const ProcessResult result = process.wait();
+      if (result.exit_code != 0 && fs::exists(state_ / "streams")) return result;
+    }
+    ADD_FAILURE() << "it was never interrupted";
+    return {};
+  }
+
+  const fs::path state_ = folder_.file("a.gguf.calibration");
+};
+
+TEST_F(InterruptedCalibration, KilledGoesOnWithResumeAndEndsWithTheSameBytes) {
+  ASSERT_EQ(convert_again({}).exit_code, 0);
+  const std::string whole = read_file(folder_.file("a.gguf"));
+  EXPECT_EQ(interrupt(SIGKILL).signal, SIGKILL);
+  EXPECT_FALSE(fs::exists(folder_.file("a.gguf")));
+  const ProcessResult resumed = convert_again({"--resume", "--threads", "1", "--json"});
+  ASSERT_EQ(resumed.exit_code, 0) << describe(resumed);
+  EXPECT_EQ(count_lines_with_prefix(resumed.err, "resume: "), 1u) << describe(resumed);
+  const Json report = Json::parse(resumed.out)["calibration"];
+  EXPECT_GE(report["resumed_layers"], 1);
+  EXPECT_EQ(report["matrices"].size(), 21u);
+  EXPECT_TRUE(read_file(folder_.file("a.gguf")) == whole);
+  EXPECT_EQ(folder_.names(), std::vector<std::string>{"a.gguf"});
+}
+
+TEST_F(InterruptedCalibration, SaysHowToGoOnAndRefusesWhatDoesNotFit) {
+  const ProcessResult stopped = interrupt(SIGTERM);
+  EXPECT_EQ(stopped.exit_code, 128 + SIGTERM) << describe(stopped);
+  EXPECT_NE(stopped.err.find("go on with --resume"), std::string::npos) << describe(stopped);
+  const auto expect_refused = [&](const std::vector<std::string>& options, int exit_code, const char* words) {
+    const ProcessResult result = convert_again(options);
+    EXPECT_EQ(result.exit_code, exit_code) << describe(result);
+    EXPECT_NE(result.err.find(words), std::string::npos) << describe(result);
+  };
+  expect_refused({}, 1, "--resume goes on with it, --force begins anew");
+  expect_refused({"--resume", "--damping", "0.25"}, 2, "--damping was 0.1, is 0.25");
+  expect_refused({"--resume", "--calibrate-tokens", "1536"}, 2, "the text's tokens was 1024");
+  expect_refused({"--resume", "--pure"}, 2, "formats (--type and what changes them) was ");
+  const std::string other_weights = converted(folder_, "tiny-mistral", "q8_0");
+  const ProcessResult other = quern({"convert", other_weights, "-o", folder_.file("a.gguf"), "--type", "q4_0",
+                                     "--calibrate", "--calibrate-tokens", "1024", "--resume"});
+  EXPECT_EQ(other.exit_code, 2) << describe(other);
+  EXPECT_NE(other.err.find("the source was "), std::string::npos) << describe(other);
+
+  for (const char* name : {"layer-0.codes", "streams"}) {
+    const fs::path file = state_ / name;
+    std::string bytes = read_file(file);
+    bytes[bytes.size() / 2] ^= 1;
+    folder_.write("a.gguf.calibration/" + std::string(name), bytes);
+    expect_refused({"--resume"}, 3, "is damaged");
+    EXPECT_FALSE(fs::exists(folder_.file("a.gguf")));
+  }
 }
 
 TEST_F(Calibrate, RefusesMatricesWhoseProductsHaveAFactor) {
@@ -94,6 +171,7 @@ TEST_F(Calibrate, SaysWhatDoesNotGoTogether) {
     const char* word;
   } cases[] = {
       {{"--type", "q4_0", "--damping", "0.2"}, "--calibrate"},
+      {{"--type", "q4_0", "--resume"}, "--calibrate"},
       {{"--type", "q4_0", "--calibrate", "--imatrix", "x"}, "--imatrix"},
       {{"--type", "q3_k_m", "--calibrate"}, "no calibrated encoder"},
       {{"--type", "q3_k_m", "--calibrate", "--dry-run"}, "no calibrated encoder"},

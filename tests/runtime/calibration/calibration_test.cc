@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <random>
@@ -10,10 +11,12 @@
 
 #include "quant/error.h"
 #include "quant/machine/stop_signal.h"
+#include "runtime/calibration/calibration_state.h"
 #include "runtime/calibration/linear_algebra.h"
 #include "runtime/engine.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
+#include "tests/support/temp_folder.h"
 
 namespace quern {
 namespace {
@@ -208,6 +211,45 @@ TEST_F(CalibratedModel, IsTheOriginalAgainWhereverItWasStopped) {
   }
 }
 
+// Interrupted behind its first layer, and again behind its last.
+TEST_F(CalibratedModel, GoesOnWithAStateAndEndsWithTheSameBytesAndReport) {
+  const auto model = open("f32");
+  const Calibrated whole = calibrate(*model, DType::Q4_0, 2);
+  const test::TempFolder folder;
+  const auto go_on = [&](size_t done_before, size_t stop_behind) {
+    Calibration calibration(*model, some_tokens(*model, 2 * Calibration::kPieceTokens),
+                            formats_of(*model, DType::Q4_0), {});
+    CalibrationState state(folder.file("state"), calibration.inputs());
+    EXPECT_EQ(state.exists(), done_before > 0);
+    if (done_before > 0) state.load();
+    EXPECT_EQ(state.n_layers(), done_before);
+    Calibrated calibrated;
+    CalibrationCallbacks callbacks;
+    callbacks.on_matrix = [&](const CalibratedMatrix& matrix, std::span<const uint8_t> rows) {
+      calibrated.bytes[matrix.name].assign(rows.begin(), rows.end());
+    };
+    callbacks.stop = [&] { return stop_behind > 0 && state.n_layers() == stop_behind; };
+    if (stop_behind == 0)
+      calibrated.report = calibration.run(callbacks, &state);
+    else
+      EXPECT_THROW(calibration.run(callbacks, &state), Interrupted);
+    if (stop_behind == 0) state.remove();
+    return calibrated;
+  };
+  go_on(0, 1);
+  go_on(1, 3);
+  const Calibrated resumed = go_on(3, 0);
+  EXPECT_EQ(resumed.bytes, whole.bytes);
+  ASSERT_EQ(resumed.report.matrices.size(), whole.report.matrices.size());
+  for (size_t i = 0; i < whole.report.matrices.size(); ++i) {
+    EXPECT_EQ(resumed.report.matrices[i].name, whole.report.matrices[i].name);
+    EXPECT_EQ(resumed.report.matrices[i].error, whole.report.matrices[i].error);
+    EXPECT_EQ(resumed.report.matrices[i].encoding, whole.report.matrices[i].encoding);
+  }
+  EXPECT_EQ(resumed.report.kl.value, whole.report.kl.value);
+  EXPECT_TRUE(folder.names().empty());
+}
+
 TEST_F(CalibratedModel, BytesDoNotDependOnThreads) {
   const auto one = open("f32", 1), three = open("f32", 3);
   EXPECT_EQ(calibrate(*one, DType::Q4_0, 3).bytes, calibrate(*three, DType::Q4_0, 3).bytes);
@@ -247,6 +289,71 @@ TEST_F(CalibratedModel, NamesLayerAndTensorOfActivationsThatAreNotFinite) {
     }
   expect_error(ErrorCode::kIntegrity, {"layer 1", "blk.1.ffn_gate.weight"},
                [&] { calibrate(*model, DType::Q4_0, 2); });
+}
+
+// Its checksums are right, and yet it is of no calibration of this model.
+TEST_F(CalibratedModel, RefusesAStateThatFitsNoModel) {
+  const auto model = open("f32");
+  Calibration calibration(*model, some_tokens(*model, 2 * Calibration::kPieceTokens),
+                          formats_of(*model, DType::Q4_0), {});
+  const size_t n_floats = 2 * 2 * Calibration::kPieceTokens * model->hparams().dim;
+  const test::TempFolder folder;
+  const auto expect_refused = [&](size_t n_stored, const std::string& word) {
+    CalibrationState state(folder.file("state"), {});
+    const CalibratedMatrix matrix{"blk.0.attn_q.weight", DType::Q4_0, MatrixEncoding::kExact, 0, 0, 0};
+    const std::vector<uint8_t> rows(18);
+    const std::span<const uint8_t> all_rows[] = {rows};
+    const std::vector<float> floats(n_stored);
+    const std::span<const float> streams[] = {floats};
+    state.store_layer({&matrix, 1}, all_rows, streams);
+    CalibrationState again(folder.file("state"), {});
+    again.load();
+    expect_error(ErrorCode::kIntegrity, {"is damaged", word}, [&] { calibration.run({}, &again); });
+    state.remove();
+  };
+  expect_refused(n_floats - 1, "shorter than the text");
+  expect_refused(n_floats + 1, "longer than the text");
+  expect_refused(n_floats, "other matrices than the model");
+}
+
+TEST(CalibrationState, EveryShorterOrChangedFileIsRefused) {
+  const test::TempFolder folder;
+  const CalibratedMatrix matrix{"m", DType::Q4_0, MatrixEncoding::kCalibrated, 1, 2, 3};
+  const std::vector<uint8_t> rows(18, 7);
+  const std::span<const uint8_t> all_rows[] = {rows};
+  const std::vector<float> floats = {1, 2, 3};
+  const std::span<const float> streams[] = {floats};
+  CalibrationState(folder.file("state"), {{"--damping", "0.1"}}).store_layer({&matrix, 1}, all_rows, streams);
+  const auto read = [&] {
+    CalibrationState state(folder.file("state"), {{"--damping", "0.1"}});
+    state.load();
+    std::vector<float> found(3);
+    const std::span<float> out[] = {found};
+    state.read_streams(out);
+    EXPECT_EQ(found, floats);
+    state.read_layer(0, [&](const CalibratedMatrix& read_matrix, std::span<const uint8_t> read_rows) {
+      EXPECT_EQ(read_matrix.name, "m");
+      EXPECT_EQ(read_matrix.relative_rms_error, 3);
+      EXPECT_TRUE(std::ranges::equal(read_rows, rows));
+    });
+  };
+  read();
+  for (const std::string name : {"state/layer-0.codes", "state/streams"}) {
+    const std::string whole = test::read_file(folder.file(name));
+    for (size_t i = 0; i < whole.size(); ++i) {
+      folder.write(name, whole.substr(0, i));
+      expect_error(ErrorCode::kIntegrity, {"is damaged"}, read);
+      std::string changed = whole;
+      changed[i] ^= 0x10;
+      folder.write(name, changed);
+      expect_error(ErrorCode::kIntegrity, {"is damaged"}, read);
+    }
+    folder.write(name, whole);
+  }
+  read();
+  CalibrationState other(folder.file("state"), {{"--damping", "0.2"}, {"quern", "1"}});
+  expect_error(ErrorCode::kMalformed, {"--damping was 0.1, is 0.2", "quern was not known, is 1"},
+               [&] { other.load(); });
 }
 
 TEST_F(CalibratedModel, RefusesFormatsAndTextsThatItCannotUse) {
