@@ -110,7 +110,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
     if (skip_byte_order_mark(&source)) print_notice("{}: the byte order mark at its start is left out", path);
     template_.emplace(source, path);
     thinks_ = knows_thought(source);
-    tool_format_ = tool_format_of(source);
+    tool_syntax_ = tool_syntax_of(source);
   } else if (!arguments.format.empty()) {
     format_ = &require_chat_format(arguments.format);
   } else if (const ChatFormat* known = known_chat_format(vocabulary)) {
@@ -119,7 +119,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
   } else if (!vocabulary.chat_template.empty()) {
     template_.emplace(vocabulary.chat_template, "the file's chat template");
     thinks_ = knows_thought(vocabulary.chat_template);
-    tool_format_ = tool_format_of(vocabulary.chat_template);
+    tool_syntax_ = tool_syntax_of(vocabulary.chat_template);
     choice_ = "chat template: the file's own (override: --template, --chat-format)";
   } else if (!fallback.empty()) {
     format_ = &require_chat_format(std::string(fallback));

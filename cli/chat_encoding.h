@@ -9,7 +9,7 @@
 
 #include "cli/arguments.h"
 #include "cli/chat_messages.h"
-#include "cli/tool_calls.h"
+#include "cli/tool_syntax.h"
 #include "runtime/chat_format.h"
 #include "runtime/template/chat_template.h"
 
@@ -37,8 +37,8 @@ class ChatEncoding {
   const std::string& choice() const { return choice_; }
   // The template knows of blocks of thought (cli/thinking.h).
   bool thinks() const { return thinks_; }
-  // How its model writes calls of tools.
-  ToolFormat tool_format() const { return tool_format_; }
+  // How its model writes calls of tools; null: there is no template that has them, or its way is not known.
+  const ToolSyntax* tool_syntax() const { return tool_syntax_; }
   // A last message of the assistant with "prefix" is gone on with; a template has no common word for that.
   bool continues_answers() const { return format_ != nullptr; }
   // variables: what a template sees (parse_chat_document). A named format reads "messages" and refuses
@@ -57,7 +57,7 @@ class ChatEncoding {
   std::optional<ChatTemplate> template_;  // absent: the format
   std::optional<std::string> bos_text_, eos_text_;
   bool thinks_ = false;
-  ToolFormat tool_format_ = ToolFormat::kNone;
+  const ToolSyntax* tool_syntax_ = nullptr;
   Clock clock_;
   std::string choice_;
 };

@@ -6,19 +6,22 @@
 
 #include "quant/error.h"
 #include "quant/json/json.h"
+#include "quant/json/json_writer.h"
 
 namespace quern {
 namespace {
 
-constexpr std::string_view kOpenCall = "<tool_call>", kCloseCall = "</tool_call>";
-constexpr std::string_view kMistralMark = "[TOOL_CALLS]", kArgsMark = "[ARGS]", kIdMark = "[CALL_ID]";
+using Body = ToolSyntax::Body;
+
 constexpr std::string_view kBlank = " \t\r\n";
+constexpr std::string_view kOpenCdata = "<![CDATA[", kCloseCdata = "]]>";
 constexpr JsonLimits kCallLimits = {.max_depth = 400, .max_values = 1u << 18};
 
-std::string_view trimmed(std::string_view text) {
-  const size_t begin = std::min(text.find_first_not_of(kBlank), text.size());
-  text.remove_prefix(begin);
-  return text.substr(0, text.find_last_not_of(kBlank) + 1);
+bool is_blank(std::string_view text) { return text.find_first_not_of(kBlank) == text.npos; }
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_name_char(char c) {
+  return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '.';
 }
 
 // Bytes at the end of `text` that may still become the mark: its beginning, with the white space before it.
@@ -29,9 +32,9 @@ size_t held_bytes(std::string_view text, std::string_view mark) {
   return text.size() - (before.find_last_not_of(kBlank) + 1);
 }
 
-// Where the object ends that `text` begins with; npos: it begins with none, or goes on.
-size_t object_end(std::string_view text) {
-  if (!text.starts_with('{')) return text.npos;
+// Where the object or array ends that `text` begins with; npos: it begins with none, or goes on.
+size_t value_end(std::string_view text) {
+  if (!text.starts_with('{') && !text.starts_with('[')) return text.npos;
   size_t depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -41,79 +44,290 @@ size_t object_end(std::string_view text) {
       in_string = c != '"';
     } else if (c == '"') {
       in_string = true;
-    } else if (c == '{') {
+    } else if (c == '{' || c == '[') {
       ++depth;
-    } else if (c == '}' && --depth == 0) {
+    } else if ((c == '}' || c == ']') && --depth == 0) {
       return i + 1;
     }
   }
   return text.npos;
 }
 
-bool is_json_object(std::string_view text) {
+std::optional<Json> parsed(std::string_view text) {
   try {
-    return parse_json(text, "a call", kCallLimits).as_object() != nullptr;
+    return parse_json(text, "a call", kCallLimits);
   } catch (const Error&) {
-    return false;
+    return std::nullopt;
   }
 }
 
-// {"name": NAME, "arguments": OBJECT}, with an "id" behind it or without. The arguments keep their spelling.
-std::optional<ToolCall> parse_call(std::string_view text, std::string_view arguments_key) {
-  Json value;
-  try {
-    value = parse_json(text, "a call", kCallLimits);
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-  const Json *name = value.find("name"), *arguments = value.find(arguments_key), *id = value.find("id");
-  if (name == nullptr || name->as_string() == nullptr || arguments == nullptr ||
-      arguments->as_object() == nullptr)
-    return std::nullopt;
-  ToolCall call;
-  call.name = *name->as_string();
-  if (id != nullptr && id->as_string() != nullptr) call.id = *id->as_string();
-  // The first such key is theirs: what comes before it is a name, which holds no quotes.
-  const std::string key = fmt::format("\"{}\"", arguments_key);
-  const size_t at = text.find(key);
-  if (at == text.npos) return std::nullopt;
-  std::string_view rest = text.substr(at + key.size());
-  rest.remove_prefix(std::min(rest.find('{'), rest.size()));
-  call.arguments = std::string(rest.substr(0, object_end(rest)));
-  return call;
+unsigned kind_of(const Json& value) {
+  if (value.is_null()) return kJsonNull;
+  if (value.as_bool() != nullptr) return kJsonBoolean;
+  if (value.as_string() != nullptr) return kJsonString;
+  if (value.as_array() != nullptr) return kJsonArray;
+  return value.as_object() != nullptr ? kJsonObject : kJsonNumber;
 }
+
+std::string quoted(std::string_view text) {
+  JsonWriter json;
+  json.value(text);
+  return json.text();
+}
+
+// The JSON that a value without quotes stands for. Templates written with Jinja spell some as Python does.
+std::string json_of(std::string_view text, unsigned kinds) {
+  std::string_view spelled = text;
+  while (!spelled.empty() && kBlank.find(spelled.front()) != kBlank.npos) spelled.remove_prefix(1);
+  while (!spelled.empty() && kBlank.find(spelled.back()) != kBlank.npos) spelled.remove_suffix(1);
+  constexpr std::pair<std::string_view, std::string_view> kPython[] = {
+      {"True", "true"}, {"False", "false"}, {"None", "null"}};
+  for (const auto& [python, json] : kPython)
+    if (spelled == python) spelled = json;
+  const std::optional<Json> value = parsed(spelled);
+  if (value && (kind_of(*value) & kinds & ~kJsonString) != 0) return std::string(spelled);
+  if ((kinds & kJsonString) != 0 || !value) return quoted(text);
+  return std::string(spelled);
+}
+
+// Reads a text that may still grow. Functions return false where it is not as they want it, and then
+// is_short() says whether it only ends too early.
+class CallReader {
+ public:
+  explicit CallReader(std::string_view text) : text_(text), rest_(text) {}
+
+  bool is_short() const { return short_; }
+  size_t position() const { return text_.size() - rest_.size(); }
+  std::string_view rest() const { return rest_; }
+
+  void skip_blanks() { rest_.remove_prefix(std::min(rest_.find_first_not_of(kBlank), rest_.size())); }
+
+  // A text of a ToolSyntax.
+  bool text(std::string_view wanted) {
+    for (const char c : wanted) {
+      if (c == '\n') {
+        skip_blanks();
+      } else if (c == '#') {
+        if (!some(is_digit)) return false;
+      } else {
+        if (rest_.empty()) return too_short();
+        if (rest_.front() != c) return false;
+        rest_.remove_prefix(1);
+      }
+    }
+    return true;
+  }
+  bool begins_with(std::string_view wanted) {  // is_short(): it may
+    const size_t n = std::min(rest_.size(), wanted.size());
+    if (rest_.substr(0, n) != wanted.substr(0, n)) return false;
+    return n == wanted.size() || too_short();
+  }
+
+  bool name(std::string* out) {
+    const std::string_view before = rest_;
+    if (!some(is_name_char)) return false;
+    *out = before.substr(0, before.size() - rest_.size());
+    return true;
+  }
+  // Up to the text, which stays.
+  bool until(std::string_view mark, auto* out) {
+    const size_t at = rest_.find(mark);
+    if (at == rest_.npos) return too_short();
+    *out = rest_.substr(0, at);
+    rest_.remove_prefix(at);
+    return true;
+  }
+  // An object, or an array, of JSON.
+  bool value(std::string_view* out) {
+    if (rest_.empty()) return too_short();
+    if (rest_.front() != '{' && rest_.front() != '[') return false;
+    const size_t end = value_end(rest_);
+    if (end == rest_.npos) return too_short();
+    *out = rest_.substr(0, end);
+    rest_.remove_prefix(end);
+    return true;
+  }
+
+ private:
+  bool too_short() {
+    short_ = true;
+    return false;
+  }
+  bool some(bool (*belongs)(char)) {
+    size_t n = 0;
+    while (n < rest_.size() && belongs(rest_[n])) ++n;
+    if (n == rest_.size()) return too_short();
+    rest_.remove_prefix(n);
+    return n > 0;
+  }
+
+  const std::string_view text_;
+  std::string_view rest_;
+  bool short_ = false;
+};
+
+// One call; false: it is none, or ends too early.
+class BodyReader {
+ public:
+  BodyReader(CallReader& in, const ToolSyntax& syntax, const std::vector<ToolSignature>& signatures)
+      : in_(in), syntax_(syntax), signatures_(signatures) {}
+
+  bool read(ToolCall* call) {
+    if (!in_.text(syntax_.begin)) return false;
+    if (syntax_.body == Body::kObject || syntax_.body == Body::kKeyed) {
+      if (!read_object(call)) return false;
+    } else {
+      if (!read_name(call)) return false;
+      if (syntax_.body == Body::kNamed ? !read_arguments(call) : !read_parameters(call)) return false;
+    }
+    return in_.text(syntax_.end);
+  }
+
+ private:
+  bool read_object(ToolCall* call) {
+    in_.skip_blanks();
+    std::string_view text;
+    if (in_.rest().starts_with('[') || !in_.value(&text)) return false;
+    const std::optional<Json> value = parsed(text);
+    if (!value) return false;
+    if (syntax_.body == Body::kKeyed) {
+      if (value->size() != 1) return false;
+      const JsonMember& only = value->as_object()->front();
+      call->name = only.key;
+      return only.value.as_object() != nullptr && take_arguments(text.substr(1), only.key, call);
+    }
+    const Json *name = value->find(syntax_.name_key), *arguments = value->find(syntax_.arguments_key);
+    if (name == nullptr || name->as_string() == nullptr || arguments == nullptr ||
+        arguments->as_object() == nullptr)
+      return false;
+    call->name = *name->as_string();
+    const Json* id = syntax_.id_key.empty() ? nullptr : value->find(syntax_.id_key);
+    if (id != nullptr && id->as_string() != nullptr) call->id = *id->as_string();
+    return take_arguments(text, syntax_.arguments_key, call);
+  }
+
+  // Behind the first such key: what comes before it are names, which hold no quotes.
+  static bool take_arguments(std::string_view text, std::string_view key, ToolCall* call) {
+    const std::string spelled = quoted(key);
+    const size_t at = text.find(spelled);
+    if (at == text.npos) return false;
+    text.remove_prefix(at + spelled.size());
+    text.remove_prefix(std::min(text.find('{'), text.size()));
+    call->arguments = text.substr(0, value_end(text));
+    return true;
+  }
+
+  bool read_name(ToolCall* call) {
+    if (!syntax_.id_end.empty()) {
+      if (!in_.until(syntax_.id_end, &call->id) || !in_.text(syntax_.id_end)) return false;
+    }
+    const std::string_view head = in_.rest();
+    if (!in_.text(syntax_.name_begin) || !in_.name(&call->name)) return false;
+    if (!syntax_.id_begin.empty() && in_.begins_with(syntax_.id_begin)) {
+      if (!in_.text(syntax_.id_begin) || !in_.until(syntax_.name_end, &call->id)) return false;
+    }
+    if (in_.is_short() || !in_.text(syntax_.name_end)) return false;
+    if (syntax_.id_is_head) call->id = head.substr(0, head.find('<'));
+    return true;
+  }
+
+  bool read_arguments(ToolCall* call) {
+    in_.skip_blanks();
+    std::string_view text;
+    if (in_.rest().starts_with('[') || !in_.value(&text) || !parsed(text)) return false;
+    call->arguments = text;
+    return true;
+  }
+
+  bool read_parameters(ToolCall* call) {
+    std::vector<std::pair<std::string, std::string>> members;
+    for (;;) {
+      in_.skip_blanks();
+      if (!in_.begins_with(syntax_.key_begin)) {
+        if (in_.is_short()) return false;
+        break;
+      }
+      std::pair<std::string, std::string> one;
+      if (!read_parameter(call->name, &one)) return false;
+      const auto same = std::find_if(members.begin(), members.end(),
+                                     [&](const auto& member) { return member.first == one.first; });
+      if (same == members.end())
+        members.push_back(std::move(one));
+      else
+        same->second = std::move(one.second);
+    }
+    JsonWriter json;
+    json.begin_object();
+    for (const auto& [key, value] : members) json.key(key).literal(value);
+    call->arguments = json.end_object().text();
+    return true;
+  }
+
+  bool read_parameter(const std::string& tool, std::pair<std::string, std::string>* out) {
+    if (!in_.text(syntax_.key_begin)) return false;
+    const bool is_typed = !syntax_.json_key_end.empty();
+    const std::string_view key_mark = syntax_.key_end.substr(0, syntax_.key_end.find_first_of("\n="));
+    if (!in_.until(key_mark, &out->first)) return false;
+    bool is_string = is_typed && in_.begins_with(syntax_.key_end);
+    if (in_.is_short()) return false;
+    if (!in_.text(is_typed && !is_string ? syntax_.json_key_end : syntax_.key_end)) return false;
+    const unsigned kinds = is_typed ? kJsonAny & ~kJsonString : kinds_of(tool, out->first);
+    std::string_view text;
+    if (!read_value(is_string ? unsigned{kJsonString} : kinds, &text, &is_string)) return false;
+    out->second = is_string ? quoted(text) : json_of(text, kinds);
+    return true;
+  }
+
+  // is_string: set where the value itself says so.
+  bool read_value(unsigned kinds, std::string_view* text, bool* is_string) {
+    const std::string_view mark = syntax_.value_end.substr(0, syntax_.value_end.find('\n'));
+    if (syntax_.has_cdata && in_.begins_with(kOpenCdata)) {
+      if (!in_.text(kOpenCdata) || !in_.until(kCloseCdata, text) || !in_.text(kCloseCdata)) return false;
+      *is_string = true;
+      return in_.text(syntax_.value_end);
+    }
+    if (in_.is_short()) return false;
+    if ((kinds & kJsonString) == 0) {  // a string within may hold the mark
+      in_.skip_blanks();
+      if (in_.rest().starts_with('{') || in_.rest().starts_with('[')) {
+        if (!in_.value(text)) return false;
+        in_.skip_blanks();
+        return in_.text(syntax_.value_end);
+      }
+    }
+    if (!in_.until(mark, text)) return false;
+    if (syntax_.has_lines) {
+      if (text->starts_with('\n')) text->remove_prefix(1);
+      if (text->ends_with('\n')) text->remove_suffix(1);
+    }
+    return in_.text(syntax_.value_end);
+  }
+
+  unsigned kinds_of(const std::string& tool, const std::string& parameter) const {
+    for (const ToolSignature& signature : signatures_)
+      if (signature.tool == tool)
+        for (const auto& [name, kinds] : signature.parameters)
+          if (name == parameter) return kinds;
+    return kJsonAny;
+  }
+
+  CallReader& in_;
+  const ToolSyntax& syntax_;
+  const std::vector<ToolSignature>& signatures_;
+};
 
 }  // namespace
 
-ToolFormat tool_format_of(std::string_view source) {
-  const auto has = [&](std::string_view text) { return source.find(text) != source.npos; };
-  if (has(kMistralMark)) return has(kArgsMark) ? ToolFormat::kMistralNamed : ToolFormat::kMistralList;
-  const bool named_json = has("{\"name\": ") || has("{\\\"name\\\": ");
-  if (has(kOpenCall) && named_json && !has("<function=") && !has("<arg_key>")) return ToolFormat::kTagged;
-  if (has("{\"name\": function name, \"parameters\"")) return ToolFormat::kBare;
-  return ToolFormat::kNone;
-}
-
-std::string_view call_mark(ToolFormat format) {
-  switch (format) {
-    case ToolFormat::kTagged:
-      return kOpenCall;
-    case ToolFormat::kMistralList:
-    case ToolFormat::kMistralNamed:
-      return kMistralMark;
-    case ToolFormat::kNone:
-    case ToolFormat::kBare:
-      break;
-  }
-  return {};
-}
-
-std::vector<TokenId> call_tokens(ToolFormat format, const Tokenizer& tokenizer) {
+std::vector<TokenId> call_tokens(const ToolSyntax& syntax, const Tokenizer& tokenizer) {
   std::vector<TokenId> ids;
-  if (format == ToolFormat::kNone || format == ToolFormat::kBare) return ids;
-  for (const std::string_view mark : {kOpenCall, kCloseCall, kMistralMark, kArgsMark, kIdMark}) {
-    const std::optional<TokenId> id = tokenizer.find(mark);
-    if (id && tokenizer.is_control(*id)) ids.push_back(*id);
+  if (syntax.mark().empty()) return ids;
+  const auto texts = syntax.texts();
+  for (TokenId id = 0; id < static_cast<TokenId>(tokenizer.size()); ++id) {
+    if (!tokenizer.is_control(id)) continue;
+    const std::string_view piece = tokenizer.piece(id);
+    if (!piece.empty() && std::any_of(texts.begin(), texts.end(),
+                                      [&](std::string_view text) { return text.find(piece) != text.npos; }))
+      ids.push_back(id);
   }
   return ids;
 }
@@ -121,149 +335,104 @@ std::vector<TokenId> call_tokens(ToolFormat format, const Tokenizer& tokenizer) 
 ToolCallSplitter::Parts ToolCallSplitter::push(std::string_view text) {
   Parts parts;
   pending_ += text;
-  while (in_call_ ? take_call(&parts) : take_text(&parts)) {
+  for (bool more = true; more;) {
+    switch (state_) {
+      case State::kText:
+        more = take_text(&parts);
+        break;
+      case State::kOpen:
+        more = take_call(&parts);
+        break;
+      case State::kBetween:
+        more = take_between(&parts);
+        break;
+      case State::kRest:
+        parts.text += std::exchange(pending_, {});
+        more = false;
+        break;
+    }
   }
   return parts;
 }
 
 bool ToolCallSplitter::take_text(Parts* parts) {
-  if (format_ == ToolFormat::kNone || is_text_) {
-    parts->text += std::exchange(pending_, {});
-    return false;
-  }
-  if (format_ == ToolFormat::kBare) {
-    const size_t begin = pending_.find_first_not_of(kBlank);
-    if (begin == pending_.npos) return false;
-    (pending_[begin] == '{' ? in_call_ : is_text_) = true;
+  if (syntax_ == nullptr) {
+    state_ = State::kRest;
     return true;
   }
-  const std::string_view mark = call_mark(format_);
+  if (syntax_->is_alone) {
+    const size_t begin = pending_.find_first_not_of(kBlank);
+    if (begin == pending_.npos) return false;
+    state_ = pending_[begin] == '{' ? State::kOpen : State::kRest;
+    return true;
+  }
+  const std::string_view mark = syntax_->mark();
   const size_t at = pending_.find(mark);
   const std::string_view before = std::string_view(pending_).substr(0, at);
   const size_t n =
       at == pending_.npos ? before.size() - held_bytes(before, mark) : before.find_last_not_of(kBlank) + 1;
   parts->text += before.substr(0, n);
-  pending_.erase(0, at == pending_.npos ? n : at + mark.size());
-  in_call_ = at != std::string::npos;
-  return in_call_;
+  pending_.erase(0, at == pending_.npos ? n : at);
+  if (at == std::string::npos) return false;
+  state_ = State::kOpen;
+  is_first_ = true;
+  return true;
 }
 
 bool ToolCallSplitter::take_call(Parts* parts) {
-  switch (format_) {
-    case ToolFormat::kTagged:
-      return take_tagged(parts);
-    case ToolFormat::kMistralNamed:
-      return take_named(parts);
-    case ToolFormat::kMistralList:
-      return take_list(parts);
-    case ToolFormat::kBare:
-      return take_bare(parts);
-    case ToolFormat::kNone:
-      break;
+  CallReader in(pending_);
+  const bool has_section = !syntax_->open.empty();
+  ToolCall call;
+  const auto read = [&] {
+    if (has_section && is_first_ && !(in.text(syntax_->open) && (!syntax_->is_list || in.text("\n[\n"))))
+      return false;
+    return BodyReader(in, *syntax_, signatures_).read(&call);
+  };
+  if (!read()) {
+    if (!in.is_short()) give_up(parts);
+    return state_ == State::kRest;
   }
-  return false;
+  parts->calls.push_back(std::move(call));
+  pending_.erase(0, in.position());
+  had_calls_ = true;
+  is_first_ = false;
+  state_ = has_section ? State::kBetween : syntax_->is_single ? State::kRest : State::kText;
+  return true;
+}
+
+bool ToolCallSplitter::take_between(Parts* parts) {
+  CallReader in(pending_);
+  in.skip_blanks();
+  if (in.rest().empty()) return false;
+  const std::string_view close = syntax_->close.substr(syntax_->close.starts_with('\n') ? 1 : 0);
+  const std::string_view end = syntax_->is_list ? "]" : close;
+  if (!end.empty() && in.begins_with(end)) {
+    if (in.text(end) && (!syntax_->is_list || in.text(close))) {
+      state_ = State::kText;
+      pending_.erase(0, in.position());
+      return true;
+    }
+  } else if (!in.is_short() && (!syntax_->is_list || in.text(","))) {
+    state_ = State::kOpen;
+    pending_.erase(0, in.position());
+    return true;
+  }
+  if (!in.is_short()) give_up(parts);
+  return state_ == State::kRest;
 }
 
 void ToolCallSplitter::give_up(Parts* parts) {
-  parts->text += fmt::format("{}{}", call_mark(format_), std::exchange(pending_, {}));
-  in_call_ = false;
-  is_text_ = true;
-}
-
-bool ToolCallSplitter::take_tagged(Parts* parts) {
-  const std::string_view text = trimmed(pending_);
-  const size_t end = object_end(text);
-  if (end == text.npos) return false;
-  const std::string_view rest = trimmed(text.substr(end));
-  if (!rest.starts_with(kCloseCall)) {
-    if (!kCloseCall.starts_with(rest)) give_up(parts);
-    return false;
-  }
-  std::optional<ToolCall> call = parse_call(text.substr(0, end), "arguments");
-  if (!call) {
-    give_up(parts);
-    return false;
-  }
-  parts->calls.push_back(std::move(*call));
-  pending_ = std::string(rest.substr(kCloseCall.size()));
-  in_call_ = false;
-  had_calls_ = true;
-  return true;
-}
-
-// NAME[ARGS]{...}, or NAME[CALL_ID]ID[ARGS]{...}.
-bool ToolCallSplitter::take_named(Parts* parts) {
-  const size_t args = pending_.find(kArgsMark);
-  if (args == pending_.npos) return false;
-  const std::string_view head = std::string_view(pending_).substr(0, args);
-  const std::string_view rest = trimmed(std::string_view(pending_).substr(args + kArgsMark.size()));
-  const size_t end = object_end(rest);
-  if (end == rest.npos) return false;
-  if (!is_json_object(rest.substr(0, end))) {
-    give_up(parts);
-    return false;
-  }
-  const size_t id = head.find(kIdMark);
-  ToolCall call;
-  call.name = std::string(trimmed(head.substr(0, id)));
-  call.arguments = std::string(rest.substr(0, end));
-  if (id != head.npos) call.id = std::string(trimmed(head.substr(id + kIdMark.size())));
-  parts->calls.push_back(std::move(call));
-  pending_ = std::string(rest.substr(end));
-  in_call_ = false;
-  had_calls_ = true;
-  return true;
-}
-
-bool ToolCallSplitter::take_list(Parts* parts) {
-  std::string_view rest = trimmed(pending_);
-  if (!rest.starts_with('[') || !rest.ends_with(']')) return false;  // not yet
-  rest = trimmed(rest.substr(1));
-  std::vector<ToolCall> calls;
-  for (;;) {
-    const size_t end = object_end(rest);
-    if (end == rest.npos) return false;
-    std::optional<ToolCall> call = parse_call(rest.substr(0, end), "arguments");
-    if (!call) return false;
-    calls.push_back(std::move(*call));
-    rest = trimmed(rest.substr(end));
-    if (rest == "]") break;
-    if (!rest.starts_with(',')) return false;
-    rest = trimmed(rest.substr(1));
-  }
-  parts->calls.insert(parts->calls.end(), calls.begin(), calls.end());
-  pending_.clear();
-  in_call_ = false;
-  had_calls_ = true;
-  return true;
-}
-
-bool ToolCallSplitter::take_bare(Parts* parts) {
-  const std::string_view text = trimmed(pending_);
-  const size_t end = object_end(text);
-  if (end == text.npos) return false;
-  std::optional<ToolCall> call = parse_call(text.substr(0, end), "parameters");
-  if (!call) {
-    give_up(parts);
-    return false;
-  }
-  parts->calls.push_back(std::move(*call));
-  pending_ = std::string(text.substr(end));
-  in_call_ = false;
-  is_text_ = had_calls_ = true;
-  return true;
+  parts->text += std::exchange(pending_, {});
+  state_ = State::kRest;
 }
 
 ToolCallSplitter::Parts ToolCallSplitter::finish() {
   Parts parts;
-  if (in_call_) {
-    give_up(&parts);
-  } else if (!had_calls_ || !trimmed(pending_).empty()) {
+  // What is short between calls is the end of `close`, or white space.
+  if (state_ != State::kBetween && (!had_calls_ || !is_blank(pending_)))
     parts.text = std::exchange(pending_, {});
-  }
   return parts;
 }
-
 std::string make_call_id(uint64_t seed, size_t answer, size_t call) {
   constexpr std::string_view kLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
   uint64_t z = seed + 0x9e3779b97f4a7c15 * (answer * 1024 + call + 1);

@@ -4,33 +4,41 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "cli/tool_syntax.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern {
 
-enum class ToolFormat : uint8_t {
-  kNone,    // the template has no tools, or its model writes calls in a way that is not known here
-  kTagged,  // text <tool_call>{"name": ..., "arguments": {...}}</tool_call> ... (Hermes, Qwen, Granite 4)
-  kBare,    // {"name": ..., "parameters": {...}} and nothing else (Llama 3)
-  kMistralList,   // text [TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]
-  kMistralNamed,  // text [TOOL_CALLS]name[ARGS]{...}[TOOL_CALLS] ...
-};
-
-ToolFormat tool_format_of(std::string_view chat_template);
-// What begins a call; empty: nothing does, the answer is one.
-std::string_view call_mark(ToolFormat format);
 // Control tokens of the vocabulary that such calls are written with.
-std::vector<TokenId> call_tokens(ToolFormat format, const Tokenizer& tokenizer);
+std::vector<TokenId> call_tokens(const ToolSyntax& syntax, const Tokenizer& tokenizer);
 
 struct ToolCall {
-  std::string name, arguments;  // arguments: JSON, as the model wrote it
+  std::string name, arguments;  // arguments: JSON; as the model wrote it, where it wrote JSON
   std::string id;               // empty: the model wrote none
 };
 
-// Parts an answer into text and calls. It takes calls as tool_grammar.h writes them; what was cut short, or
-// is none, stays text.
+// Kinds of JSON values, as bits.
+enum JsonKind : unsigned {
+  kJsonNull = 1,
+  kJsonBoolean = 2,
+  kJsonNumber = 4,
+  kJsonString = 8,
+  kJsonArray = 16,
+  kJsonObject = 32,
+  kJsonAny = 63,
+};
+
+// What a tool's arguments may be: where a model writes strings without quotes, only this tells "3" from 3.
+struct ToolSignature {
+  std::string tool;
+  std::vector<std::pair<std::string, unsigned>> parameters;  // name, kinds; another's are any
+};
+
+// Parts an answer into text and calls. It takes calls as tool_grammar.h has them written; what was cut short,
+// or is none, stays text.
 class ToolCallSplitter {
  public:
   struct Parts {
@@ -38,24 +46,31 @@ class ToolCallSplitter {
     std::vector<ToolCall> calls;
   };
 
-  explicit ToolCallSplitter(ToolFormat format) : format_(format) {}
+  // syntax: null: all is text.
+  explicit ToolCallSplitter(const ToolSyntax* syntax, std::vector<ToolSignature> signatures = {})
+      : syntax_(syntax), signatures_(std::move(signatures)) {}
 
   // What is certain now; joined over all calls, it does not depend on the pieces that the answer came in.
   Parts push(std::string_view text);
   Parts finish();  // the rest
 
  private:
-  bool take_text(Parts* parts);  // up to the next call; false: no more is certain
-  bool take_call(Parts* parts);
-  bool take_tagged(Parts* parts);
-  bool take_named(Parts* parts);
-  bool take_list(Parts* parts);
-  bool take_bare(Parts* parts);
-  void give_up(Parts* parts);  // it is no call: all is text from here on
+  enum class State : uint8_t {
+    kText,     // a call may come
+    kOpen,     // the pending text begins as calls do
+    kBetween,  // behind a call, of those that stand between `open` and `close`
+    kRest,     // no call comes any more
+  };
 
-  ToolFormat format_;
-  bool in_call_ = false;  // behind the mark
-  bool is_text_ = false;  // no call comes any more
+  bool take_text(Parts* parts);     // up to the next call; false: no more is certain
+  bool take_call(Parts* parts);     // with what comes before it
+  bool take_between(Parts* parts);  // the end of the calls, or what is before the next
+  void give_up(Parts* parts);       // it is no call: all is text from here on
+
+  const ToolSyntax* syntax_;
+  std::vector<ToolSignature> signatures_;
+  State state_ = State::kText;
+  bool is_first_ = true;  // of the calls between `open` and `close`
   bool had_calls_ = false;
   std::string pending_;
 };

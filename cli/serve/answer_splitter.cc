@@ -14,7 +14,7 @@ AnswerSplitter::Parts& AnswerSplitter::Parts::operator+=(Parts more) {
 }
 
 AnswerSplitter::AnswerSplitter(const CompletionRequest& request, uint64_t call_seed, size_t answer)
-    : call_seed_(call_seed), answer_(answer), calls_(request.tool_format) {
+    : call_seed_(call_seed), answer_(answer), calls_(request.tool_syntax, request.tool_signatures) {
   if (request.splits_thought) thoughts_.emplace(request.begins_in_thought);
 }
 

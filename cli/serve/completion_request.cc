@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "cli/serve/tool_grammar.h"
 #include "cli/thinking.h"
 
 namespace quern {
@@ -258,7 +259,7 @@ Json::Object parse_chat_variables(RequestFields& fields, const ChatEncoding* cha
   if (const Json* functions = fields.find("functions"); functions != nullptr && functions->size() > 0)
     refuse("functions", "functions: the older form is not taken; use tools");
   std::optional<Json> shown;
-  *tools = parse_tools(fields, chat != nullptr ? chat->tool_format() : ToolFormat::kNone, &shown);
+  *tools = parse_tools(fields, chat != nullptr ? chat->tool_syntax() : nullptr, &shown);
   if (shown) variables.push_back({"tools", std::move(*shown)});
   return variables;
 }
@@ -299,8 +300,9 @@ void set_chat_prompt(const RequestContext& context, const Json::Object& variable
 void set_constraint(const RequestContext& context, const ToolRequest& tools, CompletionRequest* request) {
   if (tools.active()) {
     request->language = tool_language(tools, std::move(request->language));
-    request->tool_format = tools.format;
-    request->options.spelled = call_tokens(tools.format, context.tokenizer);
+    request->tool_syntax = tools.syntax;
+    request->tool_signatures = tool_signatures(tools);
+    request->options.spelled = call_tokens(*tools.syntax, context.tokenizer);
   }
   if (!request->language) return;
   const ThoughtRules thought = {request->begins_in_thought, request->splits_thought};

@@ -32,9 +32,10 @@ struct CompletionRequest {
   bool echo = false;
   // The answer may begin with a thought, or the prompt has begun one (cli/thinking.h).
   bool splits_thought = false, begins_in_thought = false;
-  ToolFormat tool_format = ToolFormat::kNone;  // in which the answer may call tools; kNone: it may not
-  std::optional<Language> language;            // until it is compiled into the options
-  std::vector<std::string> ignored;            // fields without effect
+  const ToolSyntax* tool_syntax = nullptr;  // in which the answer may call tools; null: it may not
+  std::vector<ToolSignature> tool_signatures;
+  std::optional<Language> language;  // until it is compiled into the options
+  std::vector<std::string> ignored;  // fields without effect
   // Fields that a response repeats, and their JSON.
   std::vector<std::pair<std::string, std::string>> echoed;
 

@@ -148,8 +148,8 @@ Json::Object parse_variables(RequestFields& fields, const RequestContext& contex
   if (const Json* servers = fields.find("mcp_servers"); servers != nullptr && servers->size() > 0)
     refuse("mcp_servers", "mcp_servers: this server asks no others");
   std::optional<Json> shown;
-  *tools = parse_anthropic_tools(
-      fields, context.chat != nullptr ? context.chat->tool_format() : ToolFormat::kNone, &shown);
+  *tools =
+      parse_anthropic_tools(fields, context.chat != nullptr ? context.chat->tool_syntax() : nullptr, &shown);
   if (shown) variables.push_back({"tools", std::move(*shown)});
   parse_thinking(fields, &variables, ignored);
   return variables;

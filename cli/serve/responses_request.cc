@@ -227,8 +227,8 @@ CompletionRequest parse_responses_request(const Json& body, const RequestContext
   Json::Object variables = {{"messages", Json(items.take())}};
   parse_template_variables(fields, &variables);
   std::optional<Json> shown;
-  const ToolRequest tools = parse_responses_tools(
-      fields, context.chat != nullptr ? context.chat->tool_format() : ToolFormat::kNone, &shown);
+  const ToolRequest tools =
+      parse_responses_tools(fields, context.chat != nullptr ? context.chat->tool_syntax() : nullptr, &shown);
   if (shown) variables.push_back({"tools", std::move(*shown)});
   parse_reasoning(fields, &variables, &request);
   parse_text_format(fields, &request);

@@ -5,12 +5,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/engine/grammar_schema.h"
-
 namespace quern {
 namespace {
-
-using State = GrammarBuilder::State;
 
 constexpr size_t kMaxTools = 128;
 constexpr size_t kMaxNameBytes = 64;
@@ -82,126 +78,6 @@ Json function_tool(const std::string& name, const std::string& description, cons
   function.push_back({"parameters", schema != nullptr ? *schema : Json(Json::Object{})});
   return Json(Json::Object{{"type", Json(std::string("function"))}, {"function", Json(function)}});
 }
-
-// Whether arguments can be held to a schema. Throws what refuses it.
-void try_schema(const Json& schema, const std::string& param) {
-  GrammarBuilder builder(param);
-  const GrammarBuilder::Rule rule = add_json_schema(builder, schema, param);
-  builder.finish(rule);
-}
-
-class ToolGrammar {
- public:
-  ToolGrammar(GrammarBuilder& builder, const ToolRequest& request) : b_(builder), request_(request) {}
-
-  GrammarBuilder::Rule build(const std::optional<Language>& text) {
-    const GrammarBuilder::Rule root = b_.add_rule("answer");
-    const GrammarBuilder::Rule call = b_.add_rule("call");
-    for (const Tool& tool : request_.tools) {
-      const State at = b_.add_state();
-      b_.add_empty(b_.begin(call), at);
-      b_.add_empty(one_call(at, tool), b_.end(call));
-    }
-    const bool required = request_.choice == ToolRequest::Choice::kRequired;
-    State at = b_.begin(root);
-    if (required) {
-      at = b_.text(b_.optional(at, [this](State s) { return b_.text(s, "\n"); }), call_mark(request_.format));
-    } else if (text) {
-      b_.add_empty(b_.call(at, text->add(b_)), b_.end(root));
-      at = b_.text(at, call_mark(request_.format));
-    } else if (request_.format == ToolFormat::kBare) {
-      // Text that does not begin like a call.
-      const State first = b_.chars(at, ~CharSet{{'{', '{'}, {'\t', '\r'}, {' ', ' '}});
-      const auto any = [this](State s) { return b_.chars(s, CharSet::all()); };
-      b_.add_empty(b_.repeat(first, any, 0, std::nullopt), b_.end(root));
-      b_.add_empty(at, b_.end(root));
-    } else {
-      at = b_.until(at, call_mark(request_.format), b_.end(root));
-    }
-    b_.add_empty(calls(at, call), b_.end(root));
-    return root;
-  }
-
- private:
-  State space(State from) {
-    return b_.optional(from, [this](State s) { return b_.text(s, " "); });
-  }
-  State line(State from) {
-    return b_.optional(from, [this](State s) { return b_.text(s, "\n"); });
-  }
-
-  // Behind the first mark.
-  State calls(State from, GrammarBuilder::Rule call) {
-    const std::string_view mark = call_mark(request_.format);
-    const auto several = [&](State at, std::string_view between) {
-      if (!request_.several) return at;
-      return b_.repeat(
-          at, [&, between](State s) { return b_.call(b_.text(s, between), call); }, 0, std::nullopt);
-    };
-    switch (request_.format) {
-      case ToolFormat::kTagged: {
-        State at = b_.call(from, call);
-        if (request_.several)
-          at = b_.repeat(
-              at, [&](State s) { return b_.call(b_.text(line(line(s)), mark), call); }, 0, std::nullopt);
-        return at;
-      }
-      case ToolFormat::kMistralNamed:
-        return several(b_.call(from, call), mark);
-      case ToolFormat::kMistralList: {
-        State at = b_.call(b_.text(space(from), "["), call);
-        if (request_.several)
-          at = b_.repeat(
-              at, [&](State s) { return b_.call(space(b_.text(s, ",")), call); }, 0, std::nullopt);
-        return b_.text(at, "]");
-      }
-      case ToolFormat::kBare:
-      case ToolFormat::kNone:
-        break;
-    }
-    return b_.call(from, call);
-  }
-
-  State one_call(State from, const Tool& tool) {
-    const CharSet id_chars = {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}};
-    const auto id = [&](State at) {
-      return b_.repeat(
-          at, [&](State s) { return b_.chars(s, id_chars); }, 9, 9);
-    };
-    if (request_.format == ToolFormat::kMistralNamed) {
-      State at = b_.text(from, tool.name);
-      at = b_.optional(at, [&](State s) { return id(b_.text(s, "[CALL_ID]")); });
-      return arguments(space(b_.text(at, "[ARGS]")), tool);
-    }
-    const bool tagged = request_.format == ToolFormat::kTagged;
-    State at = tagged ? line(from) : from;
-    at = space(b_.text(at, "{\"name\":"));
-    at = space(b_.text(at, fmt::format("\"{}\",", tool.name)));
-    at = b_.text(at, request_.format == ToolFormat::kBare ? "\"parameters\":" : "\"arguments\":");
-    at = arguments(space(at), tool);
-    if (request_.format == ToolFormat::kMistralList)
-      at = b_.optional(at, [&](State s) {
-        return b_.text(id(b_.text(space(b_.text(space(b_.text(s, ",")), "\"id\":")), "\"")), "\"");
-      });
-    at = b_.text(at, "}");
-    return tagged ? b_.text(line(at), "</tool_call>") : at;
-  }
-
-  State arguments(State from, const Tool& tool) {
-    static const Json any_object(Json::Object{{"type", Json(std::string("object"))}});
-    const Json* schema = tool.parameters != nullptr ? tool.parameters : &any_object;
-    try {
-      try_schema(*schema, tool.param);
-    } catch (const Error& error) {
-      if (tool.strict) refuse(tool.param, error.what());
-      schema = &any_object;
-    }
-    return b_.call(from, add_json_schema(b_, *schema, tool.param));
-  }
-
-  GrammarBuilder& b_;
-  const ToolRequest& request_;
-};
 
 // Adds what `fields` say of a tool whose schema is called `schema_name` there. shown: gets it as OpenAI's
 // conversations have it; null: it stands there in that form already.
@@ -286,10 +162,20 @@ void choose_anthropic_tool(const Json& choice, const std::string& param, ToolReq
     refuse_word(fields.param("type"), "\"auto\", \"any\", \"tool\" or \"none\"", type);
 }
 
-ToolRequest parse(RequestFields& fields, const Protocol& protocol, ToolFormat format,
+std::string no_syntax() {
+  std::string models;
+  for (const ToolSyntax& one : tool_syntaxes())
+    if (!one.models.empty()) models += fmt::format("{}{}", models.empty() ? "" : ", ", one.models);
+  return fmt::format(
+      "tools: the model's chat template has none, or its model writes calls in a way that is not read here "
+      "(read are those of {})",
+      models);
+}
+
+ToolRequest parse(RequestFields& fields, const Protocol& protocol, const ToolSyntax* syntax,
                   std::optional<Json>* shown) {
   ToolRequest request;
-  request.format = format;
+  request.syntax = syntax;
   const Json::Array* list = tool_list(fields);
   Json::Array openai;
   for (size_t i = 0; list != nullptr && i < list->size(); ++i)
@@ -298,32 +184,25 @@ ToolRequest parse(RequestFields& fields, const Protocol& protocol, ToolFormat fo
   if (const Json* choice = fields.find("tool_choice"))
     protocol.choose(*choice, fields.param("tool_choice"), &request);
   if (!request.active()) return request;
-  if (format == ToolFormat::kNone)
-    refuse("tools",
-           "tools: the model's chat template has none, or its model writes calls in a way that is not read "
-           "here (read are those of Hermes, Qwen, Llama 3 and Mistral)");
+  if (syntax == nullptr) refuse("tools", no_syntax());
   *shown = Json(std::move(openai));
   return request;
 }
 
 }  // namespace
 
-ToolRequest parse_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  return parse(fields, {"parallel_tool_calls", add_openai_tool, choose_openai_tool}, format, shown);
+ToolRequest parse_tools(RequestFields& fields, const ToolSyntax* syntax, std::optional<Json>* shown) {
+  return parse(fields, {"parallel_tool_calls", add_openai_tool, choose_openai_tool}, syntax, shown);
 }
 
-ToolRequest parse_responses_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  return parse(fields, {"parallel_tool_calls", add_responses_tool, choose_responses_tool}, format, shown);
+ToolRequest parse_responses_tools(RequestFields& fields, const ToolSyntax* syntax,
+                                  std::optional<Json>* shown) {
+  return parse(fields, {"parallel_tool_calls", add_responses_tool, choose_responses_tool}, syntax, shown);
 }
 
-ToolRequest parse_anthropic_tools(RequestFields& fields, ToolFormat format, std::optional<Json>* shown) {
-  return parse(fields, {nullptr, add_anthropic_tool, choose_anthropic_tool}, format, shown);
-}
-
-Language tool_language(const ToolRequest& request, std::optional<Language> text) {
-  return {"tools", [request, text = std::move(text)](GrammarBuilder& builder) {
-            return ToolGrammar(builder, request).build(text);
-          }};
+ToolRequest parse_anthropic_tools(RequestFields& fields, const ToolSyntax* syntax,
+                                  std::optional<Json>* shown) {
+  return parse(fields, {nullptr, add_anthropic_tool, choose_anthropic_tool}, syntax, shown);
 }
 
 }  // namespace quern

@@ -93,8 +93,8 @@ class SchemaCompiler {
   SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
       : b_(builder), json_(builder), root_(root), where_(where), document_(root, where) {}
 
-  Rule compile() {
-    const Rule rule = rule_of(root_, "#");
+  Rule compile(const Json& part, const std::string& path) {
+    const Rule rule = rule_of(part, path);
     while (!pending_.empty()) {
       const Pending next = pending_.front();
       pending_.pop_front();
@@ -549,7 +549,12 @@ class SchemaCompiler {
 }  // namespace
 
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where) {
-  return SchemaCompiler(builder, schema, where).compile();
+  return add_json_schema(builder, schema, schema, "#", where);
+}
+
+GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const Json& part,
+                                     const std::string& path, const std::string& where) {
+  return SchemaCompiler(builder, schema, where).compile(part, path);
 }
 
 Grammar compile_json_schema(const Json& schema, const std::string& where) {

@@ -29,5 +29,8 @@ Grammar compile_json_schema(const Json& schema, const std::string& where);
 // Likewise, as a rule of a grammar that is being built; may be called several times for one builder.
 // The schema lives until then only.
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const std::string& where);
+// Likewise, for a part of a schema, which its references refer to. path: of the part, "#/properties/a".
+GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const Json& part,
+                                     const std::string& path, const std::string& where);
 
 }  // namespace quern

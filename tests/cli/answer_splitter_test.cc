@@ -11,11 +11,11 @@ constexpr std::string_view kAnswer =
     "<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": 1}}\n</tool_call>\n"
     "<tool_call>\n{\"name\": \"b\", \"arguments\": {}}\n</tool_call>";
 
-CompletionRequest request_with(bool splits_thought, ToolFormat format) {
+CompletionRequest request_with(bool splits_thought, const char* syntax) {
   CompletionRequest request;
   request.prompts = {{1, 2, 3}};
   request.splits_thought = splits_thought;
-  request.tool_format = format;
+  request.tool_syntax = find_tool_syntax(syntax);
   return request;
 }
 
@@ -27,7 +27,7 @@ AnswerSplitter::Parts split(AnswerSplitter splitter, std::string_view text, size
 }
 
 TEST(AnswerSplitter, PartsAreTheSameInAnyPieces) {
-  const CompletionRequest request = request_with(true, ToolFormat::kTagged);
+  const CompletionRequest request = request_with(true, "hermes");
   for (size_t piece = 1; piece <= kAnswer.size(); ++piece) {
     const AnswerSplitter::Parts parts = split({request, request.call_seed(), 0}, kAnswer, piece);
     EXPECT_EQ(parts.thought, "What is\nasked?") << piece;
@@ -39,7 +39,7 @@ TEST(AnswerSplitter, PartsAreTheSameInAnyPieces) {
 }
 
 TEST(AnswerSplitter, IdsOfCallsDifferByCallAndAnswerAndAreTheSameEachTime) {
-  const CompletionRequest request = request_with(true, ToolFormat::kTagged);
+  const CompletionRequest request = request_with(true, "hermes");
   const auto ids = [&](size_t answer) {
     const AnswerSplitter::Parts parts =
         split({request, request.call_seed(), answer}, kAnswer, kAnswer.size());
@@ -51,14 +51,14 @@ TEST(AnswerSplitter, IdsOfCallsDifferByCallAndAnswerAndAreTheSameEachTime) {
 }
 
 TEST(AnswerSplitter, WhatTheRequestDoesNotSplitIsText) {
-  const CompletionRequest plain = request_with(false, ToolFormat::kNone);
+  const CompletionRequest plain = request_with(false, "");
   EXPECT_EQ(split({plain, 0, 0}, kAnswer, 5).text, kAnswer);
-  const CompletionRequest calls = request_with(false, ToolFormat::kTagged);
+  const CompletionRequest calls = request_with(false, "hermes");
   EXPECT_EQ(split({calls, 0, 0}, kAnswer, 5).text, kAnswer.substr(0, kAnswer.find("\n<tool_call>")));
 }
 
 TEST(AnswerSplitter, WhatWasCutShortIsNotLost) {
-  const CompletionRequest request = request_with(true, ToolFormat::kTagged);
+  const CompletionRequest request = request_with(true, "hermes");
   EXPECT_EQ(split({request, 0, 0}, "<thi", 1).text, "<thi");
   EXPECT_EQ(split({request, 0, 0}, "<think>a <", 1).thought, "a <");
   EXPECT_EQ(split({request, 0, 0}, "a<tool_call>{\"na", 1).text, "a<tool_call>{\"na");

@@ -134,7 +134,8 @@ const char* const kTools =
 
 class ServeTools : public ServeAlone {
  protected:
-  ServeTools() : server_(model_, {"--template", folder_.write("tools.jinja", kTemplate), "--slots", "2"}) {}
+  explicit ServeTools(const char* text = kTemplate)
+      : server_(model_, {"--template", folder_.write("tools.jinja", text), "--slots", "2"}) {}
   Json ask(const std::string& more, int status = 200) {
     const Reply reply = post(server_.port(), "/v1/chat/completions",
                              fmt::format(R"({{"messages": [{{"role": "user", "content": "Hi"}}], "seed": 1,
@@ -184,6 +185,45 @@ TEST_F(ServeTools, CallsComeInOpenAIsForm) {
   EXPECT_EQ(end, "tool_calls") << stream.body;
   EXPECT_EQ(name, any[0]["function"]["name"]);
   EXPECT_EQ(streamed, any[0]["function"]["arguments"]);
+}
+
+// The same of a template whose model writes arguments as texts of their own, as Qwen 3 Coder's.
+class ServeXmlTools : public ServeTools {
+ protected:
+  ServeXmlTools()
+      : ServeTools("{{ tools | tojson }} <tool_call><function=f><parameter=p>{{ messages[0].content }}:") {}
+};
+
+TEST_F(ServeXmlTools, CallsComeInOpenAIsForm) {
+  const std::string tools =
+      R"("tools": [{"type": "function", "function": {"name": "weather", "strict": true, "parameters":
+          {"type": "object", "properties": {"city": {"enum": ["Rome", "Verona"]},
+          "days": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["city", "days"]}}}],
+         "tool_choice": "required", "parallel_tool_calls": false)";
+  const Json choice = ask(tools)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls") << choice;
+  EXPECT_TRUE(choice["message"]["content"].is_null()) << choice;
+  ASSERT_EQ(choice["message"]["tool_calls"].size(), 1u);
+  const Json function = choice["message"]["tool_calls"][0]["function"];
+  EXPECT_EQ(function["name"], "weather");
+  const Json arguments = Json::parse(function["arguments"].get<std::string>());
+  EXPECT_TRUE(arguments["city"] == "Rome" || arguments["city"] == "Verona") << arguments;
+  EXPECT_EQ(arguments["days"].dump().size(), 1u) << arguments;  // a number, without quotes
+  const Reply stream = post(server_.port(), "/v1/chat/completions",
+                            fmt::format(R"({{"messages": [{{"role": "user", "content": "Hi"}}], "seed": 1,
+                                            "max_tokens": 300, "stream": true, {}}})",
+                                        tools));
+  std::string streamed;
+  for (const Json& event : events_of(stream.body))
+    if (!event.is_string() && event["choices"][0]["delta"].contains("tool_calls"))
+      streamed += event["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"].get<std::string>();
+  EXPECT_EQ(streamed, function["arguments"]);
+  EXPECT_NE(stream.body.find(R"("finish_reason":"tool_calls")"), std::string::npos) << stream.body;
+
+  const Json refused = ask(R"("tools": [{"type": "function", "function": {"name": "f", "strict": true,
+      "parameters": {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}}}])",
+                           400)["error"];
+  EXPECT_EQ(refused["param"], "tools[0].function.parameters") << refused;
 }
 
 TEST_F(ServeTools, WithoutACallTheAnswerIsText) {

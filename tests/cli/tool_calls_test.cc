@@ -22,8 +22,8 @@ struct Split {
   }
 };
 
-Split split(ToolFormat format, const std::vector<std::string>& pieces) {
-  ToolCallSplitter splitter(format);
+Split split(const std::string& syntax, const std::vector<std::string>& pieces) {
+  ToolCallSplitter splitter(find_tool_syntax(syntax));
   Split all;
   for (const std::string& piece : pieces) all.add(splitter.push(piece));
   all.add(splitter.finish());
@@ -31,55 +31,52 @@ Split split(ToolFormat format, const std::vector<std::string>& pieces) {
 }
 
 struct Case {
-  ToolFormat format;
-  const char *answer, *outline;
+  const char *syntax, *answer, *outline;
 };
 const Case kCases[] = {
-    {ToolFormat::kTagged, "Hello there.\n", "'Hello there.\n'"},
-    {ToolFormat::kTagged, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1.0}}\n</tool_call>",
+    {"hermes", "Hello there.\n", "'Hello there.\n'"},
+    {"hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1.0}}\n</tool_call>",
      "'' f({\"a\": 1.0})"},
-    {ToolFormat::kTagged,
+    {"hermes",
      "I look.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"t\": \"}</tool_call>\\\"{\"}}\n</tool_call>\n"
      "<tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>",
      "'I look.' f({\"t\": \"}</tool_call>\\\"{\"}) g({})"},
-    {ToolFormat::kTagged, "a < b <tool", "'a < b <tool'"},
-    {ToolFormat::kTagged, "x <tool_call>{\"name\": \"f\", \"argu", "'x<tool_call>{\"name\": \"f\", \"argu'"},
-    {ToolFormat::kTagged, "<tool_call>what</tool_call>", "'<tool_call>what</tool_call>'"},
-    {ToolFormat::kTagged, "<tool_call>{\"name\": 1}</tool_call> and",
-     "'<tool_call>{\"name\": 1}</tool_call> and'"},
-    {ToolFormat::kBare, "{\"name\": \"f\", \"parameters\": {\"a\": [{}]}}", "'' f({\"a\": [{}]})"},
-    {ToolFormat::kBare, "It is {\"name\": 1}", "'It is {\"name\": 1}'"},
-    {ToolFormat::kBare, "{\"name\": \"f\"", "'{\"name\": \"f\"'"},
-    {ToolFormat::kMistralList, "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"x\": {\"y\": 2}}}]",
+    {"hermes", "a < b <tool", "'a < b <tool'"},
+    {"hermes", "x <tool_call>{\"name\": \"f\", \"argu", "'x<tool_call>{\"name\": \"f\", \"argu'"},
+    {"hermes", "<tool_call>what</tool_call>", "'<tool_call>what</tool_call>'"},
+    {"hermes", "<tool_call>{\"name\": 1}</tool_call> and", "'<tool_call>{\"name\": 1}</tool_call> and'"},
+    {"llama", "{\"name\": \"f\", \"parameters\": {\"a\": [{}]}}", "'' f({\"a\": [{}]})"},
+    {"llama", "It is {\"name\": 1}", "'It is {\"name\": 1}'"},
+    {"llama", "{\"name\": \"f\"", "'{\"name\": \"f\"'"},
+    {"mistral-list", "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"x\": {\"y\": 2}}}]",
      "'' f({\"x\": {\"y\": 2}})"},
-    {ToolFormat::kMistralList,
+    {"mistral-list",
      "Yes [TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"s\": \"]\"}, \"id\": \"abcdefghi\"}, {\"name\": "
      "\"g\", "
      "\"arguments\": {}}]",
      "'Yes' f({\"s\": \"]\"})#abcdefghi g({})"},
-    {ToolFormat::kMistralList, "[TOOL_CALLS][{\"name\": \"f\"", "'[TOOL_CALLS][{\"name\": \"f\"'"},
-    {ToolFormat::kMistralNamed,
-     "[TOOL_CALLS]f[ARGS]{\"a\": \"[TOOL_CALLS]\"}[TOOL_CALLS]g[CALL_ID]123456789[ARGS]{}",
+    {"mistral-list", "[TOOL_CALLS][{\"name\": \"f\"", "'[TOOL_CALLS][{\"name\": \"f\"'"},
+    {"mistral-named", "[TOOL_CALLS]f[ARGS]{\"a\": \"[TOOL_CALLS]\"}[TOOL_CALLS]g[CALL_ID]123456789[ARGS]{}",
      "'' f({\"a\": \"[TOOL_CALLS]\"}) g({})#123456789"},
-    {ToolFormat::kMistralNamed, "Well[TOOL_CALLS]f[ARGS]{\"a\"", "'Well[TOOL_CALLS]f[ARGS]{\"a\"'"},
-    {ToolFormat::kNone, "<tool_call>{}</tool_call>", "'<tool_call>{}</tool_call>'"},
+    {"mistral-named", "Well[TOOL_CALLS]f[ARGS]{\"a\"", "'Well[TOOL_CALLS]f[ARGS]{\"a\"'"},
+    {"", "<tool_call>{}</tool_call>", "'<tool_call>{}</tool_call>'"},
 };
 
 TEST(ToolCalls, AreTheSameInWhateverPiecesTheAnswerComes) {
   for (const Case& c : kCases) {
     const std::string answer = c.answer;
-    EXPECT_EQ(split(c.format, {answer}).outline(), c.outline) << answer;
+    EXPECT_EQ(split(c.syntax, {answer}).outline(), c.outline) << answer;
     std::vector<std::string> bytes;
     for (const char byte : answer) bytes.emplace_back(1, byte);
-    EXPECT_EQ(split(c.format, bytes).outline(), c.outline) << answer;
+    EXPECT_EQ(split(c.syntax, bytes).outline(), c.outline) << answer;
     for (size_t at = 1; at < answer.size(); ++at)
-      EXPECT_EQ(split(c.format, {answer.substr(0, at), answer.substr(at)}).outline(), c.outline)
+      EXPECT_EQ(split(c.syntax, {answer.substr(0, at), answer.substr(at)}).outline(), c.outline)
           << answer << at;
   }
 }
 
 TEST(ToolCalls, ComeAsSoonAsTheyAreWhole) {
-  ToolCallSplitter splitter(ToolFormat::kTagged);
+  ToolCallSplitter splitter(find_tool_syntax("hermes"));
   EXPECT_EQ(splitter.push("Well, ").text, "Well,");
   EXPECT_EQ(splitter.push("I do. <").text, " I do.");
   EXPECT_TRUE(splitter.push("tool_call>{\"name\": \"f\", \"arguments\": {}}").calls.empty());
@@ -87,14 +84,19 @@ TEST(ToolCalls, ComeAsSoonAsTheyAreWhole) {
 }
 
 TEST(ToolCalls, AreWrittenAsTheTemplateSays) {
-  EXPECT_EQ(tool_format_of("... <tool_call>\\n{\\\"name\\\": <function-name>, ..."), ToolFormat::kTagged);
-  EXPECT_EQ(tool_format_of("<tool_call>\n{\"name\": \"{{ x }}\"}"), ToolFormat::kTagged);
-  EXPECT_EQ(tool_format_of("<tool_call>\n<function=f> {\"name\": 1}"), ToolFormat::kNone);
-  EXPECT_EQ(tool_format_of("format {\"name\": function name, \"parameters\": dictionary}"),
-            ToolFormat::kBare);
-  EXPECT_EQ(tool_format_of("{{ '[TOOL_CALLS][' }}"), ToolFormat::kMistralList);
-  EXPECT_EQ(tool_format_of("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}"), ToolFormat::kMistralNamed);
-  EXPECT_EQ(tool_format_of("{{ messages }}"), ToolFormat::kNone);
+  const auto name = [](const std::string& source) {
+    const ToolSyntax* syntax = tool_syntax_of("{% if tools %}" + source);
+    return syntax != nullptr ? syntax->name : "none";
+  };
+  EXPECT_EQ(name("... <tool_call>\\n{\\\"name\\\": <function-name>, ..."), "hermes");
+  EXPECT_EQ(name("<tool_call>\n{\"name\": \"{{ x }}\"}"), "hermes");
+  EXPECT_EQ(name("<tool_call>\n<function=f><parameter=p> {\"name\": 1}"), "qwen-xml");
+  EXPECT_EQ(name("<tool_call>f<arg_key>a</arg_key><arg_value> {\"name\": 1}"), "glm");
+  EXPECT_EQ(name("format {\"name\": function name, \"parameters\": dictionary}"), "llama");
+  EXPECT_EQ(name("{{ '[TOOL_CALLS][' }}"), "mistral-list");
+  EXPECT_EQ(name("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}"), "mistral-named");
+  EXPECT_EQ(name("{{ messages }}"), "none");
+  EXPECT_EQ(tool_syntax_of("{{ messages[0].tools_of }}[TOOL_CALLS]"), nullptr) << "it tells of no tools";
 }
 
 TEST(ToolCalls, IdsAreOfNineLettersAndDiffer) {
