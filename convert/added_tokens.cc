@@ -172,8 +172,8 @@ void drop_added_beyond(uint64_t n_tokens, const std::vector<AddedTokenEntry>& ad
   vocabulary->pieces.resize(n);
   vocabulary->types.resize(n);
   const auto is_beyond = [n](TokenId id) { return id != kNoToken && static_cast<size_t>(id) >= n; };
-  for (std::vector<TokenId>* list :
-       {&vocabulary->strips_left, &vocabulary->strips_right, &vocabulary->single_words})
+  for (std::vector<TokenId>* list : {&vocabulary->strips_left, &vocabulary->strips_right,
+                                     &vocabulary->single_words, &vocabulary->normalized})
     std::erase_if(*list, is_beyond);
   for (TokenId* special : {&vocabulary->bos, &vocabulary->eos, &vocabulary->unk, &vocabulary->pad})
     if (is_beyond(*special)) *special = kNoToken;

@@ -182,6 +182,7 @@ void Reader::read_added_tokens(const Json& tokens) {
     list("lstrip", &vocabulary_.strips_left);
     list("rstrip", &vocabulary_.strips_right);
     list("single_word", &vocabulary_.single_words);
+    if (parts_.nfc) list("normalized", &vocabulary_.normalized);
   }
   first.tell(notice_);
   if (notice_ && n_renamed > 0)
@@ -340,8 +341,8 @@ Vocabulary Reader::read(std::string_view text) {
     if (key == "post_processor") post_processor = value;
   });
   if (!has_model_) refuse("tokenizer.json without a model");
-  read_added_tokens(added_tokens);
   read_normalizer(normalizer);
+  read_added_tokens(added_tokens);
   if (pre_tokenizer_.empty()) read_steps(pre_tokenizer);
   read_post_processor(post_processor);
   parts_.pre_tokenizer = pre_tokenizer_.empty() ? row_of_steps() : pre_tokenizer_;

@@ -54,6 +54,7 @@ constexpr TokenList kTokenLists[] = {
     {"quern.tokenizer.lstrip_token_ids", &Vocabulary::strips_left},
     {"quern.tokenizer.rstrip_token_ids", &Vocabulary::strips_right},
     {"quern.tokenizer.single_word_token_ids", &Vocabulary::single_words},
+    {"quern.tokenizer.normalized_token_ids", &Vocabulary::normalized},
 };
 
 void check_special_ids(const Vocabulary& vocabulary, const std::string& where) {

@@ -69,6 +69,9 @@ struct Vocabulary {
   TokenId eot = kNoToken, eom = kNoToken;  // ends of a turn and of a message: they end an answer as eos does
   std::vector<TokenId> more_ends;          // and so do these
   std::vector<TokenId> strips_left, strips_right;  // added tokens that take white space beside them along
+  // Added tokens that are looked for, by their spelling in form C, where the text is in form C already
+  // (BytePairParts::nfc); without that normalization they are like others.
+  std::vector<TokenId> normalized;
   std::vector<TokenId> single_words;  // and those that are found only where no word goes on beside them
   bool add_bos = true, add_eos = false;
   bool add_space_prefix = true;  // of raw text; chat is built per message and does not ask (formats.md 3.4)

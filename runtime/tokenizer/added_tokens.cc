@@ -1,8 +1,12 @@
 #include "runtime/tokenizer/added_tokens.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
+#include <variant>
 
 #include "runtime/tokenizer/characters.h"
+#include "runtime/tokenizer/nfc.h"
 #include "runtime/tokenizer/prefixes.h"
 
 namespace quern {
@@ -29,26 +33,50 @@ bool is_inside_word(std::string_view text, size_t begin, size_t end) {
          (end < text.size() && is_word_character(first_character(text.substr(end))));
 }
 
+bool contains(const std::vector<TokenId>& ids, TokenId id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+bool normalizes(const Vocabulary& vocabulary) {
+  const auto* const parts = std::get_if<BytePairParts>(&vocabulary.parts);
+  return parts != nullptr && parts->nfc;
+}
+
+bool is_special(TokenType type) { return type == TokenType::kControl || type == TokenType::kUnknown; }
+
+AddedToken added_token(const Vocabulary& vocabulary, TokenId id) {
+  const auto i = static_cast<size_t>(id);
+  return {.text = vocabulary.pieces[i],
+          .id = id,
+          .special = is_special(vocabulary.types[i]),
+          .strips_left = contains(vocabulary.strips_left, id),
+          .strips_right = contains(vocabulary.strips_right, id),
+          .single_word = contains(vocabulary.single_words, id)};
+}
+
 }  // namespace
 
 std::vector<AddedToken> added_tokens_of(const Vocabulary& vocabulary, std::span<const TokenId> user_defined) {
-  const auto contains = [](const std::vector<TokenId>& ids, TokenId id) {
-    return std::find(ids.begin(), ids.end(), id) != ids.end();
-  };
   std::vector<AddedToken> tokens;
   for (size_t i = 0; i < vocabulary.size(); ++i) {
     const auto id = static_cast<TokenId>(i);
     const TokenType type = vocabulary.types[i];
-    const bool special = type == TokenType::kControl || type == TokenType::kUnknown;
+    const bool special = is_special(type);
     const bool added =
         type == TokenType::kUserDefined && !std::binary_search(user_defined.begin(), user_defined.end(), id);
-    if (!special && !added) continue;
-    tokens.push_back({.text = vocabulary.pieces[i],
-                      .id = id,
-                      .special = special,
-                      .strips_left = contains(vocabulary.strips_left, id),
-                      .strips_right = contains(vocabulary.strips_right, id),
-                      .single_word = contains(vocabulary.single_words, id)});
+    if ((!special && !added) || (normalizes(vocabulary) && contains(vocabulary.normalized, id))) continue;
+    tokens.push_back(added_token(vocabulary, id));
+  }
+  return tokens;
+}
+
+std::vector<AddedToken> normalized_tokens_of(const Vocabulary& vocabulary) {
+  std::vector<AddedToken> tokens;
+  if (!normalizes(vocabulary)) return tokens;
+  for (const TokenId id : vocabulary.normalized) {
+    tokens.push_back(added_token(vocabulary, id));
+    std::string& text = tokens.back().text;
+    if (std::optional<std::string> composed = to_nfc(text)) text = std::move(*composed);
   }
   return tokens;
 }

@@ -36,8 +36,10 @@ struct AddedToken {
 };
 
 // The control, unknown and added tokens of a vocabulary, spelled as its pieces; without the user-defined ones
-// (ascending) that its family finds by a rule of its own.
+// (ascending) that its family finds by a rule of its own, and without Vocabulary::normalized.
 std::vector<AddedToken> added_tokens_of(const Vocabulary& vocabulary, std::span<const TokenId> user_defined);
+// Those that are looked for in normalized text, in form C; none where text is not normalized.
+std::vector<AddedToken> normalized_tokens_of(const Vocabulary& vocabulary);
 
 struct TextRange {
   size_t begin = 0, end = 0;
@@ -55,6 +57,8 @@ class AddedTokens {
   AddedTokens() = default;
   // Of tokens spelled alike the first counts; ones without text never match.
   explicit AddedTokens(std::vector<AddedToken> tokens);
+
+  bool empty() const { return tokens_.empty(); }
 
   // The pieces of the text that the spans make together, in order, from end to end but for stripped white
   // space. The longest token is cut out first wherever it stands, then the next shorter one in what is left;

@@ -5,6 +5,7 @@
 #include "quant/error.h"
 #include "quant/utf8.h"
 #include "runtime/tokenizer/byte_pair_tokenizer.h"
+#include "runtime/tokenizer/nfc.h"
 #include "runtime/tokenizer/sentencepiece_tokenizer.h"
 
 namespace quern {
@@ -65,7 +66,10 @@ std::vector<TextRange> messages_in(std::span<const TextSpan> spans, const TextPi
 }  // namespace
 
 Tokenizer::Tokenizer(Vocabulary vocabulary, std::vector<DecodedPiece> decoded, AddedTokens added)
-    : vocabulary_(std::move(vocabulary)), decoded_(std::move(decoded)), added_(std::move(added)) {
+    : vocabulary_(std::move(vocabulary)),
+      decoded_(std::move(decoded)),
+      added_(std::move(added)),
+      normalized_(normalized_tokens_of(vocabulary_)) {
   QUERN_CHECK(decoded_.size() == vocabulary_.size());
   ids_.reserve(vocabulary_.size());
   for (size_t id = 0; id < vocabulary_.size(); ++id) {
@@ -97,6 +101,8 @@ std::vector<TokenId> Tokenizer::encode(std::span<const TextSpan> spans) const {
   for (const TextPiece& piece : added_.cut(text, spans)) {
     if (piece.id != kNoToken) {
       ids.push_back(piece.id);
+    } else if (!normalized_.empty()) {
+      encode_between(spans, piece, &ids);
     } else {
       encode_stretch({text.substr(piece.begin, piece.end - piece.begin), vocabulary_.add_space_prefix,
                       messages_in(spans, piece)},
@@ -104,6 +110,38 @@ std::vector<TokenId> Tokenizer::encode(std::span<const TextSpan> spans) const {
     }
   }
   return ids;
+}
+
+// Nothing is composed across the border of two spans of unlike roles before tokens are cut out, so that what
+// a message begins with does not take part in the template's own tokens.
+void Tokenizer::encode_between(std::span<const TextSpan> spans, const TextPiece& piece,
+                               std::vector<TokenId>* ids) const {
+  std::vector<std::pair<std::string, TextRole>> runs;
+  size_t at = 0;
+  for (const TextSpan& span : spans) {
+    const size_t begin = std::max(at, piece.begin), end = std::min(at + span.text.size(), piece.end);
+    if (begin < end) {
+      if (runs.empty() || runs.back().second != span.role) runs.emplace_back("", span.role);
+      runs.back().first += span.text.substr(begin - at, end - begin);
+    }
+    at += span.text.size();
+  }
+  std::string text;
+  std::vector<TextSpan> normalized;
+  for (auto& [run, role] : runs) {
+    if (std::optional<std::string> composed = to_nfc(run)) run = std::move(*composed);
+    text += run;
+    normalized.push_back({run, role});
+  }
+  for (const TextPiece& part : normalized_.cut(text, normalized)) {
+    if (part.id != kNoToken) {
+      ids->push_back(part.id);
+      continue;
+    }
+    encode_stretch({std::string_view(text).substr(part.begin, part.end - part.begin),
+                    vocabulary_.add_space_prefix, messages_in(normalized, part)},
+                   ids);
+  }
 }
 
 std::vector<TokenId> Tokenizer::encode_message(std::string_view text) const {

@@ -81,13 +81,17 @@ class Tokenizer {
   Tokenizer(Vocabulary vocabulary, std::vector<DecodedPiece> decoded, AddedTokens added);
 
  private:
+  // Appends the ids of what stands between the tokens that are cut out of the text as it is: what is cut out
+  // of normalized text, and stretches.
+  void encode_between(std::span<const TextSpan> spans, const TextPiece& piece,
+                      std::vector<TokenId>* ids) const;
   // Appends the ids of a stretch.
   virtual void encode_stretch(const TextStretch& stretch, std::vector<TokenId>* ids) const = 0;
   size_t index(TokenId id) const;  // checked
 
   const Vocabulary vocabulary_;
   const std::vector<DecodedPiece> decoded_;
-  const AddedTokens added_;
+  const AddedTokens added_, normalized_;
   std::unordered_map<std::string_view, TokenId> ids_;  // of vocabulary_.pieces
   std::vector<TokenId> end_ids_, unused_ids_;
   size_t longest_piece_bytes_ = 0;

@@ -11,6 +11,7 @@
 
 #include "convert/rank_vocabulary.h"
 #include "convert/tokenizer_file.h"
+#include "quant/byte_level.h"
 #include "quant/error.h"
 #include "quant/pre_tokenizer.h"
 #include "tests/runtime/tokenizer/vocabulary_files.h"
@@ -96,6 +97,47 @@ TEST(TokenizerJson, ReadsGemmasPiecesAsCharacters) {
   EXPECT_EQ(vocabulary.model, "gemma4");
   EXPECT_EQ(vocabulary.types[3], TokenType::kByte);
   EXPECT_EQ(make_tokenizer(vocabulary)->encode("abA", TextRole::kRaw), (Ids{2, 3}));
+}
+
+// Expected ids: tokenizers 0.23 with the same document.
+TEST(TokenizerJson, FindsTokensThatAreNormalizedInNormalizedText) {
+  json document = small_tokenizer();
+  json& vocab = document["model"]["vocab"] = json::object();
+  for (int byte = 0; byte < 256; ++byte)
+    vocab[byte_level_spelling(std::string(1, static_cast<char>(byte)))] = byte;
+  document["model"]["merges"] = json::array();
+  document["normalizer"] = {{"type", "NFC"}};
+  const auto added = [](int id, const char* content, bool normalized) {
+    return json{{"id", id}, {"content", content}, {"special", false}, {"normalized", normalized}};
+  };
+  document["added_tokens"] = {added(256, "caf\u00E9", true), added(257, "nai\u0308f", true),
+                              added(258, "<raw>", false), added(259, "<n>", true),
+                              added(260, "re\u0301", false)};
+  struct Case {
+    const char* text;
+    Ids ids;
+  };
+  const std::vector<Case> cases = {{"cafe\u0301!", {256, '!'}},
+                                   {"caf\u00E9!", {256, '!'}},
+                                   {"na\u00EFf", {257}},
+                                   {"nai\u0308f", {257}},
+                                   {"<n>\u0338", {'<', 'n', 0xE2, 0x89, 0xAF}},
+                                   {"<raw>\u0338", {258, 0xCC, 0xB8}},
+                                   {"<n>x", {259, 'x'}},
+                                   {"re\u0301s", {260, 's'}},
+                                   {"r\u00E9s", {'r', 0xC3, 0xA9, 's'}},
+                                   {"<raw>cafe\u0301<n>", {258, 256, 259}}};
+  const Vocabulary vocabulary = read(document);
+  for (const Vocabulary& form : {vocabulary, through_gguf(vocabulary)}) {
+    const auto tokenizer = make_tokenizer(form);
+    for (const Case& c : cases) EXPECT_EQ(tokenizer->encode(c.text, TextRole::kRaw), c.ids) << c.text;
+    // What a message says is text, and spells none of them, whatever the template wrote before it.
+    EXPECT_EQ(
+        tokenizer->encode(std::vector<TextSpan>{{"<n>", TextRole::kTemplate}, {"<n>", TextRole::kMessage}}),
+        (Ids{259, '<', 'n', '>'}));
+  }
+  document["normalizer"] = nullptr;  // then all of them are looked for in the text as it is
+  EXPECT_EQ(make_tokenizer(read(document))->encode("<n>\u0338", TextRole::kRaw), (Ids{259, 0xCC, 0xB8}));
 }
 
 struct Refusal {
