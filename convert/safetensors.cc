@@ -64,6 +64,10 @@ class HeaderReader {
     }
     uint64_t length = 0;
     for (size_t i = 0; i < kLengthBytes; ++i) length |= static_cast<uint64_t>(bytes_[i]) << (8 * i);
+    if (length == 0) {
+      fail(ErrorCode::kMalformed, "{}: header too small: 0 bytes of JSON (offset 0x0){}", path_,
+           placeholder_hint(bytes_));
+    }
     if (length > kMaxHeaderBytes) {
       fail(ErrorCode::kMalformed, "{}: header too large: {} bytes, expected at most {} (offset 0x0){}", path_,
            length, kMaxHeaderBytes, placeholder_hint(bytes_));

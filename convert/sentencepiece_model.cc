@@ -1,5 +1,6 @@
 #include "convert/sentencepiece_model.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -67,8 +68,11 @@ std::optional<Field> FieldReader::next() {
   const uint64_t tag = read_varint();
   field.wire_type = static_cast<uint32_t>(tag & 7);
   if (tag >> 3 == 0 || tag >> 3 > std::numeric_limits<uint32_t>::max() >> 3) {
-    source_.refuse(field.offset, "not a sentencepiece tokenizer.model: field number {} does not exist",
-                   tag >> 3);
+    const std::span<const uint8_t> rest = message_.bytes.subspan(field.offset - message_.offset);
+    const bool zeros = std::all_of(rest.begin(), rest.end(), [](uint8_t byte) { return byte == 0; });
+    source_.refuse(field.offset, "not a sentencepiece tokenizer.model: field number {} does not exist{}",
+                   tag >> 3,
+                   zeros ? "; only zeros follow, as in an unfinished download: download it again" : "");
   }
   field.number = static_cast<uint32_t>(tag >> 3);
   switch (field.wire_type) {
@@ -436,8 +440,11 @@ Vocabulary read_sentencepiece_model(std::span<const uint8_t> bytes, const std::s
   if (specs.model_type == kModelTypeBpe) make_lone_characters_normal(&vocabulary);
   if (specs.model_type == kModelTypeUnigram) {
     if (has_ranks_for_scores(vocabulary))
-      source.refuse(specs_offset,
-                    "model_type is 1 (unigram), but the scores are whole numbers, a BPE model's ranks");
+      source.refuse(
+          specs_offset, "model_type is 1 (unigram), but the scores are whole numbers, a BPE model's ranks{}",
+          specs_offset != 0 ? ""
+                            : "; the trainer_spec, which would say otherwise, is missing: cut short? "
+                              "Download it again");
     vocabulary.model = "t5";
   }
   vocabulary.sentencepiece().precompiled_charsmap = specs.charsmap;

@@ -172,6 +172,8 @@ Json parse(std::string_view text, const std::string& where, const JsonLimits& li
   if (const size_t nul = text.find('\0'); nul != text.npos) {
     fail(ErrorCode::kMalformed, "{}: invalid JSON: NUL at byte {}", where, nul);
   }
+  if (text.find_first_not_of(" \t\r\n") == text.npos)
+    fail(ErrorCode::kMalformed, "{}: invalid JSON: nothing is in it", where);
   TreeBuilder builder(limits, on_member);
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) {
     fail(ErrorCode::kMalformed, "{}: invalid JSON: {}", where, builder.problem());

@@ -125,6 +125,7 @@ TEST(Safetensors, SaysWhatADownloadLeftInItsPlace) {
       std::string::npos);
   EXPECT_NE(error_of("<!DOCTYPE html><html>404</html>").find("HTML page"), std::string::npos);
   EXPECT_NE(error_of("<!DOCTYPE html><html>404</html>").find("header too large"), std::string::npos);
+  EXPECT_NE(error_of(std::string(4096, '\0')).find("unfinished download"), std::string::npos);
 }
 
 }  // namespace

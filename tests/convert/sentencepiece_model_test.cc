@@ -207,7 +207,9 @@ std::vector<Refused> refused_models() {
       {"Word", model + trainer(number(3, 3)), "word"},
       {"Char", model + trainer(number(3, 4)), "char"},
       {"ModelType77", model + trainer(number(3, 77)), "model_type is 77"},
-      {"NoSpecs", small_pieces(), "unigram"},
+      {"NoSpecs", small_pieces(), "the trainer_spec, which would say otherwise, is missing: cut short?"},
+      {"ZerosBehind", small_pieces() + std::string(64, '\0'),
+       "only zeros follow, as in an unfinished download"},
   };
 }
 

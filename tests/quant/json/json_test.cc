@@ -73,6 +73,8 @@ TEST(Json, KeepsTheOrderOfMembers) {
 }
 
 TEST(Json, ErrorsSayWhere) {
+  for (const char* nothing : {"", " \n"})
+    EXPECT_NE(error_of(nothing).find("nothing is in it"), std::string::npos) << error_of(nothing);
   EXPECT_NE(error_of("{\"a\": 1,\n \"b\": }").find(" at byte 16"), std::string::npos)
       << error_of("{\"a\": 1,\n \"b\": }");
 }
