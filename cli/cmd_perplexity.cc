@@ -2,8 +2,11 @@
 // from those of another model (4.3).
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "cli/command.h"
 #include "cli/comparison_report.h"
@@ -258,10 +261,22 @@ class Measurement {
   double start_ = 0;
 };
 
+// What is true of both models is said once.
+class SaidOnce {
+ public:
+  void operator()(std::string_view line) {
+    if (said_.emplace(line).second) notice(line);
+  }
+
+ private:
+  std::set<std::string> said_;
+};
+
 // The base first: what it takes is known when the model is loaded.
-std::unique_ptr<Model> load_base(const std::string& path, ModelOptions* options, FolderTokenizer tokenizer) {
+std::unique_ptr<Model> load_base(const std::string& path, ModelOptions* options, FolderTokenizer tokenizer,
+                                 const Notice& tell) {
   options->state_memory = true;
-  std::unique_ptr<Model> base = load_model_or_checkpoint(path, *options, tokenizer);
+  std::unique_ptr<Model> base = load_model_or_checkpoint(path, *options, tokenizer, tell);
   const MemoryPlan& plan = base->memory_plan();
   options->promised_bytes = plan.in_place + plan.kv + plan.scratch;
   return base;
@@ -301,8 +316,10 @@ int run_perplexity(std::span<const std::string> arguments) {
 
   const FolderTokenizer tokenizer = options.ids ? FolderTokenizer::kLeftOut : FolderTokenizer::kRead;
   std::unique_ptr<Model> base;
-  if (options.against) base = load_base(*options.against, &model_options, tokenizer);
-  const std::unique_ptr<Model> model = load_model_or_checkpoint(options.model, model_options, tokenizer);
+  SaidOnce said;
+  if (options.against) base = load_base(*options.against, &model_options, tokenizer, std::ref(said));
+  const std::unique_ptr<Model> model =
+      load_model_or_checkpoint(options.model, model_options, tokenizer, std::ref(said));
   if (base != nullptr) require_same_vocabulary({*model, *base});
   if (options.ids) {
     require_ids_of(*model, *options.ids, tokens);

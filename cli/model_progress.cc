@@ -2,12 +2,12 @@
 
 namespace quern {
 
-std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options) {
+std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options, const Notice& tell) {
   ProgressBar bar(ProgressUnit::kBytes, kProgressDelay);
   options.on_progress = [&](uint64_t done, uint64_t total) { bar.update(done, total); };
   return Model::load(path, options, [&](std::string_view line) {
     bar.clear();
-    notice(line);
+    tell(line);
   });
 }
 

@@ -6,14 +6,15 @@
 #include <string>
 
 #include "cli/report.h"
+#include "quant/error.h"
 #include "quant/machine/stop_signal.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 
 namespace quern {
 
-// Model::load, with a bar on a terminal while it lasts.
-std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options);
+// Model::load, with a bar on a terminal while it lasts. `tell` gets the choices and warnings, a line each.
+std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options, const Notice& tell = notice);
 
 // A bar on a terminal while a long prompt is read.
 class PromptProgress {

@@ -21,8 +21,8 @@ using OpenFolder = std::unique_ptr<TensorSource>(const ConvertOptions& options,
 
 std::unique_ptr<TensorSource> open(const std::string& path, const ModelOptions& model,
                                    FolderTokenizer tokenizer, OpenFolder& open_folder,
-                                   const Notice& notice_of_folder) {
-  if (!is_folder(path)) return std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice);
+                                   const Notice& notice_of_file, const Notice& notice_of_folder) {
+  if (!is_folder(path)) return std::make_unique<GgufFile>(path, /*allow_mmap=*/true, notice_of_file);
   ConvertOptions options;
   options.source = path;
   options.pre_tokenizer = model.pre_tokenizer;
@@ -39,26 +39,26 @@ std::unique_ptr<TensorSource> open(const std::string& path, const ModelOptions& 
 }  // namespace
 
 std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& model,
-                                                FolderTokenizer tokenizer) {
-  return open(path, model, tokenizer, open_checkpoint_as_bf16, notice);
+                                                FolderTokenizer tokenizer, const Notice& tell) {
+  return open(path, model, tokenizer, open_checkpoint_as_bf16, tell, tell);
 }
 
 std::unique_ptr<TensorSource> open_original_source(const std::string& path, const ModelOptions& model,
                                                    FolderTokenizer tokenizer, bool is_bf16) {
-  return open(path, model, tokenizer, is_bf16 ? open_checkpoint_as_bf16 : open_checkpoint_as_f32,
+  return open(path, model, tokenizer, is_bf16 ? open_checkpoint_as_bf16 : open_checkpoint_as_f32, notice,
               [](std::string_view) {});
 }
 
 std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
-                                                FolderTokenizer tokenizer) {
-  if (!is_folder(path)) return load_model(path, options);
+                                                FolderTokenizer tokenizer, const Notice& tell) {
+  if (!is_folder(path)) return load_model(path, options, tell);
   options.state_memory = true;
-  auto source = open_model_source(path, options, tokenizer);
+  auto source = open_model_source(path, options, tokenizer, tell);
   ProgressBar bar(ProgressUnit::kBytes, kProgressDelay);
   options.on_progress = [&](uint64_t done, uint64_t total) { bar.update(done, total); };
   return Model::load(std::move(source), options, [&](std::string_view line) {
     bar.clear();
-    notice(line);
+    tell(line);
   });
 }
 

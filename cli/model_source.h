@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "cli/report.h"
 #include "quant/tensor_source.h"
 #include "runtime/model.h"
 
@@ -14,9 +15,9 @@ namespace quern {
 enum class FolderTokenizer { kRead, kLeftOut };
 
 // A folder is read as the BF16 file that convert would make of it, without a file between; everything else is
-// a GGUF. Of a folder count n_threads and pre_tokenizer.
+// a GGUF. Of a folder count n_threads and pre_tokenizer. `tell` gets choices and warnings, a line each.
 std::unique_ptr<TensorSource> open_model_source(const std::string& path, const ModelOptions& options,
-                                                FolderTokenizer tokenizer);
+                                                FolderTokenizer tokenizer, const Notice& tell = notice);
 
 // The same for who keeps what a folder's weights have beyond BF16, and has told of its notices already.
 std::unique_ptr<TensorSource> open_original_source(const std::string& path, const ModelOptions& options,
@@ -24,6 +25,6 @@ std::unique_ptr<TensorSource> open_original_source(const std::string& path, cons
 
 // load_model() (model_progress.h) of either; for a folder the memory is stated before anything is loaded.
 std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
-                                                FolderTokenizer tokenizer);
+                                                FolderTokenizer tokenizer, const Notice& tell = notice);
 
 }  // namespace quern

@@ -158,6 +158,8 @@ TEST_F(Perplexity, AgainstAnotherModelPrintsItsFiguresAndAnObject) {
                            "Mean    KLD:   0.0", "99.9%   Δp: ", "RMS Δp    : ", "Same top p: "})
     EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << describe(text);
   EXPECT_NE(text.err.find("memory: "), std::string::npos) << describe(text);
+  for (const char* choice : {"kernels: ", "threads: "})
+    EXPECT_EQ(count_lines_with_prefix(text.err, choice), 1u) << "true of both, said once\n" << describe(text);
 
   const ProcessResult exact = run({"--json"}), stored = run({"--json", "--peer-storage"});
   ASSERT_EQ(exact.exit_code, 0) << describe(exact);
@@ -216,6 +218,7 @@ TEST_F(Perplexity, TakesACheckpointFolderForItsBf16File) {
   EXPECT_NE(of_folder.err.find("memory: "), std::string::npos) << describe(of_folder);
   const ProcessResult against = perplexity({"--against", folder, "--chunks", "1", "--json"});
   ASSERT_EQ(against.exit_code, 0) << describe(against);
+  EXPECT_EQ(against.err.find("chat template"), std::string::npos) << "nobody talks\n" << describe(against);
   const Json report = Json::parse(against.out);
   EXPECT_EQ(report["kl_divergence"]["max"], 0);
   EXPECT_EQ(report["ratio"]["value"], 1);
