@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <clocale>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,16 @@ constexpr int kHistoryEntries = 1000;
 constexpr const char* kPasteMarksOn = "\033[?2004h";
 constexpr const char* kPasteMarksOff = "\033[?2004l";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
+
+// A terminal that says it knows no sequences would show them.
+bool is_dumb_terminal() {
+  const char* const term = std::getenv("TERM");
+  return term == nullptr || *term == '\0' || std::string_view(term) == "dumb";
+}
+
+void ask_for_paste_marks(bool on) {
+  if (!is_dumb_terminal()) std::fputs(on ? kPasteMarksOn : kPasteMarksOff, stderr);
+}
 
 std::string_view typed(EditLine* editor) {
   const LineInfo* line = el_line(editor);
@@ -65,7 +76,7 @@ LineEditor::LineEditor(const LineReaderOptions& options) : options_(options) {
   // libedit counts characters by the locale; text is UTF-8 whatever that says.
   std::setlocale(LC_CTYPE, "");
   if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
-  restore_terminal_on_exit(kPasteMarksOff);
+  restore_terminal_on_exit(is_dumb_terminal() ? "" : kPasteMarksOff);
   editor_ = el_init("quern", stdin, stderr, stderr);  // stdout is for answers
   history_ = history_init();
   QUERN_CHECK(editor_ != nullptr && history_ != nullptr);
@@ -121,10 +132,10 @@ std::optional<std::string> LineEditor::read(bool continued) {
   // Left to itself libedit shows the prompt first and takes the terminal's keys after: a Ctrl-D between the
   // two would be the terminal's, and reach the editor as a NUL.
   el_set(editor_, EL_PREP_TERM, 1);
-  std::fputs(kPasteMarksOn, stderr);
+  ask_for_paste_marks(true);
   int n_bytes = 0;
   const char* line = el_gets(editor_, &n_bytes);
-  std::fputs(kPasteMarksOff, stderr);
+  ask_for_paste_marks(false);
   if (line == nullptr || n_bytes <= 0) return std::nullopt;
   std::string message(line, static_cast<size_t>(n_bytes));
   if (message.ends_with('\n')) message.pop_back();
@@ -178,11 +189,11 @@ unsigned char LineEditor::on_interrupt(EditLine* editor, int) {
 }
 
 unsigned char LineEditor::on_suspend(EditLine* editor, int) {
-  std::fputs(kPasteMarksOff, stderr);
+  ask_for_paste_marks(false);
   el_set(editor, EL_PREP_TERM, 0);
   kill(0, SIGTSTP);  // the whole job, as the terminal would
   el_set(editor, EL_PREP_TERM, 1);
-  std::fputs(kPasteMarksOn, stderr);
+  ask_for_paste_marks(true);
   return CC_REDISPLAY;
 }
 

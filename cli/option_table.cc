@@ -56,6 +56,16 @@ std::string man_text(std::string_view text) {
   return out;
 }
 
+// An option as spelled(), broken between two lines where its choices do not fit one.
+std::string man_option(const OptionRow& row) {
+  std::string out;
+  for (const char c : man_text(spelled(row))) {
+    out += c;
+    if (c == '|') out += "\\:";  // troff: a line may end here
+  }
+  return out;
+}
+
 // "2026-05-30 or similar" is not known to a build that gives the same bytes every time: the header has none.
 std::string man_header(std::string_view name, std::string_view version) {
   std::string upper(name);
@@ -254,7 +264,7 @@ std::string render_man(const CommandTable& table, std::string_view version) {
   out += fmt::format(".SH DESCRIPTION\n{}\n.SH OPTIONS\n", man_text(table.description));
   for (const std::vector<OptionRow>* rows : {&table.positionals, &table.options}) {
     for (const OptionRow& row : *rows)
-      out += fmt::format(".TP\n.B {}\n{}{}\n", man_text(spelled(row)), man_text(row.help),
+      out += fmt::format(".TP\n.B {}\n{}{}\n", man_option(row), man_text(row.help),
                          row.repeatable ? " (may be repeated)" : "");
   }
   if (!table.examples.empty()) out += fmt::format(".SH EXAMPLES\n.nf\n{}\n.fi\n", man_text(table.examples));

@@ -27,6 +27,13 @@ struct FileDescriptor {
   }
 };
 
+// /dev/null, by what it is: an empty text, as it is for other programs.
+bool is_null_device(const struct stat& status) {
+  struct stat null_device {};
+  return S_ISCHR(status.st_mode) && stat("/dev/null", &null_device) == 0 &&
+         status.st_rdev == null_device.st_rdev;
+}
+
 }  // namespace
 
 void add_text_input(Arguments& arguments, TextInput* input, std::string_view escapes_of) {
@@ -53,7 +60,8 @@ std::string read_bytes(const std::string& path) {
   const std::string where = path == "-" ? "stdin" : fmt::format("'{}'", printable(path, kPathBytes));
   if (file.fd < 0) fail_errno(errno, fmt::format("cannot open {}", where));
   struct stat status {};
-  const bool is_text = fstat(file.fd, &status) == 0 && (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode));
+  const bool is_text = fstat(file.fd, &status) == 0 &&
+                       (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode) || is_null_device(status));
   if (file.fd != STDIN_FILENO && !is_text)
     fail(ErrorCode::kIo, "{} is {}, not a file or a pipe", where,
          S_ISDIR(status.st_mode) ? "a folder" : "a device");

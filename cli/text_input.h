@@ -54,7 +54,8 @@ void refuse_utf16(std::string_view text, std::string_view where);
 // Whether stdin is a regular file with something left to read, which a user may have meant to be read.
 bool stdin_holds_a_text();
 
-// The bytes of a regular file, a pipe or, with "-", of stdin: a text, a template or JSON. Same errors.
+// The bytes of a regular file, a pipe, /dev/null (none) or, with "-", of stdin: a text, a template or JSON.
+// Same errors.
 std::string read_bytes(const std::string& path);
 
 // Token ids of a file: a JSON list of integers, or an object with such a list as its "ids". kMalformed for

@@ -71,6 +71,16 @@ TEST_F(AtTerminal, PastedLinesAreOneMessageWhateverTheyHold) {
   EXPECT_EQ(saved()[0]["content"], "first line\n/exit\nr\xC3\xA9sum\xC3\xA9");
 }
 
+TEST_F(AtTerminal, NoSequencesGoToOneThatKnowsNone) {
+  std::vector<std::string> dumb = environment();
+  *std::find(dumb.begin(), dumb.end(), "TERM=xterm") = "TERM=dumb";
+  Terminal terminal(chat(), dumb);
+  ASSERT_TRUE(terminal.wait_for("> ")) << terminal.seen();
+  terminal.type("/exit\r");
+  EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
+  EXPECT_EQ(terminal.seen().find('\033'), std::string::npos) << terminal.seen();
+}
+
 // The table of `bench`, which has 178 columns where nobody looks.
 TEST_F(AtTerminal, BenchsTableFitsTheLinesOfTheTerminal) {
   constexpr unsigned short kColumns = 70;

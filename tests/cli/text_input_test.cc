@@ -64,6 +64,17 @@ TEST_F(TextInput, PipesAreRead) {
   EXPECT_EQ(Json::parse(result.out)["ids"].get<std::vector<int>>(), ids({"-p", "JULIET"}));
 }
 
+TEST_F(TextInput, NullDeviceIsAnEmptyText) {
+  EXPECT_EQ(ids({"-f", "/dev/null"}), ids({"-p", ""}));
+  const ProcessResult nothing = run({"-p", ""}), null_device = run({"-f", "/dev/null"});
+  EXPECT_EQ(null_device.exit_code, nothing.exit_code) << describe(null_device);
+  EXPECT_EQ(null_device.out, nothing.out);
+  const ProcessResult zeros = run({"-f", "/dev/zero"});
+  EXPECT_EQ(zeros.exit_code, 5) << describe(zeros);
+  EXPECT_NE(zeros.err.find("'/dev/zero' is a device, not a file or a pipe"), std::string::npos)
+      << describe(zeros);
+}
+
 TEST_F(TextInput, EndsOfLinesAndMarksGoWhereAPersonIsRead) {
   const std::string expected = run({"-p", "Hello"}).out;
   ASSERT_NE(expected, "");
