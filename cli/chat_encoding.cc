@@ -7,10 +7,13 @@
 #include "cli/text_input.h"
 #include "cli/thinking.h"
 #include "quant/error.h"
+#include "quant/gguf_files.h"
 #include "quant/utf8.h"
 
 namespace quern {
 namespace {
+
+constexpr const char* kOwnTemplate = "the file's chat template";
 
 // "mistral-v1 (...), ..." for messages.
 std::string chat_format_names(const Vocabulary* vocabulary = nullptr) {
@@ -60,7 +63,41 @@ void refuse_tools(const Json::Object& variables, std::string_view format) {
     fail(ErrorCode::kMalformed, "the chat format {} does not take tools; give --template FILE", format);
 }
 
+[[noreturn]] void fail_without_conversations(const Vocabulary& vocabulary) {
+  const std::string formats = chat_format_names(&vocabulary);
+  fail(ErrorCode::kUsage,
+       "the file has no chat template, so how its conversations look is not known; give --template FILE{}{}",
+       formats.empty() ? "; none of the formats of --chat-format fits its vocabulary"
+                       : ", or, where the model was trained on it, --chat-format NAME: ",
+       formats);
+}
+
 }  // namespace
+
+void require_conversations(const ChatArguments& arguments, const std::string& path,
+                           const ModelOptions& options) {
+  if (!arguments.format.empty() || arguments.template_file) return;
+  std::unique_ptr<GgufFiles> files;
+  try {
+    files = std::make_unique<GgufFiles>(path);
+  } catch (const Error&) {
+    return;
+  }
+  const GgufReader& gguf = files->gguf();
+  const ConversationKeys keys = read_conversation_keys(gguf, {});
+  if (find_chat_format(keys.chat_format) != nullptr) return;
+  if (!keys.chat_template.empty()) try {
+      const ChatTemplate parsed(keys.chat_template, kOwnTemplate);
+      return;
+    } catch (const Error&) {
+      Model::check(path, options);  // a template does not matter where the model does not run at all
+      throw;
+    }
+  if (!Model::check(path, options).empty()) return;  // it has no text at all
+  const TensorView* const embedding = gguf.find_tensor("token_embd.weight");
+  QUERN_CHECK(embedding != nullptr);  // checked
+  fail_without_conversations(read_vocabulary(gguf, embedding->rows(), {}, options.pre_tokenizer));
+}
 
 void ChatArguments::declare(Arguments& arguments) {
   arguments.text("--chat-format", "NAME",
@@ -77,12 +114,19 @@ void ChatArguments::declare(Arguments& arguments) {
                  &now);
 }
 
-void ChatArguments::check() const {
+void ChatArguments::check() {
   if (!format.empty() && template_file)
     fail(ErrorCode::kUsage,
          "--chat-format and --template exclude each other: a format is known by its name, a "
          "template is run");
   clock();
+  if (!format.empty()) require_chat_format(format);
+  if (!template_file) return;
+  const std::string path = printable(*template_file, kPathBytes);
+  template_text = read_bytes(*template_file);
+  if (skip_byte_order_mark(&*template_text))
+    print_notice("{}: the byte order mark at its start is left out", path);
+  const ChatTemplate parsed(*template_text, path);
 }
 
 Clock ChatArguments::clock() const {
@@ -104,11 +148,8 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
       clock_(arguments.clock()) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
   if (arguments.template_file) {
-    const std::string path = printable(*arguments.template_file, kPathBytes);
-    std::string source = read_bytes(*arguments.template_file);
-    refuse_utf16(source, path);
-    if (skip_byte_order_mark(&source)) print_notice("{}: the byte order mark at its start is left out", path);
-    template_.emplace(source, path);
+    const std::string& source = arguments.template_text.value();
+    template_.emplace(source, printable(*arguments.template_file, kPathBytes));
     thinks_ = knows_thought(source);
     tool_syntax_ = tool_syntax_of(source);
   } else if (!arguments.format.empty()) {
@@ -117,7 +158,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
     format_ = known;
     choice_ = fmt::format("chat format: {} (override: --chat-format, --template)", known->name);
   } else if (!vocabulary.chat_template.empty()) {
-    template_.emplace(vocabulary.chat_template, "the file's chat template");
+    template_.emplace(vocabulary.chat_template, kOwnTemplate);
     thinks_ = knows_thought(vocabulary.chat_template);
     tool_syntax_ = tool_syntax_of(vocabulary.chat_template);
     choice_ = "chat template: the file's own (override: --template, --chat-format)";
@@ -126,13 +167,7 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
     choice_ =
         fmt::format("chat format: {} (the file names none; override: --chat-format, --template)", fallback);
   } else {
-    const std::string formats = chat_format_names(&vocabulary);
-    fail(
-        ErrorCode::kUsage,
-        "the file has no chat template, so how its conversations look is not known; give --template FILE{}{}",
-        formats.empty() ? "; none of the formats of --chat-format fits its vocabulary"
-                        : ", or, where the model was trained on it, --chat-format NAME: ",
-        formats);
+    fail_without_conversations(vocabulary);
   }
 }
 

@@ -11,6 +11,7 @@
 #include "cli/chat_messages.h"
 #include "cli/tool_syntax.h"
 #include "runtime/chat_format.h"
+#include "runtime/model.h"
 #include "runtime/template/chat_template.h"
 
 namespace quern {
@@ -19,18 +20,27 @@ namespace quern {
 struct ChatArguments {
   std::string format;
   std::optional<std::string> template_file, bos_text, eos_text, now;
+  std::optional<std::string> template_text;  // of template_file, once check() has read it
 
   void declare(Arguments& arguments);
-  // Throws kUsage where options exclude each other.
-  void check() const;
+  // Everything that no model is needed for: reads and parses the template, so that a model is not loaded for
+  // nothing. Throws kUsage where options exclude each other or name no format, and what a template that
+  // cannot be read or run ends in.
+  void check();
   // --now, QUERN_NOW, or the time that it is. Throws kUsage for what is no date.
   Clock clock() const;
 };
 
+// Throws what ChatEncoding would throw for a GGUF that says nothing, or nothing that runs, of how its
+// conversations look, without loading it; and before that what Model::load() refuses the file for. Nothing
+// for a path that is no GGUF: whoever loads it says what is wrong.
+void require_conversations(const ChatArguments& arguments, const std::string& path,
+                           const ModelOptions& options);
+
 class ChatEncoding {
  public:
-  // `fallback`: the format's name where the vocabulary says nothing; empty: that is an error. Throws kUsage
-  // with the ways out, kMalformed for a template that does not parse.
+  // Of arguments that were checked. `fallback`: the format's name where the vocabulary says nothing; empty:
+  // that is an error. Throws kUsage with the ways out, kMalformed for a template that does not parse.
   ChatEncoding(const ChatArguments& arguments, const Tokenizer& tokenizer, std::string_view fallback);
 
   // The line about what was chosen without being asked for; empty when the user chose.

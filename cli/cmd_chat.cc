@@ -336,7 +336,9 @@ int run_chat(std::span<const std::string> arguments) {
   std::string message;
   if (options.once) message = read_message(options);
 
-  const auto model = load_model(options.model, options.session.options());
+  const ModelOptions model_options = options.session.options();
+  require_conversations(options.conversation, options.model, model_options);
+  const auto model = load_model(options.model, model_options);
   const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
   if (!encoding.choice().empty()) notice(encoding.choice());
   Chat chat(*model, encoding, options);

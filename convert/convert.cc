@@ -95,6 +95,13 @@ class Conversion {
     report_.unwritten = source_.unwritten;
     report_.unread_files = source_.unread_files;
     if (recipe_ == nullptr) tell("formats: those of the source (override: --type)");
+    // Worded as a choice, which -q drops (cli/report.h): most who convert a base model know.
+    if (source_.lacks_chat_template)
+      tell(
+          fmt::format("{}: no chat template (tokenizer_config.json or chat_template.jinja hold it): a base "
+                      "model needs none; `quern chat` will ask for one (override: --template FILE or "
+                      "--chat-format NAME there)",
+                      printable(options.source, kPathBytes)));
   }
 
   ConvertReport run() {
@@ -243,6 +250,7 @@ class Conversion {
       report_.tensors.push_back(std::move(converted));
     }
     tell_requantized();
+    tell_of_no_experts();
     // Codes that are others now are not those that a calibration chose.
     if (report_.n_requantized > 0)
       for (const std::string_view key : calibration_keys::kAll) source_.metadata.erase(key);
@@ -315,6 +323,22 @@ class Conversion {
         "warning: {}: {} of {} tensors are quantized already ({}): what that lost stays lost, and "
         "more is lost on top; convert the original checkpoint where there is one",
         options_.source, report_.n_requantized, report_.tensors.size(), fmt::join(formats, ", ")));
+  }
+
+  // A recipe whose own format is for experts' matrices does little for a model without any.
+  void tell_of_no_experts() const {
+    if (recipe_ == nullptr) return;
+    const bool is_for_experts =
+        std::any_of(recipe_->rules.begin(), recipe_->rules.end(), [this](const RecipeRule& rule) {
+          return rule.where == RuleWhere::kExperts && rule.dtype == recipe_->base;
+        });
+    const bool has_any =
+        std::any_of(report_.tensors.begin(), report_.tensors.end(),
+                    [this](const ConvertedTensor& tensor) { return tensor.wanted == recipe_->base; });
+    if (!is_for_experts || has_any) return;
+    tell(fmt::format("warning: {}: the model has no matrices of experts, which {} is for: nothing becomes {}",
+                     printable(options_.source, kPathBytes), recipe_->name,
+                     block_format(recipe_->base).name));
   }
 
   void tell(const std::string& line) const {

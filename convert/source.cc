@@ -77,11 +77,7 @@ ConversionSource open_checkpoint_source(const ConvertOptions& options, const Rec
     const Vocabulary vocabulary =
         read_checkpoint_tokenizer(options.source, checkpoint.config, callbacks.recognise_chat_format,
                                   callbacks.notice, options.pre_tokenizer);
-    if (vocabulary.chat_template.empty() && callbacks.notice)
-      callbacks.notice(
-          fmt::format("{}: no chat template (tokenizer_config.json or chat_template.jinja hold it): a base "
-                      "model needs none; `quern chat` will ask for --template FILE or --chat-format NAME",
-                      printable(options.source, kPathBytes)));
+    source.lacks_chat_template = vocabulary.chat_template.empty();
     write_vocabulary(vocabulary, &source.metadata);
   }
   source.tied = checkpoint.config.tied;

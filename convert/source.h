@@ -33,6 +33,7 @@ struct ConversionSource {
   std::vector<SourceTensor> tensors;       // in the order in which they are written
   bool tied = false;                       // there is no output.weight
   std::vector<UnwrittenTensor> unwritten;  // of a checkpoint: what it holds beside them
+  bool lacks_chat_template = false;        // a checkpoint whose vocabulary is written without one
   std::vector<std::string> unread_files;   // safetensors files of the folder that belong to no tensor above
 };
 

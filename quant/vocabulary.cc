@@ -298,6 +298,10 @@ bool has_no_vocabulary(const GgufReader& gguf) {
   return model != nullptr && model->as_string() == "no_vocab";
 }
 
+ConversationKeys read_conversation_keys(const GgufReader& gguf, const Notice& notice) {
+  return {read_chat_template(gguf, notice), std::string(gguf.string_or(kChatFormatKey, ""))};
+}
+
 std::string unknown_tokenizer(const GgufReader& gguf, const std::string& pre_tokenizer) {
   if (gguf.find(keys::kModel) == nullptr) return fmt::format("key '{}' is missing", keys::kModel);
   const std::string_view model = gguf.require_string(keys::kModel);
@@ -334,8 +338,9 @@ Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, co
   vocabulary.add_space_prefix = gguf.bool_or(kAddSpacePrefixKey, family.default_add_space_prefix);
   vocabulary.remove_extra_whitespaces =
       gguf.bool_or(keys::kRemoveSpaces, vocabulary.remove_extra_whitespaces);
-  vocabulary.chat_template = read_chat_template(gguf, notice);
-  vocabulary.chat_format = gguf.string_or(kChatFormatKey, "");
+  ConversationKeys conversation = read_conversation_keys(gguf, notice);
+  vocabulary.chat_template = std::move(conversation.chat_template);
+  vocabulary.chat_format = std::move(conversation.chat_format);
   check_vocabulary(vocabulary, printable(gguf.path(), kPathBytes), notice);
   return vocabulary;
 }

@@ -104,6 +104,12 @@ void set_no_vocabulary(GgufMetadata* metadata);
 // cuts words (tokenizer.ggml.pre, where `pre_tokenizer` does not stand in for it). Empty: both are known.
 // Such a file still runs on token ids.
 std::string unknown_tokenizer(const GgufReader& gguf, const std::string& pre_tokenizer = {});
+// What a file says of conversations; empty: nothing.
+struct ConversationKeys {
+  std::string chat_template;  // tokenizer.chat_template
+  std::string chat_format;    // quern.chat_format
+};
+ConversationKeys read_conversation_keys(const GgufReader& gguf, const Notice& notice);
 // Throws kMalformed naming the key, also for models of no known family, which are refused by name, and when
 // the number of tokens is not n_embedding_rows. What other writers leave out or get wrong without changing a
 // token is mended with a notice: ids out of range (dropped), types and scores that are absent, bytes that are

@@ -483,12 +483,42 @@ TEST(Convert, SaysThatThereIsNoChatTemplate) {
   EXPECT_NE(result.err.find("no chat template (tokenizer_config.json or chat_template.jinja hold it)"),
             std::string::npos)
       << describe(result);
+  const ProcessResult quiet =
+      quern({"convert", test_data("stories260k"), "-o", folder.file("x.gguf"), "--force", "-q"});
+  EXPECT_EQ(quiet.err.find("chat template"), std::string::npos) << describe(quiet);
   // No format is offered that the vocabulary has no marks of.
   const ProcessResult chat = quern({"chat", folder.file("x.gguf")});
   EXPECT_EQ(chat.exit_code, 1) << describe(chat);
   EXPECT_NE(chat.err.find("give --template FILE; none of the formats of --chat-format fits its vocabulary"),
             std::string::npos)
       << describe(chat);
+  // And nobody waits for a model that will not talk.
+  const std::string broken = folder.write("broken.jinja", "{% if %}");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{},
+                                               {"--template", folder.file("none.jinja")},
+                                               {"--template", broken},
+                                               {"--chat-format", "none"}}) {
+    std::vector<std::string> arguments = {"chat", folder.file("x.gguf")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult refused = quern(arguments);
+    EXPECT_NE(refused.exit_code, 0) << describe(refused);
+    EXPECT_EQ(count_lines_with_prefix(refused.err, ""), 1u) << describe(refused);
+    EXPECT_EQ(refused.err.find("kernels: "), std::string::npos) << describe(refused);
+  }
+}
+
+TEST(Convert, SaysThatATypeForExpertsHasNoneToEncode) {
+  const TempFolder folder;
+  const ProcessResult dense =
+      quern({"convert", test_data("tiny-mistral"), "-o", folder.file("x.gguf"), "--type", "mxfp4_moe", "-q"});
+  ASSERT_EQ(dense.exit_code, 0) << describe(dense);
+  EXPECT_NE(
+      dense.err.find("the model has no matrices of experts, which mxfp4_moe is for: nothing becomes MXFP4"),
+      std::string::npos)
+      << describe(dense);
+  const ProcessResult wanted = quern({"convert", test_data("tiny-mistral"), "-o", folder.file("y.gguf"),
+                                      "--type", "mxfp4_moe", "--tensor-type", "ffn_down=mxfp4", "-q"});
+  EXPECT_EQ(wanted.err, "") << describe(wanted);
 }
 
 }  // namespace
