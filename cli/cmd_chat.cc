@@ -138,7 +138,7 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   }
   const StopScope stop;
   PromptProgress progress(session_, ids.size(), stop);
-  const bool dims = stdout_is_terminal();
+  const bool dims = stdout_is_terminal() && terminal_knows_sequences();
   ThinkingDimmer shown(dims && ends_in_thought(model_.tokenizer(), ids), on_text);
   const auto show = [&](std::string_view text) { dims ? shown.push(text) : on_text(text); };
   last_ = generate(session_, ids, options_, show, {}, [&] { return progress.poll(); },

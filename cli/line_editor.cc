@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <clocale>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -35,14 +34,8 @@ constexpr const char* kPasteMarksOn = "\033[?2004h";
 constexpr const char* kPasteMarksOff = "\033[?2004l";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
 
-// A terminal that says it knows no sequences would show them.
-bool is_dumb_terminal() {
-  const char* const term = std::getenv("TERM");
-  return term == nullptr || *term == '\0' || std::string_view(term) == "dumb";
-}
-
 void ask_for_paste_marks(bool on) {
-  if (!is_dumb_terminal()) std::fputs(on ? kPasteMarksOn : kPasteMarksOff, stderr);
+  if (terminal_knows_sequences()) std::fputs(on ? kPasteMarksOn : kPasteMarksOff, stderr);
 }
 
 std::string_view typed(EditLine* editor) {
@@ -76,7 +69,7 @@ LineEditor::LineEditor(const LineReaderOptions& options) : options_(options) {
   // libedit counts characters by the locale; text is UTF-8 whatever that says.
   std::setlocale(LC_CTYPE, "");
   if (std::strcmp(nl_langinfo(CODESET), "UTF-8") != 0) std::setlocale(LC_CTYPE, "C.UTF-8");
-  restore_terminal_on_exit(is_dumb_terminal() ? "" : kPasteMarksOff);
+  restore_terminal_on_exit(terminal_knows_sequences() ? kPasteMarksOff : "");
   editor_ = el_init("quern", stdin, stderr, stderr);  // stdout is for answers
   history_ = history_init();
   QUERN_CHECK(editor_ != nullptr && history_ != nullptr);

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "quant/format_size.h"
 
@@ -92,6 +93,11 @@ size_t stderr_width(size_t fallback) { return width_of(STDERR_FILENO, fallback);
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) != 0; }
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) != 0; }
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) != 0; }
+
+bool terminal_knows_sequences() {
+  const char* const term = std::getenv("TERM");
+  return term != nullptr && *term != '\0' && std::string_view(term) != "dumb";
+}
 
 std::string format_count(uint64_t n) {
   const double x = static_cast<double>(n);
@@ -198,7 +204,10 @@ double now_seconds() {
 }
 
 ProgressBar::ProgressBar(ProgressUnit unit, double delay)
-    : unit_(unit), delay_(delay), enabled_(stderr_is_terminal() && !is_quiet()), start_(now_seconds()) {}
+    : unit_(unit),
+      delay_(delay),
+      enabled_(stderr_is_terminal() && terminal_knows_sequences() && !is_quiet()),
+      start_(now_seconds()) {}
 
 void ProgressBar::update(uint64_t done, uint64_t total) {
   constexpr double kRedrawSeconds = 0.1;

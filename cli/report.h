@@ -45,6 +45,8 @@ void print_notice(fmt::format_string<Args...> format, Args&&... args) {
 bool stdin_is_terminal();
 bool stdout_is_terminal();
 bool stderr_is_terminal();
+// False where a terminal says that it knows no control sequences (TERM=dumb, or none): it would show them.
+bool terminal_knows_sequences();
 // Characters of a line of the terminal that stdout or stderr is; `fallback` where it is none.
 inline constexpr size_t kHelpWidth = 100;  // of help that goes to a file
 size_t stdout_width(size_t fallback);
@@ -88,8 +90,8 @@ enum class ProgressUnit { kBytes, kTokens };
 std::string progress_line(uint64_t done, uint64_t total, double seconds,
                           ProgressUnit unit = ProgressUnit::kBytes, size_t width = SIZE_MAX);
 
-// A progress bar on stderr, redrawn at most ten times a second; nothing at all when stderr is no terminal,
-// when quiet, and in the first `delay` seconds.
+// A progress bar on stderr, redrawn at most ten times a second; nothing at all when stderr is no terminal
+// or one without control sequences, when quiet, and in the first `delay` seconds.
 class ProgressBar {
  public:
   explicit ProgressBar(ProgressUnit unit = ProgressUnit::kBytes, double delay = 0);

@@ -79,6 +79,9 @@ TEST_F(AtTerminal, NoSequencesGoToOneThatKnowsNone) {
   terminal.type("/exit\r");
   EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
   EXPECT_EQ(terminal.seen().find('\033'), std::string::npos) << terminal.seen();
+  Terminal convert(quern_command({"convert", test_data("tiny-mistral"), "-o", folder_.file("x.gguf")}), dumb);
+  EXPECT_EQ(convert.wait(), 0) << convert.seen();
+  EXPECT_EQ(convert.seen().find('\033'), std::string::npos) << convert.seen();
 }
 
 // The table of `bench`, which has 178 columns where nobody looks.
