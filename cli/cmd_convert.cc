@@ -2,6 +2,7 @@
 #include "cli/arguments.h"
 #include "cli/calibrated_conversion.h"
 #include "cli/command.h"
+#include "cli/model_progress.h"
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
@@ -217,6 +218,7 @@ void print_summary(const Options& options, const ConvertReport& report) {
 int run_convert(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
+  require_model_path(options.convert.source);
   if (options.convert.n_threads == 0) {
     const CpuCount cpus = count_cpus();
     options.convert.n_threads = cpus.usable;

@@ -13,6 +13,10 @@
 
 namespace quern {
 
+// Throws kIo for a path where nothing is. Who comes from a program that fetches models by name is told that
+// quern does not; a name with an ending is a file's that was mistyped.
+void require_model_path(const std::string& path);
+
 // Model::load, with a bar on a terminal while it lasts. `tell` gets the choices and warnings, a line each.
 std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options, const Notice& tell = notice);
 

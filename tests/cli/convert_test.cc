@@ -507,6 +507,22 @@ TEST(Convert, SaysThatThereIsNoChatTemplate) {
   }
 }
 
+TEST(Convert, NamesOfModelsAreNotFetchedAndThatIsSaid) {
+  const TempFolder folder;
+  const std::string hint = "quern fetches no models: give the path of a file or folder that you have";
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"convert", "mistralai/Mistral-7B-v0.1", "-o", folder.file("x.gguf")},
+        {"run", "llama3", "-p", "x"},
+        {"chat", "llama3"}}) {
+    const ProcessResult result = quern(arguments);
+    EXPECT_EQ(result.exit_code, 5) << describe(result);
+    EXPECT_NE(result.err.find(hint), std::string::npos) << describe(result);
+  }
+  const ProcessResult mistyped = quern({"run", folder.file("mistral.gguf"), "-p", "x"});
+  EXPECT_EQ(mistyped.exit_code, 5) << describe(mistyped);
+  EXPECT_EQ(mistyped.err.find(hint), std::string::npos) << describe(mistyped);
+}
+
 TEST(Convert, SaysThatATypeForExpertsHasNoneToEncode) {
   const TempFolder folder;
   const ProcessResult dense =
