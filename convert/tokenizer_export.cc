@@ -155,11 +155,15 @@ Vocabulary read(const std::string& folder, const ModelConfig* config, const std:
   };
   const std::optional<FolderTokenizer> file = find_tokenizer(folder);
   if (!file) {
+    std::error_code ignored;
+    const bool has_halves = std::filesystem::exists(folder + "/vocab.json", ignored) &&
+                            std::filesystem::exists(folder + "/merges.txt", ignored);
     fail(ErrorCode::kMalformed,
-         "{}: no tokenizer (tokenizer.model, tokenizer.json, tekken.json or *.tiktoken); --no-tokenizer "
-         "converts the "
-         "weights alone",
-         folder);
+         "{}: no tokenizer (tokenizer.model, tokenizer.json, tekken.json or *.tiktoken){}{}", folder,
+         has_halves ? "; vocab.json and merges.txt are an older form of tokenizer.json, which transformers' "
+                      "AutoTokenizer makes of them (save_pretrained)"
+                    : "",
+         config != nullptr ? "; --no-tokenizer converts the weights alone" : "");
   }
   Vocabulary vocabulary = read_vocabulary_file(*file, pre_tokenizer, notice);
   const std::vector<AddedTokenEntry> added = read_added_tokens(folder, read_special_texts(folder), notice);

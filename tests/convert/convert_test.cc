@@ -420,6 +420,10 @@ TEST(Convert, WithoutATokenizerItSaysWhatIsThereInstead) {
   EXPECT_NE(error_of([&] { convert(options, {}); }).find("no tokenizer (tokenizer.model, "),
             std::string::npos);
   EXPECT_EQ(error_code, ErrorCode::kMalformed);
+  folder.write("tiny/vocab.json", "{}");
+  folder.write("tiny/merges.txt", "#version: 0.2\n");
+  EXPECT_NE(error_of([&] { convert(options, {}); }).find("vocab.json and merges.txt are an older form of"),
+            std::string::npos);
   folder.write("tiny/tokenizer.json", "{}");
   EXPECT_NE(error_of([&] { convert(options, {}); }).find("tokenizer.json without a model"),
             std::string::npos);
