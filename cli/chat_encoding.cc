@@ -86,13 +86,15 @@ void require_conversations(const ChatArguments& arguments, const std::string& pa
   const GgufReader& gguf = files->gguf();
   const ConversationKeys keys = read_conversation_keys(gguf, {});
   if (find_chat_format(keys.chat_format) != nullptr) return;
-  if (!keys.chat_template.empty()) try {
+  try {
+    if (!keys.chat_template.empty()) {
       const ChatTemplate parsed(keys.chat_template, kOwnTemplate);
       return;
-    } catch (const Error&) {
-      Model::check(path, options);  // a template does not matter where the model does not run at all
-      throw;
     }
+  } catch (const Error&) {
+    Model::check(path, options);  // a template does not matter where the model does not run at all
+    throw;
+  }
   if (!Model::check(path, options).empty()) return;  // it has no text at all
   const TensorView* const embedding = gguf.find_tensor("token_embd.weight");
   QUERN_CHECK(embedding != nullptr);  // checked

@@ -74,6 +74,8 @@ std::vector<AddedToken> normalized_tokens_of(const Vocabulary& vocabulary) {
   std::vector<AddedToken> tokens;
   if (!normalizes(vocabulary)) return tokens;
   for (const TokenId id : vocabulary.normalized) {
+    const TokenType type = vocabulary.types[static_cast<size_t>(id)];
+    if (!is_special(type) && type != TokenType::kUserDefined) continue;  // a list that names another token
     tokens.push_back(added_token(vocabulary, id));
     std::string& text = tokens.back().text;
     if (std::optional<std::string> composed = to_nfc(text)) text = std::move(*composed);

@@ -136,6 +136,9 @@ TEST(TokenizerJson, FindsTokensThatAreNormalizedInNormalizedText) {
         tokenizer->encode(std::vector<TextSpan>{{"<n>", TextRole::kTemplate}, {"<n>", TextRole::kMessage}}),
         (Ids{259, '<', 'n', '>'}));
   }
+  Vocabulary odd = vocabulary;  // as others may write it: the list names a token that is no added one
+  odd.types[256] = TokenType::kNormal;
+  EXPECT_EQ(make_tokenizer(odd)->encode("caf\u00E9", TextRole::kRaw), (Ids{'c', 'a', 'f', 0xC3, 0xA9}));
   document["normalizer"] = nullptr;  // then all of them are looked for in the text as it is
   EXPECT_EQ(make_tokenizer(read(document))->encode("<n>\u0338", TextRole::kRaw), (Ids{259, 0xCC, 0xB8}));
 }
