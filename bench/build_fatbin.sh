@@ -10,6 +10,6 @@ mkdir -p "$(dirname "$out")"
 chips=
 for chip in 75 80 86 89 90a 100 120; do chips="$chips -gencode=arch=compute_$chip,code=sm_$chip"; done
 # shellcheck disable=SC2086 # a list of words
-"${NVCC:-nvcc}" -std=c++20 -O3 -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --expt-relaxed-constexpr -diag-suppress=20094 -I. \
+"${NVCC:-nvcc}" --threads 0 -std=c++20 -O3 -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --expt-relaxed-constexpr -diag-suppress=20094 -I. \
   $chips -gencode=arch=compute_80,code=compute_80 -fatbin -compress-mode=size -o "$out" kernels/cuda/kernels.cu
 wc -c "$out"

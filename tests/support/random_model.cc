@@ -62,6 +62,8 @@ GgufMetadata metadata_of(const RandomModel& m) {
   GgufMetadata metadata;
   metadata.set_string("general.architecture", "llama");
   metadata.set_string("general.name", "random");
+  if (const Recipe* const recipe = find_recipe(m.recipe))
+    metadata.set_u32("general.file_type", recipe->file_type);
   metadata.set_u32("llama.block_count", m.n_layers);
   metadata.set_u32("llama.embedding_length", m.dim);
   metadata.set_u32("llama.feed_forward_length", m.hidden_dim);
