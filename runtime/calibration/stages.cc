@@ -20,7 +20,15 @@ struct ArchitectureStages {
   std::string_view architecture;
   std::span<const CalibrationStage> stages;
 };
-constexpr ArchitectureStages kArchitectures[] = {{"llama", kGatedDecoder}};
+// Decoders whose attention and feed-forward block come one behind the other, each with matrices of its own.
+// Norms, biases and factors in between do not matter: what counts is which product reads what.
+constexpr ArchitectureStages kArchitectures[] = {
+    {"llama", kGatedDecoder},   {"ernie4_5", kGatedDecoder}, {"exaone4", kGatedDecoder},
+    {"gemma", kGatedDecoder},   {"gemma2", kGatedDecoder},   {"gemma3", kGatedDecoder},
+    {"granite", kGatedDecoder}, {"mistral3", kGatedDecoder}, {"olmo2", kGatedDecoder},
+    {"qwen2", kGatedDecoder},   {"qwen3", kGatedDecoder},    {"seed_oss", kGatedDecoder},
+    {"smollm3", kGatedDecoder},
+};
 
 void require_standard_layout(const GgufReader& gguf) {
   for (const TensorView& tensor : gguf.tensors())

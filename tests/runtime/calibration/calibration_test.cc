@@ -12,7 +12,9 @@
 #include "quant/error.h"
 #include "quant/machine/stop_signal.h"
 #include "runtime/calibration/calibration_state.h"
+#include "runtime/calibration/layer_pass.h"
 #include "runtime/calibration/linear_algebra.h"
+#include "runtime/calibration/stages.h"
 #include "runtime/engine.h"
 #include "tests/support/models.h"
 #include "tests/support/paths.h"
@@ -254,6 +256,69 @@ TEST_F(CalibratedModel, BytesDoNotDependOnThreads) {
   const auto one = open("f32", 1), three = open("f32", 3);
   EXPECT_EQ(calibrate(*one, DType::Q4_0, 3).bytes, calibrate(*three, DType::Q4_0, 3).bytes);
 }
+
+// Checkpoints of tests/data/architectures whose layers can be calibrated.
+std::unique_ptr<Model> open_architecture(const std::string& name) {
+  ModelOptions options;
+  options.context = Calibration::kPieceTokens;
+  options.kv = KvType::kF32;
+  options.n_threads = 1;
+  return test::open_model(test::converted_folder(test::unpacked_data("architectures") + "/" + name, "f32"),
+                          options);
+}
+
+class CalibratedArchitecture : public testing::TestWithParam<const char*> {};
+
+TEST_P(CalibratedArchitecture, MatricesOfAStageShareTheirInput) {
+  const auto model = open_architecture(GetParam());
+  constexpr size_t kRows = 5;
+  LayerPass layers(*model);
+  std::vector<float> x(kRows * layers.dim());
+  layers.embed(test::random_ids(*model, kRows, 1), x);
+  size_t n_staged = 0;
+  std::vector<float> earlier;  // the input of the stage before
+  for (const CalibrationStage& stage : require_stages(*model)) {
+    std::vector<float> shared;
+    for (const TensorDeclaration& tensor : model->parts().tensors()) {
+      if (tensor.layer != 1 || !tensor.is_matrix() || !stage.has(tensor)) continue;
+      std::vector<float> input(kRows * tensor.shape.back());
+      layers.input_of(**tensor.parts[0].matrix, 1, x, input);
+      if (shared.empty()) shared = input;
+      EXPECT_EQ(input, shared) << tensor.name;
+      ++n_staged;
+    }
+    EXPECT_NE(shared, earlier);
+    earlier = shared;
+  }
+  EXPECT_EQ(n_staged, 7u);
+}
+
+// Norms behind blocks, windows, scaled embeddings, a tied output.
+TEST(CalibratedGemma3, IsNeverWorseThanByImportanceAlone) {
+  const auto model = open_architecture("gemma3");
+  std::map<std::string, DType> formats;
+  for (const TensorView& tensor : model->gguf().tensors())
+    formats[std::string(tensor.name)] =
+        tensor.name.starts_with("blk.") && tensor.shape.size() == 2 ? DType::Q4_0 : tensor.dtype;
+  const std::vector<int32_t> ids = test::random_ids(*model, 2 * Calibration::kPieceTokens, 1);
+  const CalibrationReport report = Calibration(*model, ids, formats, {}).run({});
+  EXPECT_EQ(report.matrices.size(), 7 * model->hparams().n_layers);
+  for (const CalibratedMatrix& matrix : report.matrices) {
+    EXPECT_LE(matrix.error, matrix.importance_error) << matrix.name;
+    EXPECT_GT(matrix.error, 0) << matrix.name;
+  }
+  EXPECT_GT(report.kl.value, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CalibratedArchitecture,
+                         testing::Values("ernie4_5", "exaone4", "gemma", "gemma2", "gemma3", "granite",
+                                         "llama-bias", "llama-tied", "ministral3", "olmo2", "qwen2", "qwen3",
+                                         "seed-oss", "smollm3"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
 
 // Its weights lie on the steps of the format, as those of a model that was trained for it.
 TEST_F(CalibratedModel, WhatAFormatHoldsExactlyIsKeptExactly) {
