@@ -49,6 +49,7 @@ class EmulatedGpu final : public Gpu {
     const auto found = blocks_.find(memory);
     QUERN_CHECK(found != blocks_.end());
     used_ -= found->second.n_bytes;
+    std::memset(memory, 0xff, found->second.n_bytes);  // who reads it yet finds NaN
     blocks_.erase(found);
   }
   void clear(void* memory, uint64_t n_bytes) override { std::memset(memory, 0, n_bytes); }
