@@ -31,7 +31,7 @@ constexpr std::string_view kBiasKeys[] = {"attention_bias", "qkv_bias",   "conv_
                                           "use_bias",       "use_biases", "bias"};
 
 // What transformers and others call the trained context, the usual name first.
-constexpr std::string_view kContextKeys[] = {"max_position_embeddings", "n_ctx",       "n_positions",
+constexpr std::string_view kContextKeys[] = {"max_position_embeddings", "n_positions", "n_ctx",
                                              "max_sequence_length",     "max_seq_len", "seq_length",
                                              "model_max_length"};
 
@@ -85,6 +85,36 @@ std::optional<uint32_t> read_window(const ConfigFile& file) {
   const Json* window = file.find(key);
   if (window == nullptr || window->as_number() == 0.0) return std::nullopt;
   return file.require_uint(key, std::numeric_limits<uint32_t>::max());
+}
+
+// transformers 5 keeps the base in a description of rotations, which may be one for each kind of layers, and
+// such descriptions under two names.
+bool is_stated(const Json& json, std::string_view key) {
+  constexpr std::string_view kDescriptions[] = {"rope_scaling", "rope_parameters"};
+  if (key == "rope_parameters")
+    return std::any_of(std::begin(kDescriptions), std::end(kDescriptions),
+                       [&](std::string_view name) { return json[name].size() != 0; });
+  if (key == "rope_theta")
+    return !json[key].is_null() ||
+           std::any_of(std::begin(kDescriptions), std::end(kDescriptions), [&](std::string_view name) {
+             return json[name].find(key) != nullptr || json[name]["full_attention"].find(key) != nullptr;
+           });
+  return json.find(key) != nullptr;  // null is a statement: no window
+}
+
+// The configuration with what its kind takes for the keys that it leaves out.
+Json with_defaults(const ConfigFile& file, const Json& json, const CheckpointModel& model) {
+  Json::Object members = *json.as_object();
+  std::string taken;
+  for (const auto& [key, value] : model.defaults) {
+    if (is_stated(json, key)) continue;
+    std::erase_if(members, [&](const JsonMember& member) { return member.key == key; });
+    members.push_back({std::string(key), parse_json(value, std::string(model.architecture))});
+    taken += fmt::format("{}{} = {}", taken.empty() ? "" : ", ", key, value);
+  }
+  if (!taken.empty())
+    file.note(fmt::format("{} stand for missing keys, as in transformers' {}", taken, model.architecture));
+  return Json(std::move(members));
 }
 
 // The sizes, which both dialects have under different keys.
@@ -199,6 +229,26 @@ void read_mistral(const ConfigFile& file, ModelConfig* config) {
   config->rope_theta = rope_base(file, theta, fallback);
 }
 
+// Of a config.json in which nothing is missing that its kind has a default for.
+ModelConfig read_model(const ConfigFile& file, const CheckpointModel& model, const std::string& path) {
+  ModelConfig config;
+  config.path = path;
+  if (model.has_window) config.sliding_window = read_window(file);
+  read_sizes(file, &config);
+  read_hugging_face(file, model, &config);
+  ModelExport out(file, config);
+  model.describe(out);
+  if (!model.has_window && !out.metadata().contains(out.architecture() + ".attention.sliding_window") &&
+      read_window(file))
+    file.note(
+        fmt::format("sliding_window = {} is ignored: a {} has none", *read_window(file), model.architecture));
+  file.refuse_unsupported(config.sliding_window.has_value());
+  config.architecture = out.architecture();
+  config.metadata = std::move(out.metadata());
+  config.tensors = out.take_tensors();
+  return config;
+}
+
 }  // namespace
 
 const ConfigKeys& config_keys(ConfigDialect dialect) noexcept {
@@ -219,20 +269,8 @@ ModelConfig read_model_config(const Json& json, ConfigDialect dialect, const std
     return config;
   }
   const CheckpointModel& model = read_family(file);
-  if (model.has_window) config.sliding_window = read_window(file);
-  read_sizes(file, &config);
-  read_hugging_face(file, model, &config);
-  ModelExport out(file, config);
-  model.describe(out);
-  if (!model.has_window && !out.metadata().contains(out.architecture() + ".attention.sliding_window") &&
-      read_window(file))
-    file.note(
-        fmt::format("sliding_window = {} is ignored: a {} has none", *read_window(file), model.architecture));
-  file.refuse_unsupported(config.sliding_window.has_value());
-  config.architecture = out.architecture();
-  config.metadata = std::move(out.metadata());
-  config.tensors = out.take_tensors();
-  return config;
+  const Json whole = with_defaults(file, json, model);
+  return read_model(ConfigFile(whole, path, notice), model, path);
 }
 
 }  // namespace quern

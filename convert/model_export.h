@@ -136,12 +136,19 @@ class ModelExport {
   std::string model_prefix_ = "model.", layers_prefix_ = "model.layers.";
 };
 
+// What a kind of checkpoint takes for a key that its configuration leaves out, in JSON: what transformers'
+// class of that name does. Only those that differ from what the code takes of itself.
+struct KeyDefault {
+  std::string_view key, value;
+};
+
 // One kind of checkpoint.
 struct CheckpointModel {
   std::string_view architecture, model_type;  // config.json's
   bool has_window = false;                    // all layers' attention has sliding_window
   bool tied_by_default = false;
   void (*describe)(ModelExport& out) = nullptr;
+  std::span<const KeyDefault> defaults = {};
 };
 std::span<const CheckpointModel> checkpoint_models() noexcept;
 

@@ -1,6 +1,5 @@
 #include "convert/text_part.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace quern {
@@ -8,20 +7,6 @@ namespace {
 
 // What counts for the text part too.
 constexpr std::string_view kSharedKeys[] = {"tie_word_embeddings", "quantization_config", "pad_token_id"};
-
-// Gemma 3's published files name only what differs from these (transformers' Gemma3TextConfig).
-struct DefaultSize {
-  std::string_view key;
-  double value;
-};
-constexpr DefaultSize kGemma3Sizes[] = {
-    {"vocab_size", 262208},      {"hidden_size", 2304},
-    {"intermediate_size", 9216}, {"num_hidden_layers", 26},
-    {"num_attention_heads", 8},  {"num_key_value_heads", 4},
-    {"head_dim", 256},           {"max_position_embeddings", 131072},
-    {"rms_norm_eps", 1e-6},      {"rope_theta", 1e6},
-    {"sliding_window", 4096},    {"query_pre_attn_scalar", 256},
-};
 
 constexpr std::pair<std::string_view, std::string_view> kPrefixes[] = {
     {"language_model.model.", "model."},
@@ -40,9 +25,6 @@ std::optional<Json> text_part(const Json& config) {
   };
   for (const std::string_view key : kSharedKeys)
     if (const Json* value = config.find(key)) add(key, *value);
-  const std::string* type = (*text)["model_type"].as_string();
-  if (type != nullptr && *type == "gemma3_text")
-    for (const DefaultSize& size : kGemma3Sizes) add(size.key, Json(size.value));
   return Json(std::move(members));
 }
 

@@ -11,7 +11,7 @@
 namespace quern {
 
 // The configuration of the text part, as a checkpoint of text alone would have it; nothing where `config` is
-// one of text alone. Keys that old files left out hold what transformers takes for them.
+// one of text alone.
 std::optional<Json> text_part(const Json& config);
 
 // "model.layers.0..." of "language_model.model.layers.0..." and of "model.language_model.layers.0...".

@@ -16,7 +16,7 @@ const std::string kConfig =
     R"("architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",)"
     R"( "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 6,)"
     R"( "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 256,)"
-    R"( "rms_norm_eps": 1e-05, "rope_theta": 500000.0)";
+    R"( "rms_norm_eps": 1e-05, "sliding_window": null, "rope_theta": 500000.0)";
 const std::string kParams =
     R"("dim": 4096, "n_layers": 32, "head_dim": 128, "hidden_dim": 14336, "n_heads": 32, "n_kv_heads": 8,)"
     R"( "norm_eps": 1e-05, "vocab_size": 32000)";
@@ -290,6 +290,9 @@ TEST(HfConfig, ScalingsOfRopeBecomeKeysAndFactors) {
 
 TEST(HfConfig, EveryKindOfCheckpointIsFoundByItsName) {
   for (const CheckpointModel& model : checkpoint_models()) {
+    if (std::any_of(model.defaults.begin(), model.defaults.end(),
+                    [](const KeyDefault& given) { return given.key == "hidden_size"; }))
+      continue;  // Gemma 3: PublishedConfig has it
     try {
       read("\"architectures\": [\"" + std::string(model.architecture) + "\"], \"model_type\": \"" +
                std::string(model.model_type) + "\"",
