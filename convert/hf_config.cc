@@ -26,6 +26,8 @@ constexpr ConfigKeys kGpt2Keys = {"n_embd", "n_inner",  "n_layer",    "n_head",
 constexpr ConfigKeys kMistralKeys = {"dim",        "hidden_dim", "n_layers",   "n_heads",
                                      "n_kv_heads", "head_dim",   "vocab_size", "tied_embeddings"};
 
+constexpr const char* kOldHiddenKey = "block_ff_dim";  // LFM2's first name of intermediate_size
+
 // Say that matrices have biases; whether those change anything, the tensors tell.
 constexpr std::string_view kBiasKeys[] = {"attention_bias", "qkv_bias",   "conv_bias", "mlp_bias",
                                           "use_bias",       "use_biases", "bias"};
@@ -125,8 +127,9 @@ void read_sizes(const ConfigFile& file, ModelConfig* config) {
   const ConfigKeys& keys = is_gpt2 ? kGpt2Keys : usual;
   config->n_layers = file.require_uint(keys.n_layers, kMaxLayers);
   config->dim = file.require_uint(keys.dim, kMaxWidth);
+  const bool is_old_lfm2 = file.find(keys.hidden_dim) == nullptr && file.find(kOldHiddenKey) != nullptr;
   config->hidden_dim = is_gpt2 ? file.uint_or(keys.hidden_dim, 4 * config->dim, kMaxWidth)
-                               : file.require_uint(keys.hidden_dim, kMaxWidth);
+                               : file.require_uint(is_old_lfm2 ? kOldHiddenKey : keys.hidden_dim, kMaxWidth);
   config->vocab_size = file.require_uint(keys.vocab_size, kMaxTokens);
   config->n_heads = file.require_uint(keys.n_heads, kMaxHeads);
   config->head_dim_given = file.find(keys.head_dim) != nullptr;

@@ -70,14 +70,15 @@ void ModelExport::require(std::string_view key, bool value, bool fallback) {
     config.refuse(key, fmt::format("is {}, which is not supported", !value));
 }
 
-std::vector<bool> ModelExport::window_layers(uint32_t default_period) {
+std::vector<bool> ModelExport::window_layers(uint32_t default_period, bool names_period) {
   std::vector<bool> windowed(sizes.n_layers);
   const Json* window = config.find("sliding_window");
   const Json* types = config.find("layer_types");
-  for (const char* pattern : {"sliding_window_pattern", "_sliding_window_pattern"}) config.find(pattern);
   if (types == nullptr) {
+    const uint32_t period =
+        names_period ? config.uint_or("sliding_window_pattern", default_period, 1 << 16) : default_period;
     for (size_t i = 0; i < windowed.size(); ++i)
-      windowed[i] = window != nullptr && default_period != 0 && (i + 1) % default_period != 0;
+      windowed[i] = window != nullptr && period != 0 && (i + 1) % period != 0;
   } else {
     const Json::Array* array = types->as_array();
     if (array == nullptr || array->size() != windowed.size())
@@ -156,13 +157,15 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
   const auto expect = [&](std::initializer_list<std::string_view> keys) {
     known.insert(known.end(), keys.begin(), keys.end());
   };
+  if (rules.sections) expect({"mrope_section", "mrope_interleaved"});
   const Json* type_member = member("rope_type") != nullptr ? member("rope_type") : member("type");
   if (const Json* old = member("type"); old != nullptr && old->describe() != type_member->describe())
     config.note(fmt::format("{} holds rope_type {} and type {}: rope_type counts", where,
                             type_member->describe(), old->describe()));
-  const std::string type = type_member == nullptr                ? "default"
-                           : type_member->as_string() != nullptr ? *type_member->as_string()
-                                                                 : "?";
+  std::string type = type_member == nullptr                ? "default"
+                     : type_member->as_string() != nullptr ? *type_member->as_string()
+                                                           : "?";
+  if (rules.longrope && (type == "su" || type == "yarn")) type = "longrope";  // its names of old
 
   const Json* other_base = other == nullptr ? nullptr : other->find("rope_theta");
   const double base =
@@ -185,12 +188,23 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
         member("partial_rotary_factor") != nullptr ? where : "partial_rotary_factor",
         fmt::format("turns {} of {} elements of a head, which is not supported here", rotary_dim, whole));
   u32("rope.dimension_count", rotary_dim);
+  if (rules.sections) sections(where, member("mrope_section"), rotary_dim / 2);
 
   const double factor = number_of("factor", 1);
   const bool is_scaled = type == "linear" || type == "yarn" || type == "llama3";
   if (is_scaled && member("factor") == nullptr)
     config.refuse(where, "holds no factor: " + parameters->describe());
+  // The context before scaling. Where an outer key says another one, that counts, as in transformers 5.
   const std::string original = "original_max_position_embeddings";
+  const auto original_context = [&] {
+    const double inner = number_of(original, sizes.context_length);
+    if (config.find(original) == nullptr) return inner;
+    const double outer = config.require_uint(original, UINT32_MAX);
+    if (member(original) != nullptr && inner != outer)
+      config.note(fmt::format("{} is {} in {} and {} outside of it: {} counts", original, inner, where, outer,
+                              outer));
+    return outer;
+  };
   if (is_scaled && factor == 1 && member("attention_factor") == nullptr) {
     config.note(fmt::format("{} = {} changes nothing and is ignored", where, parameters->describe()));
     return rotary_dim;
@@ -202,10 +216,10 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
   } else if (type == "yarn") {
     expect({"factor", original, "beta_fast", "beta_slow", "truncate", "attention_factor", "mscale",
             "mscale_all_dim", "llama_4_scaling_beta"});
+    if (rules.yarn_log_multiplier) expect({"max_position_embeddings"});  // the context once more
     string("rope.scaling.type", "yarn");
     f32("rope.scaling.factor", factor);
-    u32("rope.scaling.original_context_length",
-        static_cast<uint64_t>(number_of(original, sizes.context_length / factor)));
+    u32("rope.scaling.original_context_length", static_cast<uint64_t>(original_context()));
     if (member("beta_fast") != nullptr) f32("rope.scaling.yarn_beta_fast", number_of("beta_fast", 32));
     if (member("beta_slow") != nullptr) f32("rope.scaling.yarn_beta_slow", number_of("beta_slow", 1));
     if (member("attention_factor") != nullptr)
@@ -231,7 +245,7 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
   } else if (type == "llama3") {
     expect({"factor", original, "low_freq_factor", "high_freq_factor"});
     const double low = number_of("low_freq_factor", 1), high = number_of("high_freq_factor", 4),
-                 context = number_of(original, 8192);
+                 context = original_context();
     std::vector<float> factors;
     for (uint32_t i = 0; i < rotary_dim; i += 2) {
       const double wave = 2 * std::numbers::pi * std::pow(base, static_cast<double>(i) / rotary_dim);
@@ -243,8 +257,7 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
     computed("rope_freqs.weight", std::move(factors));
   } else if (type == "longrope" && rules.longrope) {
     expect({"factor", original, "long_factor", "short_factor", "attention_factor"});
-    const double outer = number(original).value_or(sizes.context_length);
-    const double context = number_of(original, outer), scale = sizes.context_length / context;
+    const double context = original_context(), scale = number_of("factor", sizes.context_length / context);
     u32("rope.scaling.original_context_length", static_cast<uint64_t>(context));
     f32("rope.scaling.attn_factor",
         number_of("attention_factor", scale > 1 ? std::sqrt(1 + std::log(scale) / std::log(context)) : 1));
@@ -275,6 +288,25 @@ uint32_t ModelExport::rope(const RopeRules& rules) {
                                   printable(key), value.describe()));
     }
   return rotary_dim;
+}
+
+void ModelExport::sections(std::string_view where, const Json* given, uint32_t n_pairs) {
+  std::vector<int32_t> counts = {11, 11, 10};  // of the published models
+  if (given != nullptr) {
+    counts.clear();
+    uint64_t sum = 0;
+    const Json::Array* array = given->as_array();
+    for (size_t i = 0; array != nullptr && i < array->size(); ++i)
+      if (const uint64_t* n = (*array)[i].as_uint(); n != nullptr && *n <= n_pairs) {
+        counts.push_back(static_cast<int32_t>(*n));
+        sum += *n;
+      }
+    if (array == nullptr || array->size() != 3 || counts.size() != 3 || sum != n_pairs)
+      config.refuse(where, fmt::format("holds mrope_section = {}: expected 3 integers >= 0 whose sum is {}",
+                                       given->describe(), n_pairs));
+  }
+  counts.push_back(0);  // GGUF's key has four
+  metadata_.set_int32s(full("rope.dimension_sections"), counts);
 }
 
 std::string ModelExport::source_name(std::string_view name) const {

@@ -58,13 +58,15 @@ class ModelExport {
     bool longrope = false;
     bool yarn_log_multiplier = false;  // mscale_all_dim is written
     bool latents = false;              // likewise, as attention over latents has it
+    bool sections = false;             // images turn by several positions: for text all are the same
     uint32_t rotary_dim = 0;           // 0: that of a head
     bool truncate = true;              // what YaRN's "truncate" must be
   };
   uint32_t rope(const RopeRules& rules);
   // The layers whose layer_types is sliding_attention, and the window; nothing where there is none.
-  // default_period: every so many layers one has none, which needs no saying.
-  std::vector<bool> window_layers(uint32_t default_period);
+  // default_period: every so many layers one has none, which needs no saying. names_period: without
+  // layer_types, sliding_window_pattern says how many.
+  std::vector<bool> window_layers(uint32_t default_period, bool names_period = false);
   // hidden_act, hidden_activation or activation_function must be one of these.
   void require_activation(std::initializer_list<std::string_view> names);
   void require(std::string_view key, bool value, bool fallback);  // must be `value`
@@ -127,6 +129,7 @@ class ModelExport {
 
  private:
   std::string full(std::string_view key) const { return architecture_ + "." + std::string(key); }
+  void sections(std::string_view where, const Json* given, uint32_t n_pairs);
   DeclaredTensor& add(std::string source, std::string gguf, const std::vector<Size>& shape);
 
   std::string architecture_;

@@ -70,6 +70,8 @@ void write_keys(ModelExport& out, const LatentSizes& s, bool sigmoid, bool group
   out.u32("expert_shared_count", out.config.uint_or("n_shared_experts", 0, 64));
   out.u32("expert_feed_forward_length", out.config.require_uint("moe_intermediate_size", 1 << 20));
   out.f32("expert_weights_scale", out.number("routed_scaling_factor").value_or(1));
+  // With softmax, DeepSeek's own code then leaves the scale out, and transformers does not normalise.
+  if (!sigmoid) out.require("norm_topk_prob", false, false);
   out.boolean("expert_weights_norm", out.config.bool_or("norm_topk_prob", sigmoid));
   out.u32("expert_gating_func", sigmoid ? 2 : 1);
 }

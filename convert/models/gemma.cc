@@ -92,7 +92,7 @@ void describe_gemma3(ModelExport& out) {
   require_causal(out);
   attention_scale(out, 62);
   if (const auto cap = out.number("final_logit_softcapping")) out.f32("final_logit_softcapping", *cap);
-  out.window_layers(6);
+  out.window_layers(6, /*names_period=*/true);
   ends(out);
   layers(out, /*norms_behind=*/true, /*head_norms=*/true);
 }

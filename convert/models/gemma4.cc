@@ -48,6 +48,48 @@ GlobalSizes global_sizes(ModelExport& out, const std::vector<bool>& windowed, bo
   return all.value_or(GlobalSizes{out.sizes.head_dim, usual_heads});
 }
 
+// Of layers without a window: `part` of the pairs turn, `factor` times slower. Of those with one: all.
+struct Rotation {
+  double base = 1e6, window_base = 1e4, part = 0.25, factor = 1;
+};
+
+Rotation read_rotation(ModelExport& out) {
+  Rotation rotation;
+  constexpr const char* kKey = "rope_parameters";
+  const Json* parameters = out.config.find(kKey);
+  if (parameters == nullptr) return rotation;
+  rotation.part = 1;  // what transformers takes where the maps are there
+  const auto read = [&](const char* kind, const char* type, double* base, double* part, double* factor) {
+    const Json* map = parameters->find(kind);
+    if (map == nullptr || map->as_object() == nullptr)
+      out.config.refuse(kKey, fmt::format("= {} must hold {}", parameters->describe(), kind));
+    const Json& stated = map->find("rope_type") != nullptr ? (*map)["rope_type"] : (*map)["type"];
+    const std::string found = stated.as_string() != nullptr ? *stated.as_string() : "default";
+    if (found != type)
+      out.config.refuse(kKey, fmt::format("holds {} in {}: expected \"{}\"", stated.describe(), kind, type));
+    for (const auto& [key, value] : *map->as_object()) {
+      double* const into = key == "rope_theta"              ? base
+                           : key == "partial_rotary_factor" ? part
+                           : key == "factor"                ? factor
+                                                            : nullptr;
+      if (key == "rope_type" || key == "type" || value.is_null()) continue;
+      const std::optional<double> number = value.as_number();
+      if (into == nullptr || !number || !(*number > 0) || !std::isfinite(*number))
+        out.config.refuse(kKey, fmt::format("holds {} = {} in {}, which is not supported", printable(key),
+                                            value.describe(), kind));
+      *into = *number;
+    }
+  };
+  double whole = 1, none = 1;
+  read("full_attention", "proportional", &rotation.base, &rotation.part, &rotation.factor);
+  read("sliding_attention", "default", &rotation.window_base, &whole, &none);
+  if (rotation.part > 1 || whole != 1 || none != 1)
+    out.config.refuse(kKey, fmt::format("= {}: full_attention's partial_rotary_factor must be at most 1, and "
+                                        "sliding_attention can have neither one nor a factor",
+                                        parameters->describe()));
+  return rotation;
+}
+
 void experts(ModelExport& out, uint32_t n_experts, uint64_t rows) {
   const uint64_t dim = out.dim.value;
   const auto whole = [&](const char* source, const char* gguf, const Shape& shape) {
@@ -75,7 +117,13 @@ void describe_gemma4(ModelExport& out) {
   out.require_activation({"gelu_pytorch_tanh"});
   const bool values_are_keys = out.config.bool_or("attention_k_eq_v", false),
              has_experts = out.config.bool_or("enable_moe_block", false);
-  out.require("use_bidirectional_attention", false, false);
+  // "vision": images' tokens see one another. Text is causal with it and without.
+  const Json* both_ways = out.config.find("use_bidirectional_attention");
+  if (both_ways != nullptr && !(both_ways->as_bool() != nullptr && !*both_ways->as_bool()) &&
+      !(both_ways->as_string() != nullptr && *both_ways->as_string() == "vision"))
+    out.config.refuse(
+        "use_bidirectional_attention",
+        fmt::format("= {} is not supported: expected null, false or \"vision\"", both_ways->describe()));
   const uint32_t n_layers = out.n_layers();
   const double shared = out.number("num_kv_shared_layers").value_or(0);
   if (!(shared >= 0 && shared < n_layers && shared == std::floor(shared)))
@@ -91,7 +139,8 @@ void describe_gemma4(ModelExport& out) {
     out.metadata().set_int32s("gemma4.feed_forward_length", lengths);
   }
   if (const auto cap = out.number("final_logit_softcapping")) out.f32("final_logit_softcapping", *cap);
-  const std::vector<bool> windowed = out.window_layers(6);
+  std::vector<bool> windowed = out.window_layers(6);
+  windowed.back() = false;  // whatever its type is, as in transformers
   out.bools("attention.sliding_window_pattern", windowed);
   const auto [global, global_kv_heads] = global_sizes(out, windowed, values_are_keys);
   if (global % 2 != 0 || global > 1024)
@@ -115,25 +164,14 @@ void describe_gemma4(ModelExport& out) {
 
   // Layers without a window rotate a part of the pairs, by the frequencies of all: others by (almost)
   // nothing.
-  double base = 1e6, window_base = 1e4, part = 0.25;
-  if (const Json* parameters = out.config.find("rope_parameters")) {
-    const Json &full = (*parameters)["full_attention"], &window = (*parameters)["sliding_attention"];
-    base = full["rope_theta"].as_number().value_or(base);
-    window_base = window["rope_theta"].as_number().value_or(window_base);
-    part = full["partial_rotary_factor"].as_number().value_or(part);
-    if (full["rope_type"].as_string() == nullptr || *full["rope_type"].as_string() != "proportional" ||
-        (window["rope_type"].as_string() != nullptr && *window["rope_type"].as_string() != "default"))
-      out.config.refuse(
-          "rope_parameters",
-          "= " + parameters->describe() +
-              " is not supported: expected proportional full_attention and default sliding_attention");
-  }
-  out.f32("rope.freq_base", base);
-  out.f32("rope.freq_base_swa", window_base);
+  const Rotation rotation = read_rotation(out);
+  const auto n_rotated = static_cast<size_t>(rotation.part * global / 2);
+  out.f32("rope.freq_base", rotation.base);
+  out.f32("rope.freq_base_swa", rotation.window_base);
   out.u32("rope.dimension_count", global);
   out.u32("rope.dimension_count_swa", out.sizes.head_dim);
   std::vector<float> factors(global / 2, 1e30f);
-  std::fill_n(factors.begin(), static_cast<size_t>(global * part / 2), 1.0f);
+  std::fill_n(factors.begin(), n_rotated, static_cast<float>(rotation.factor));
   out.computed("rope_freqs.weight", std::move(factors));
 
   uint32_t n_experts = 0, expert_rows = 0;

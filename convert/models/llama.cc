@@ -83,11 +83,13 @@ void describe_smollm3(ModelExport& out) {
   std::vector<bool> rotated;
   for (uint32_t i = 0; i < out.n_layers(); ++i) rotated.push_back((i + 1) % 4 != 0);
   const std::vector<bool> usual = rotated;
-  out.config.find("no_rope_layer_interval");  // what no_rope_layers was made from
   if (const Json* flags = out.config.find("no_rope_layers")) {
     if (flags->as_array() == nullptr || flags->size() != rotated.size())
       out.config.refuse("no_rope_layers", "must be an array with a number for each layer");
     for (size_t i = 0; i < rotated.size(); ++i) rotated[i] = (*flags)[i].as_number() != 0.0;  // 1: rotated
+  } else {
+    const uint32_t period = out.config.uint_or("no_rope_layer_interval", 4, 1 << 16);
+    for (uint32_t i = 0; i < out.n_layers(); ++i) rotated[i] = (i + 1) % period != 0;
   }
   if (rotated != usual) out.bools("attention.rope_pattern", rotated);
   out.require("use_sliding_window", false, false);

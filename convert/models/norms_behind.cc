@@ -24,7 +24,7 @@ void describe_olmo2(ModelExport& out) {
 void describe_exaone4(ModelExport& out) {
   out.begin("exaone4");
   out.rope({});
-  const std::vector<bool> windowed = out.window_layers(4);
+  const std::vector<bool> windowed = out.window_layers(4, /*names_period=*/true);
   // A window that no layer has still says that these do not encode positions.
   const Json* window = out.config.find("sliding_window");
   if (window != nullptr && std::find(windowed.begin(), windowed.end(), true) == windowed.end()) {

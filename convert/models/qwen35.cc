@@ -48,7 +48,7 @@ void linear_layer(ModelExport& out, const LinearSizes& s) {
 
 template <class FeedForward>
 void describe(ModelExport& out, FeedForward&& feed_forward) {
-  out.rope({.partial = true, .default_partial = 0.25});
+  out.rope({.partial = true, .default_partial = 0.25, .sections = true});
   const auto size = [&](const char* key) { return out.config.require_uint(key, 1 << 16); };
   const LinearSizes s{size("linear_num_key_heads"), size("linear_num_value_heads"),
                       size("linear_key_head_dim"), size("linear_value_head_dim"),
@@ -64,6 +64,8 @@ void describe(ModelExport& out, FeedForward&& feed_forward) {
   out.u32("full_attention_interval", interval);
   std::vector<bool> recurrent;
   const Json* types = out.config.find("layer_types");
+  if (types != nullptr && (types->as_array() == nullptr || types->size() != out.n_layers()))
+    out.config.refuse("layer_types", "must be an array with a kind for each layer");
   for (uint32_t i = 0; i < out.n_layers(); ++i) {
     const std::string* type = types == nullptr ? nullptr : (*types)[i].as_string();
     if (types != nullptr && (type == nullptr || (*type != "linear_attention" && *type != "full_attention")))
@@ -71,8 +73,6 @@ void describe(ModelExport& out, FeedForward&& feed_forward) {
     recurrent.push_back(types == nullptr ? (i + 1) % interval != 0 : *type == "linear_attention");
   }
   out.bools("attention.recurrent_layers", recurrent);
-  out.metadata().set_int32s(out.architecture() + ".rope.dimension_sections",
-                            std::vector<int32_t>{11, 11, 10, 0});
   out.ends();
   out.change_norm_of_ends(plus_one());
   const ModelExport::Size gated_query{2 * out.query.value, "2 * " + out.query.words};

@@ -17,7 +17,7 @@ void describe_cohere2(ModelExport& out) {
   out.rope({});
   out.f32("logit_scale", out.number("logit_scale").value_or(1));
   out.require("use_qk_norm", false, false);
-  out.window_layers(4);
+  out.window_layers(4, /*names_period=*/true);
   out.ends();
   for (uint32_t i = 0; i < out.n_layers(); ++i) {
     out.layer(i);

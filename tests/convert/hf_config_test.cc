@@ -160,6 +160,9 @@ TEST(HfConfig, NamesMayBeSpelledAsOthersSpellThem) {
             99u);
   ASSERT_EQ(notices.size(), 1u);
   EXPECT_NE(notices[0].find("max_sequence_length = 99 stands for it"), std::string::npos) << notices[0];
+  EXPECT_EQ(
+      hugging_face({{"max_position_embeddings", ""}, {"n_ctx", "9"}, {"n_positions", "99"}}).context_length,
+      99u);
 }
 
 TEST(HfConfig, ScalingByOneIsNone) {
