@@ -9,6 +9,7 @@
 #include "cli/chat_messages.h"
 #include "cli/command.h"
 #include "cli/conversation.h"
+#include "cli/draft_model.h"
 #include "cli/generation_report.h"
 #include "cli/line_reader.h"
 #include "cli/model_progress.h"
@@ -82,7 +83,8 @@ std::string turns(size_t n) { return fmt::format("{} turn{}", n, n == 1 ? "" : "
 
 class Chat {
  public:
-  Chat(const Model& model, const ChatEncoding& encoding, const Options& options)
+  // draft: outlives it; null: none.
+  Chat(const Model& model, const ChatEncoding& encoding, const Options& options, DraftModel* draft)
       : model_(model),
         options_(options.generation.options()),
         once_(options.once),
@@ -92,6 +94,7 @@ class Chat {
         conversation_([&encoding](auto messages) { return encoding.encode(messages); }, model.context(),
                       answer_room(options.generation.generate.max_tokens, model.context())) {
     options_.new_text = true;
+    if (draft != nullptr) draft->join(&speculation_);
     if (options.load) load(*options.load);
     if (!options.system.empty()) conversation_.set_system(options.system);
   }
@@ -336,12 +339,15 @@ int run_chat(std::span<const std::string> arguments) {
   std::string message;
   if (options.once) message = read_message(options);
 
-  const ModelOptions model_options = options.session.options();
+  ModelOptions model_options = options.session.options();
   require_conversations(options.conversation, options.model, model_options);
+  const std::optional<std::string>& draft_path = options.generation.draft;
+  if (draft_path) model_options.promised_bytes = DraftModel::bytes(*draft_path, model_options, 1);
   const auto model = load_model(options.model, model_options);
   const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
   if (!encoding.choice().empty()) notice(encoding.choice());
-  Chat chat(*model, encoding, options);
+  const auto draft = load_draft(draft_path, model_options, *model);
+  Chat chat(*model, encoding, options, draft.get());
   if (options.once) return answer_once(chat, *model, options, message);
   return converse(chat, options);
 }

@@ -1,5 +1,6 @@
 // quern run: complete a text.
 #include "cli/command.h"
+#include "cli/draft_model.h"
 #include "cli/generation_report.h"
 #include "cli/grammar_options.h"
 #include "cli/model_progress.h"
@@ -109,13 +110,17 @@ int run_run(std::span<const std::string> arguments) {
     for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
 
   std::optional<Grammar> grammar = options.grammar.read();  // refused before the model is loaded
-  const auto model = load_model(options.model, options.session.options());
+  ModelOptions model_options = options.session.options();
+  const std::optional<std::string>& draft_path = options.generation.draft;
+  if (draft_path) model_options.promised_bytes = DraftModel::bytes(*draft_path, model_options, 1);
+  const auto model = load_model(options.model, model_options);
   if (options.ids_file) require_ids_of(*model, *options.ids_file, given);
   if (options.ids) require_given_ids(*model, given);
   const std::vector<TokenId> prompt =
       ids ? given : encode(text, role_of(options.input.parse_special), *model);
   CompletionOptions generate_options = options.generation.options();
   if (grammar) generate_options.constraint = constrain(*model, std::move(*grammar));
+  const auto draft = load_draft(draft_path, model_options, *model);
   Session session(*model);
 
   const StopScope stop;
@@ -127,6 +132,7 @@ int run_run(std::span<const std::string> arguments) {
   if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
   PromptProgress progress(session, prompt.size(), stop);
   Speculation speculation;
+  if (draft) draft->join(&speculation);
   const auto cache = options.cache.open(*model);
   const GenerateResult result = generate(
       session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); },

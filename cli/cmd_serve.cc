@@ -123,11 +123,18 @@ bool is_loopback(const std::string& address) {
 }
 
 // Slots and bytes of the prefix cache: as many as were asked for, or as memory has room for.
-void plan_memory(const Options& options, const std::string& path, ModelOptions* model,
+void plan_memory(const Options& options, const std::string& path,
+                 const std::optional<std::string>& draft_path, ModelOptions* model,
                  SchedulerOptions* scheduler) {
   model->n_sequences = scheduler->slots != 0 ? scheduler->slots : kUsualSlots;
   const ModelSurvey survey = Model::survey(path, *model, [](std::string_view) {});
-  const uint64_t each = std::max<uint64_t>(survey.memory.kv, 1), total = survey.memory.total();
+  uint64_t each = std::max<uint64_t>(survey.memory.kv, 1), total = survey.memory.total();
+  uint64_t draft = 0;  // with one text
+  if (draft_path) {
+    draft = DraftModel::bytes(*draft_path, *model, 1);
+    const uint64_t two = DraftModel::bytes(*draft_path, *model, 2);
+    if (!checked_add(each, two - draft, &each) || !checked_add(total, draft, &total)) total = UINT64_MAX;
+  }
   const uint64_t left = survey.available_bytes - std::min(total, survey.available_bytes);
   if (scheduler->slots == 0) {
     const uint64_t most = 1 + left / 2 / each;  // half stays free
@@ -142,7 +149,8 @@ void plan_memory(const Options& options, const std::string& path, ModelOptions* 
     if (!options.cache_ram)
       print_notice("prefix cache: up to {} (override: --cache-ram)", format_size(scheduler->cache.ram_bytes));
   }
-  if (!checked_add(more, options.cache_ram.value_or(0), &model->promised_bytes))
+  if (!checked_add(more, draft, &more) ||
+      !checked_add(more, options.cache_ram.value_or(0), &model->promised_bytes))
     model->promised_bytes = UINT64_MAX;
 }
 
@@ -164,7 +172,10 @@ std::unique_ptr<ServedModel> load_served(const Options& options, const std::stri
   auto served = std::make_unique<ServedModel>();
   ModelOptions model_options = options.session.options();
   SchedulerOptions scheduler = options.scheduler;
-  plan_memory(options, path, &model_options, &scheduler);
+  // The draft is the first model's own.
+  const std::optional<std::string> draft_path =
+      path == options.model ? options.generation.draft : std::nullopt;
+  plan_memory(options, path, draft_path, &model_options, &scheduler);
   served->model = load_model(path, model_options);
   (void)served->model->tokenizer();  // throws where there is none
   served->chat = make_chat(options, *served->model);
@@ -174,6 +185,8 @@ std::unique_ptr<ServedModel> load_served(const Options& options, const std::stri
   scheduler.cache.disk_bytes = options.cache.disk_bytes;
   scheduler.cache.notice = notice;
   scheduler.speculation = !options.generation.no_speculation;
+  served->draft = load_draft(draft_path, model_options, *served->model);
+  if (served->draft) scheduler.draft = &served->draft->model();
   served->scheduler = std::make_unique<Scheduler>(*served->model, scheduler);
   served->service =
       std::make_unique<Service>(*served->model, served->chat.get(), *served->scheduler, std::move(service));

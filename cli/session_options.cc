@@ -136,6 +136,10 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
                    });
   arguments.texts("--stop", "TEXT", "End before this text", &generate.stop);
   arguments.flag("--ignore-eos", "Go on where the model would end", &generate.ignore_eos);
+  arguments.text("--draft", "FILE",
+                 "A small model of the same vocabulary that guesses too, on the CPU (a GGUF file; the text "
+                 "stays the same)",
+                 &draft);
   arguments.flag(
       "--no-speculation",
       "Evaluate no guesses at what repeats the text so far (they make it faster, and change nothing "
@@ -144,6 +148,8 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
 }
 
 CompletionOptions GenerationArguments::unseeded() const {
+  if (draft && no_speculation)
+    fail(ErrorCode::kUsage, "--draft and --no-speculation exclude each other: one asks for guesses");
   for (const std::string& stop : generate.stop)
     if (stop.empty()) fail(ErrorCode::kUsage, "--stop: the text is empty");
   return generate;

@@ -38,10 +38,11 @@ struct SessionArguments {
 };
 
 // -n --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop --ignore-eos
-// --no-speculation
+// --draft --no-speculation
 struct GenerationArguments {
   CompletionOptions generate;
   std::optional<uint64_t> seed;
+  std::optional<std::string> draft;
   bool no_speculation = false;
 
   void declare(Arguments& arguments, const std::string& max_tokens_help);

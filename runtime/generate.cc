@@ -20,10 +20,12 @@ const Tokenizer* tokenizer_of(const Model& model, bool with_text) {
 // Drives one completion, pass by pass.
 class Generation {
  public:
-  Generation(Session& session, Completion& completion, const std::function<void(std::string_view)>& on_text,
+  Generation(Session& session, Completion& completion, const SamplerOptions& sampler,
+             const std::function<void(std::string_view)>& on_text,
              const std::function<void(int32_t)>& on_token, const StopFn& stop, const GenerateAids& aids)
       : session_(session),
         completion_(completion),
+        sampler_(sampler),
         on_text_(on_text),
         on_token_(on_token),
         stop_(stop),
@@ -45,12 +47,17 @@ class Generation {
     if (speculation_ != nullptr && !completion_.finished()) {
       guesser_.emplace(speculation_->rates);
       guesser_->read(prompt);
-      for (const TokenId token : completion_.tokens()) guesser_->push(token);
+      if (speculation_->draft != nullptr) {
+        speculation_->draft->begin(sampler_);
+        speculation_->draft->read(prompt);
+      }
+      for (const TokenId token : completion_.tokens()) learn(token);
     }
     while (!completion_.finished()) {
-      const size_t n_guesses = choose_guesses();
+      const std::vector<TokenId> guesses = choose_guesses();
+      const size_t n_guesses = guesses.size();
       std::vector<TokenId> rows(completion_.pending().begin(), completion_.pending().end());
-      for (size_t i = 0; i < n_guesses; ++i) rows.push_back(guesser_->guess(i));
+      rows.insert(rows.end(), guesses.begin(), guesses.end());
       const auto pass_start = Clock::now();
       if (!evaluate_guarded(rows, n_guesses)) continue;
       if (speculation_ != nullptr) speculation_->costs.add(rows.size(), seconds(evaluated_ - pass_start));
@@ -86,13 +93,36 @@ class Generation {
     return true;
   }
 
-  size_t choose_guesses() {
-    if (!guesser_) return 0;
+  void learn(TokenId token) {
+    guesser_->push(token);
+    if (speculation_->draft != nullptr) speculation_->draft->push(token);
+  }
+
+  std::vector<TokenId> choose_guesses() {
+    if (!guesser_) return {};
     const size_t most = std::min<uint64_t>(session_.rows_to_take_back(), completion_.room());
-    if (most < 2) return 0;
+    if (most < 2) return {};
     Draft draft{guesser_->chances(most - 1)};
+    const bool is_drafted = ask_small_model(draft.chances, most - 1);
+    if (is_drafted) draft.chances = speculation_->draft->chances();
     choose_drafts({&draft, 1}, 1, most, std::numeric_limits<double>::infinity(), speculation_->costs);
-    return draft.n;
+    std::vector<TokenId> guesses;
+    for (size_t i = 0; i < draft.n; ++i)
+      guesses.push_back(is_drafted ? speculation_->draft->guess(i) : guesser_->guess(i));
+    return guesses;
+  }
+
+  // True: it has guesses, likelier than those with these chances.
+  bool ask_small_model(std::span<const double> chances, size_t most) {
+    if (speculation_->draft == nullptr) return false;
+    if (!chances.empty() && chances[0] >= speculation_->drafter->mean_rate()) return false;
+    const Drafter::Job job{speculation_->draft, most};
+    try {
+      speculation_->drafter->guess({&job, 1}, 1, SIZE_MAX, speculation_->costs, stop_);
+    } catch (const Error&) {  // no text depends on what the small model makes of it
+      return false;
+    }
+    return !speculation_->draft->chances().empty();
   }
 
   // The last n_guesses tokens are guesses: what follows one that was wrong is forgotten. False: interrupted.
@@ -107,7 +137,7 @@ class Generation {
       if (stop_ && stop_()) return show(completion_.interrupt());
       const CompletionStep step = completion_.feed(logits);
       if (step.token) {
-        if (guesser_) guesser_->push(*step.token);
+        if (guesser_) learn(*step.token);
         if (on_token_) on_token_(*step.token);
         right = !completion_.finished() && index + 1 < tokens.size() && tokens[index + 1] == *step.token;
       }
@@ -135,6 +165,7 @@ class Generation {
 
   Session& session_;
   Completion& completion_;
+  const SamplerOptions& sampler_;
   const std::function<void(std::string_view)>& on_text_;
   const std::function<void(int32_t)>& on_token_;
   const StopFn& stop_;
@@ -156,7 +187,7 @@ GenerateResult generate(Session& session, std::span<const int32_t> prompt, const
   const Model& model = session.model();
   Completion completion(tokenizer_of(model, with_text), with_text, prompt, model.context(), options);
   GenerateResult result;
-  Generation generation(session, completion, on_text, on_token, stop, aids);
+  Generation generation(session, completion, options.sampler, on_text, on_token, stop, aids);
   generation.read_prompt(prompt, &result);
   generation.decode(prompt, &result);
   result.reason = completion.reason();

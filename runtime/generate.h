@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/completion.h"
+#include "runtime/engine/drafter.h"
 #include "runtime/engine/prefix_cache.h"
 #include "runtime/engine/speculation.h"
 #include "runtime/session.h"
@@ -32,6 +33,9 @@ struct GenerateResult {
 struct Speculation {
   PassCosts costs;
   GuessRates rates;
+  // A small model that guesses too, and its text; null: none.
+  Drafter* drafter = nullptr;
+  Drafter::Text* draft = nullptr;
 };
 
 // What makes a completion faster; null: none.

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/draft_model.h"
 #include "cli/serve/service.h"
 
 namespace quern {
@@ -16,6 +17,7 @@ namespace quern {
 // A model and all that answers with it; each member refers to those before it.
 struct ServedModel {
   std::unique_ptr<Model> model;
+  std::unique_ptr<DraftModel> draft;   // null: none
   std::unique_ptr<ChatEncoding> chat;  // null: the model has no chat template
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Service> service;

@@ -95,6 +95,8 @@ struct Scheduler::Slot {
   size_t n_used = 0;          // of a pass: rows whose logits the answer has taken
   bool right = false;         // the tokens of the pass up to the next logits are the answer's
   std::optional<Guesser> guesser;
+  std::optional<Drafter::Text> draft;
+  bool is_drafted = false;   // the next guesses are the small model's
   PrefixCache::Chain chain;  // of the sequence's blocks
   // The slot that is reading more of the same prompt first; null: none. Then: how much of it.
   const Slot* leader = nullptr;
@@ -106,10 +108,15 @@ bool Scheduler::Slot::follow(size_t most) {
   const std::span<const TokenId> answer = ticket->completion_->tokens();
   if (guesser->size() < n_prompt) {
     const std::span<const TokenId> left = prompt().subspan(guesser->size());
-    guesser->read(left.first(std::min(left.size(), most)));
+    const std::span<const TokenId> part = left.first(std::min(left.size(), most));
+    guesser->read(part);
+    if (draft) draft->read(part);
   }
-  while (guesser->size() >= n_prompt && guesser->size() - n_prompt < answer.size() && most-- > 0)
-    guesser->push(answer[guesser->size() - n_prompt]);
+  while (guesser->size() >= n_prompt && guesser->size() - n_prompt < answer.size() && most-- > 0) {
+    const TokenId token = answer[guesser->size() - n_prompt];
+    guesser->push(token);
+    if (draft) draft->push(token);
+  }
   return guesser->size() == n_prompt + answer.size();
 }
 
@@ -117,7 +124,11 @@ Scheduler::Scheduler(const Model& model, const SchedulerOptions& options)
     : model_(model), options_(options), engine_(model), costs_(options.costs) {
   QUERN_CHECK(options.slots > 0 && options.slots <= kMaxSlots && options.prompt_budget > 0);
   if (options.cache.ram_bytes > 0 || !options.cache.folder.empty()) cache_.emplace(model, options.cache);
-  for (size_t i = 0; i < options.slots; ++i) slots_.push_back(std::make_unique<Slot>(model));
+  if (options.draft != nullptr && options.speculation) drafter_.emplace(*options.draft, model);
+  for (size_t i = 0; i < options.slots; ++i) {
+    slots_.push_back(std::make_unique<Slot>(model));
+    if (drafter_) slots_.back()->draft.emplace(*drafter_);
+  }
   publish();
   thread_ = std::thread([this] { serve(); });
 }
@@ -308,7 +319,8 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
 void Scheduler::start(Slot& slot, TicketPtr ticket) {
   const AnswerRequest& request = ticket->request_;
   Sequence& sequence = slot.sequence;
-  if (slot.owner != owner_of(request) || wants_whole_prompt(request)) sequence.truncate(0);
+  const bool is_others = slot.owner != owner_of(request);
+  if (is_others || wants_whole_prompt(request)) sequence.truncate(0);
   sequence.reuse_prefix(request.prompt);
   // What a window or a state has lost is read again, in pieces like a new prompt.
   sequence.truncate(std::min(sequence.position(), sequence.n_cached()));
@@ -321,6 +333,7 @@ void Scheduler::start(Slot& slot, TicketPtr ticket) {
   counts_.reused_tokens += slot.n_reused;
   slot.ticket = std::move(ticket);
   if (options_.speculation && !slot.ticket->pooler_) slot.guesser.emplace();
+  if (slot.draft) slot.draft->begin(slot.ticket->request_.options.sampler, is_others);
   if (!wants_whole_prompt(slot.ticket->request_)) share(slot);
   AnswerEvent event = event_of(AnswerEvent::Kind::kPrompt);
   event.n_prompt = event.n_reused = slot.n_reused;
@@ -402,6 +415,7 @@ std::vector<Scheduler::Turn> Scheduler::next_pass() const {
 void Scheduler::add_guesses(std::span<Turn> turns) {
   constexpr size_t kFollowed = 4096;  // tokens of a slot between two passes: less than a millisecond
   std::vector<Draft> drafts(turns.size());
+  std::vector<size_t> mosts(turns.size());
   size_t n_rows = 0;
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
@@ -409,12 +423,42 @@ void Scheduler::add_guesses(std::span<Turn> turns) {
     if (!slot.guesser || !slot.follow(kFollowed) || turns[i].n > 0) continue;
     const size_t most =
         std::min<uint64_t>(slot.sequence.rows_to_take_back(), slot.ticket->completion_->room());
-    if (most > 1) drafts[i].chances = slot.guesser->chances(most - 1);
+    if (most < 2) continue;
+    mosts[i] = most - 1;
+    drafts[i].chances = slot.guesser->chances(most - 1);
   }
+  if (drafter_) ask_small_model(turns, mosts, n_rows, drafts);
   const double slowest =
       turns.size() > 1 ? SchedulerOptions::kMostDelay : std::numeric_limits<double>::infinity();
   choose_drafts(drafts, n_rows, engine_.micro_batch(), slowest, costs_);
   for (size_t i = 0; i < turns.size(); ++i) turns[i].n_guesses = drafts[i].n;
+}
+
+// most: guesses of each turn; 0: none. drafts: what the text itself suggests, where that is not likelier.
+void Scheduler::ask_small_model(std::span<const Turn> turns, std::span<const size_t> most, size_t n_rows,
+                                std::span<Draft> drafts) {
+  // Tokens of a prompt that the small model reads between two passes while others wait.
+  constexpr size_t kRead = 64;
+  std::vector<Drafter::Job> jobs;
+  for (size_t i = 0; i < turns.size(); ++i) {
+    Slot& slot = *turns[i].slot;
+    slot.is_drafted =
+        most[i] > 0 && (drafts[i].chances.empty() || drafts[i].chances[0] < drafter_->mean_rate());
+    if (slot.is_drafted) jobs.push_back({&*slot.draft, most[i]});
+  }
+  try {
+    if (!jobs.empty())
+      drafter_->guess(jobs, n_rows, turns.size() > 1 ? kRead : engine_.micro_batch(), costs_,
+                      [this] { return stopping_.load(); });
+  } catch (const std::exception&) {  // no text depends on what the small model makes of it
+    for (const Turn& turn : turns) turn.slot->is_drafted = false;
+    return;
+  }
+  for (size_t i = 0; i < turns.size(); ++i) {
+    Slot& slot = *turns[i].slot;
+    slot.is_drafted = slot.is_drafted && !slot.draft->chances().empty();
+    if (slot.is_drafted) drafts[i].chances = slot.draft->chances();
+  }
 }
 
 Work Scheduler::work_of(const Turn& turn) {
@@ -426,7 +470,8 @@ Work Scheduler::work_of(const Turn& turn) {
   if (turn.n == 0) {
     const std::span<const TokenId> pending = slot.ticket->completion_->pending();
     slot.next.assign(pending.begin(), pending.end());
-    for (size_t i = 0; i < turn.n_guesses; ++i) slot.next.push_back(slot.guesser->guess(i));
+    for (size_t i = 0; i < turn.n_guesses; ++i)
+      slot.next.push_back(slot.is_drafted ? slot.draft->guess(i) : slot.guesser->guess(i));
     n_logits += turn.n_guesses;
   } else {
     const std::span<const TokenId> piece = slot.prompt().subspan(begin, turn.n);

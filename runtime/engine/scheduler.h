@@ -24,6 +24,7 @@
 
 #include "runtime/completion.h"
 #include "runtime/engine.h"
+#include "runtime/engine/drafter.h"
 #include "runtime/engine/embedding.h"
 #include "runtime/engine/prefix_cache.h"
 #include "runtime/engine/speculation.h"
@@ -87,6 +88,9 @@ struct SchedulerOptions {
   // requests takes at most kMostDelay times as long for them.
   bool speculation = true;
   PassCosts costs = {};  // that are known at the start
+  // A small model of the same vocabulary that guesses too (drafter.h), with a cache a slot; null: none. It
+  // outlives the scheduler.
+  const Model* draft = nullptr;
   // For blocks of what prompts and answers came to, beside the slots' own memory.
   PrefixCacheOptions cache = {};
   bool cache_shared = false;  // owners are served from what others have left, too
@@ -177,6 +181,8 @@ class Scheduler {
   void stop_waiting();
   std::vector<Turn> next_pass() const;
   void add_guesses(std::span<Turn> turns);
+  void ask_small_model(std::span<const Turn> turns, std::span<const size_t> most, size_t n_rows,
+                       std::span<Draft> drafts);
   void evaluate(std::span<const Turn> turns);
   Work work_of(const Turn& turn);
   void take_logits(Slot& slot, size_t position, std::span<const float> logits);
@@ -189,6 +195,7 @@ class Scheduler {
   const SchedulerOptions options_;
   // The thread's own, once it runs.
   Engine engine_;
+  std::optional<Drafter> drafter_;
   std::vector<std::unique_ptr<Slot>> slots_;
   uint64_t n_started_ = 0;
   SchedulerStats counts_;

@@ -259,6 +259,28 @@ TEST_F(Run, GuessesChangeNothingButTheTimings) {
   EXPECT_EQ(count(with, "decode_passes") + count(with, "guesses_taken"), count(with, "decode_tokens"));
 }
 
+TEST_F(Run, ASmallModelsGuessesChangeNothingEither) {
+  const std::string draft = converted(folder_, "tiny-mistral", "q8_0");
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {
+        "run", model_, "-p", "KING: What say you?", "-n", "60", "--temp", "0.8", "--seed", "3", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return quern(arguments);
+  };
+  const ProcessResult with = run({"--draft", draft}), without = run({"--no-speculation"});
+  ASSERT_EQ(with.exit_code, 0) << describe(with);
+  EXPECT_EQ(Json::parse(with.out)["ids"], Json::parse(without.out)["ids"]);
+  EXPECT_NE(with.err.find("draft: "), std::string::npos) << describe(with);
+
+  const std::string other = converted(folder_, "stories260k", "q8_0");
+  const ProcessResult refused = run({"--draft", other});
+  EXPECT_EQ(refused.exit_code, 1) << describe(refused);
+  EXPECT_NE(refused.err.find("error: --draft " + other + ": its vocabulary is another: "), std::string::npos)
+      << describe(refused);
+  EXPECT_EQ(run({"--draft", draft, "--no-speculation"}).exit_code, 1);
+  EXPECT_EQ(run({"--draft", folder_.file("nowhere")}).exit_code, 5);
+}
+
 TEST_F(Run, ALaterProcessStartsBehindWhatAnEarlierOneRead) {
   std::string text;
   for (int i = 0; i < 60; ++i)
