@@ -5,13 +5,10 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <system_error>
@@ -393,60 +390,10 @@ TEST_F(ServeAlone, TakenAddressIsSaidBeforeAModelIsLoaded) {
   EXPECT_EQ(read_file(path), "of somebody else");
 }
 
-// A model is being loaded as long as nobody writes its template into the pipe.
-class ServeWhileLoading : public ServeAlone {
- protected:
-  ServeWhileLoading()
-      : process_(quern_command({"serve", model_, "--unix", path_, "--template", make_pipe()}),
-                 with_test_environment()) {}
-  ~ServeWhileLoading() override { close(fd_); }
-
-  std::string make_pipe() {
-    EXPECT_EQ(mkfifo(pipe_.c_str(), 0600), 0);
-    return pipe_;
-  }
-  bool connects() {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    path_.copy(address.sun_path, sizeof address.sun_path - 1);
-    return connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-  }
-
-  const std::string path_ = folder_.file("socket"), pipe_ = folder_.file("template");
-  const int fd_ = socket(AF_UNIX, SOCK_STREAM, 0);
-  Process process_;
-};
-
-TEST_F(ServeWhileLoading, ClientsWait) {
-  ASSERT_TRUE(becomes_true([&] { return connects(); }));
-  const std::string_view asked = "GET /health HTTP/1.0\r\n\r\n";
-  ASSERT_EQ(send(fd_, asked.data(), asked.size(), MSG_NOSIGNAL), ssize_t(asked.size()));
-  process_.run_for(0.3);
-  char answer[4096];
-  EXPECT_EQ(recv(fd_, answer, sizeof answer, MSG_DONTWAIT), -1) << "nothing is loaded yet";
-  EXPECT_EQ(process_.stderr_text().find("listening"), std::string::npos);
-  std::ofstream(pipe_) << "{{ messages[0].content }}";
-  ASSERT_TRUE(process_.wait_for_stderr("listening on unix:")) << process_.stderr_text();
-  const ssize_t n = recv(fd_, answer, sizeof answer, 0);
-  ASSERT_GT(n, 0);
-  EXPECT_TRUE(std::string_view(answer, size_t(n)).starts_with("HTTP/1.1 200"));
-  process_.send_signal(SIGTERM);
-  EXPECT_EQ(process_.wait().exit_code, 0);
-  EXPECT_FALSE(std::filesystem::exists(path_));
-}
-
-TEST_F(ServeWhileLoading, ASignalEndsItAndLeavesNoSocket) {
-  ASSERT_TRUE(becomes_true([&] { return connects(); }));
-  process_.send_signal(SIGTERM);
-  EXPECT_EQ(process_.wait().exit_code, 143);
-  EXPECT_FALSE(std::filesystem::exists(path_));
-}
-
-TEST_F(ServeWhileLoading, AFailureLeavesNoSocket) {
-  ASSERT_TRUE(becomes_true([&] { return connects(); }));
-  std::ofstream(pipe_) << "{% if %}";
-  EXPECT_EQ(process_.wait().exit_code, 2);
-  EXPECT_FALSE(std::filesystem::exists(path_));
+TEST_F(ServeAlone, AModelThatDoesNotLoadLeavesNoSocket) {
+  const std::string path = folder_.file("socket");
+  EXPECT_EQ(quern({"serve", folder_.file("nowhere.gguf"), "--unix", path}).exit_code, 5);
+  EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 // As systemd hands over the socket of a unit: descriptor 3, and who it is meant for in the environment.
