@@ -177,9 +177,9 @@ class CpuDevice final : public Device {
   ThreadPool pool_;
   const Notice notice_;
   std::vector<DType> told_;  // formats whose fallback the notice has named
-  // Of x's rows [begin, end), or of those that `row` names there.
+  // Of x's rows [begin, end), or of those that `row` names there, from a column on.
   void tell_observer(const DeviceMatrix& weight, const DeviceBuffer& x, size_t begin, size_t end,
-                     const uint32_t* row) const;
+                     const uint32_t* row, size_t column = 0) const;
 
   CpuMatmul matmul_;
   ProductFn observer_;
@@ -315,7 +315,10 @@ void CpuDevice::matmul_columns(const DeviceBuffer& x, Columns from,
         std::copy_n(cpu(x).row(t) + g * from.stride + from.column, k, in + (g * n + t) * k);
   });
   std::vector<CpuRowGroup> groups;
-  for (size_t g = 0; g < n_groups; ++g) groups.push_back({g * n, n, {{&cpu(*weights[g]), out, rows}}});
+  for (size_t g = 0; g < n_groups; ++g) {
+    groups.push_back({g * n, n, {{&cpu(*weights[g]), out, rows}}});
+    if (observer_) tell_observer(*weights[g], x, 0, n, nullptr, g * from.stride + from.column);
+  }
   matmul_.run_groups(in, n_groups * n, k, nullptr, n_groups * n, groups);
   pool_.parallel_for(n_groups, 1, [&](int, size_t begin, size_t end) noexcept {
     for (size_t g = begin; g < end; ++g)
@@ -481,9 +484,9 @@ void CpuDevice::matmul(const DeviceBuffer& x, size_t n, std::span<const Product>
 }
 
 void CpuDevice::tell_observer(const DeviceMatrix& weight, const DeviceBuffer& x, size_t begin, size_t end,
-                              const uint32_t* row) const {
+                              const uint32_t* row, size_t column) const {
   std::vector<const float*> rows;
-  for (size_t i = begin; i < end; ++i) rows.push_back(cpu(x).row(row != nullptr ? row[i] : i));
+  for (size_t i = begin; i < end; ++i) rows.push_back(cpu(x).row(row != nullptr ? row[i] : i) + column);
   observer_(weight, rows);
 }
 

@@ -17,8 +17,8 @@ std::unique_ptr<Device> make_cpu_device(const KernelSet& kernels, int n_threads,
 // Told inside a pass, by the thread that asked for it, of the input of each product: `rows` of
 // weight.columns() floats.
 using ProductFn = std::function<void(const DeviceMatrix& weight, std::span<const float* const> rows)>;
-// From now on `observer` is told of the products of matmul() and expert_matmul() on a device that
-// make_cpu_device() made; an empty one ends that. Not while a pass is running.
+// From now on `observer` is told of the products of matmul(), matmul_columns() and expert_matmul() on a
+// device that make_cpu_device() made; an empty one ends that. Not while a pass is running.
 void observe_products(Device& device, ProductFn observer);
 
 }  // namespace quern

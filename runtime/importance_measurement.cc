@@ -75,7 +75,7 @@ std::vector<ImportanceSums> measure_importance(const Model& model, std::span<con
   require_perplexity_text(tokens.size(), options.n_ctx);
   uint64_t n_chunks = tokens.size() / options.n_ctx;
   if (options.max_chunks != 0) n_chunks = std::min(n_chunks, options.max_chunks);
-  const Vocabulary& vocabulary = model.tokenizer().vocabulary();
+  const Vocabulary* const vocabulary = model.has_tokenizer() ? &model.tokenizer().vocabulary() : nullptr;
   Engine engine(model);
   engine.finish_all_rows();
   Sequence sequence(model);
@@ -83,7 +83,7 @@ std::vector<ImportanceSums> measure_importance(const Model& model, std::span<con
   for (uint64_t i = 0; i < n_chunks; ++i) {
     const auto chunk = tokens.subspan(i * options.n_ctx, options.n_ctx);
     std::vector<int32_t> ids(chunk.begin(), chunk.end());
-    if (vocabulary.add_bos) ids[0] = vocabulary.bos;
+    if (vocabulary != nullptr && vocabulary->add_bos) ids[0] = vocabulary->bos;
     sequence.truncate(0);
     const Work work[] = {{&sequence, ids, 0, {}}};
     if (!engine.run(work, stop)) return {};

@@ -2,13 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "convert/convert.h"
 #include "quant/error.h"
 #include "tests/support/models.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -77,6 +82,65 @@ TEST(ImportanceMeasurement, KnowsEveryMatrixOfTheLayers) {
   EXPECT_EQ(measured.at("blk.2.ffn_gate.weight").sums, measured.at("blk.2.ffn_up.weight").sums);
   EXPECT_NE(measured.at("blk.1.attn_q.weight").sums, measured.at("blk.2.attn_q.weight").sums);
   EXPECT_EQ(measure(*model, 2).at("blk.0.attn_q.weight").counts.front(), 2 * kContext);
+}
+
+// What convert --imatrix asks the file for: of all architectures, each matrix that it would quantize, a stack
+// of matrices (experts, or heads) with as many counts.
+TEST(ImportanceMeasurement, KnowsWhatConvertAsksForOfEveryArchitecture) {
+  constexpr uint64_t kShort = 24;
+  size_t n_models = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(test::unpacked_data("architectures"))) {
+    if (!entry.is_directory()) continue;
+    SCOPED_TRACE(entry.path().filename().string());
+    ++n_models;
+    ConvertOptions pure;
+    pure.source = test::converted_folder(entry.path().string(), "f32");
+    pure.type = "q8_0";
+    pure.formats.pure = true;
+    pure.dry_run = true;
+    pure.n_threads = 1;
+    ModelOptions options;
+    options.context = kShort;
+    options.n_threads = 1;
+    const auto model = test::open_model(pure.source, options);
+    std::map<std::string, ImportanceSums> measured;
+    for (ImportanceSums& sums :
+         measure_importance(*model, test::random_ids(*model, 2 * kShort, 1), {kShort, 2}, {}, {}))
+      measured[sums.tensor] = std::move(sums);
+    size_t n_wanted = 0;
+    for (const ConvertedTensor& tensor : convert(pure, {}).tensors) {
+      if (tensor.wanted != DType::Q8_0 || tensor.name == "output.weight" ||
+          tensor.name.ends_with("token_embd.weight"))
+        continue;
+      ++n_wanted;
+      const auto found = measured.find(tensor.name);
+      ASSERT_NE(found, measured.end()) << tensor.name;
+      EXPECT_EQ(found->second.columns, tensor.shape.back()) << tensor.name;
+      EXPECT_EQ(found->second.counts.size(), tensor.shape.size() == 3 ? tensor.shape.front() : 1)
+          << tensor.name;
+    }
+    EXPECT_GT(n_wanted, 0u);
+  }
+  EXPECT_GT(n_models, 50u);
+}
+
+// The heads' own matrices of deepseek2: each is multiplied with its columns of every row.
+TEST(ImportanceMeasurement, TellsHeadsApart) {
+  ModelOptions options;
+  options.context = kContext;
+  const auto model = test::open_model(
+      test::converted_folder(test::unpacked_data("architectures/deepseek3"), "f32"), options);
+  size_t n_found = 0;
+  for (const ImportanceSums& sums :
+       measure_importance(*model, test::random_ids(*model, 2 * kContext, 1), {kContext, 2}, {}, {})) {
+    if (!sums.tensor.ends_with("attn_k_b.weight") && !sums.tensor.ends_with("attn_v_b.weight")) continue;
+    SCOPED_TRACE(sums.tensor);
+    ++n_found;
+    EXPECT_EQ(sums.counts, std::vector<uint64_t>(model->hparams().n_heads, 2 * kContext));
+    const auto head = [&](size_t h) { return std::span(sums.sums).subspan(h * sums.columns, sums.columns); };
+    for (size_t h = 1; h < sums.counts.size(); ++h) EXPECT_FALSE(std::ranges::equal(head(h), head(0))) << h;
+  }
+  EXPECT_GT(n_found, 0u);
 }
 
 TEST(ImportanceMeasurement, DoesNotDependOnThreadsNorStayWithTheModel) {
