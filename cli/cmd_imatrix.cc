@@ -1,6 +1,7 @@
 // quern imatrix: importance of the columns of a model's matrices, for convert --imatrix.
 #include <algorithm>
 #include <filesystem>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/model_source.h"
@@ -72,6 +73,7 @@ void warn_of_unchosen(const std::vector<ImportanceSums>& entries) {
 int run_imatrix(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
+  refuse_input("--output", options.output, std::vector{options.model, *options.file});
   {  // What is wrong with it is said before the work.
     const OutputFile tried(options.output, 0, options.force);
   }

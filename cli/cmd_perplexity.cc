@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/comparison_report.h"
@@ -88,13 +89,12 @@ void check(const Options& options) {
   if (options.plot) require_picture_path(*options.plot);
 }
 
-// What is written to must not be read.
-void refuse_input(std::string_view option, const std::string& path, const Options& options) {
-  for (const auto& input :
-       {std::optional(options.model), options.against, options.ids ? options.ids : options.file})
-    if (input && is_same_file(path, *input))
-      fail(ErrorCode::kUsage, "{}: '{}' is an input; it would be overwritten", option,
-           printable(path, kPathBytes));
+// What is written to must not be among these.
+std::vector<std::string> inputs_of(const Options& options) {
+  std::vector<std::string> inputs = {options.model};
+  for (const auto& input : {options.against, options.ids, options.file})
+    if (input) inputs.push_back(*input);
+  return inputs;
 }
 
 // The file of --per-token; does nothing when none was asked for. A CSV is no result that must appear whole:
@@ -165,8 +165,8 @@ class Measurement {
     perplexity_.n_ctx = model.context();
     perplexity_.max_chunks = options.max_chunks;
     if (!options.ids) require_perplexity_text(tokens_.size(), perplexity_.n_ctx);
-    if (options.per_token) refuse_input("--per-token", *options.per_token, options);
-    if (options.plot) refuse_input("--plot", *options.plot, options);
+    if (options.per_token) refuse_input("--per-token", *options.per_token, inputs_of(options));
+    if (options.plot) refuse_input("--plot", *options.plot, inputs_of(options));
     if (options.save_logits) save_logits();
     log_.emplace(options.per_token, base != nullptr);
   }
@@ -184,7 +184,7 @@ class Measurement {
 
  private:
   void save_logits() {
-    refuse_input("--save-logits", *options_.save_logits, options_);
+    refuse_input("--save-logits", *options_.save_logits, inputs_of(options_));
     const uint64_t n = count_chunks(tokens_.size(), perplexity_) * perplexity_.n_ctx;
     const Model& model = base_ != nullptr ? *base_ : model_;
     logits_.emplace(*options_.save_logits, perplexity_.n_ctx, model.hparams().vocab_size,

@@ -1,19 +1,24 @@
 #include "cli/model_source.h"
 
 #include <filesystem>
+#include <vector>
 
 #include "cli/model_progress.h"
 #include "cli/report.h"
+#include "cli/text_input.h"
 #include "convert/checkpoint_source.h"
+#include "quant/gguf_files.h"
 #include "quant/machine/cpu_count.h"
 #include "runtime/chat_format.h"
 
 namespace quern {
 namespace {
 
+namespace fs = std::filesystem;
+
 bool is_folder(const std::string& path) {
   std::error_code ignored;
-  return std::filesystem::is_directory(path, ignored);
+  return fs::is_directory(path, ignored);
 }
 
 using OpenFolder = std::unique_ptr<TensorSource>(const ConvertOptions& options,
@@ -60,6 +65,23 @@ std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOp
     bar.clear();
     tell(line);
   });
+}
+
+void refuse_input(std::string_view option, const std::string& path, std::span<const std::string> inputs) {
+  std::vector<std::string> files;
+  for (const std::string& input : inputs) {
+    files.push_back(input);
+    if (const auto part = parse_gguf_part_name(input))
+      for (uint32_t i = 1; i <= part->count; ++i) files.push_back(gguf_part_path(part->stem, i, part->count));
+    std::error_code error;
+    if (is_folder(input))
+      for (fs::directory_iterator it(input, error), end; !error && it != end; it.increment(error))
+        if (it->path().extension() != ".gguf") files.push_back(it->path().string());
+  }
+  for (const std::string& file : files)
+    if (is_same_file(path, file))
+      fail(ErrorCode::kUsage, "{}: '{}' is an input; it would be overwritten", option,
+           printable(path, kPathBytes));
 }
 
 }  // namespace quern

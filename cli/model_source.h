@@ -3,7 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "cli/report.h"
 #include "quant/tensor_source.h"
@@ -26,5 +28,10 @@ std::unique_ptr<TensorSource> open_original_source(const std::string& path, cons
 // load_model() (model_progress.h) of either; for a folder the memory is stated before anything is loaded.
 std::unique_ptr<Model> load_model_or_checkpoint(const std::string& path, ModelOptions options,
                                                 FolderTokenizer tokenizer, const Notice& tell = notice);
+
+// Throws kUsage, naming `option`, where writing to `path` would overwrite what a command reads: one of
+// `inputs`, any part where that is a split model, any file of a checkpoint folder but a GGUF (which belongs
+// to none).
+void refuse_input(std::string_view option, const std::string& path, std::span<const std::string> inputs);
 
 }  // namespace quern

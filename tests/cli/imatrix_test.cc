@@ -56,6 +56,29 @@ TEST_F(Imatrix, SaysFirstThatItsFileCannotBeWritten) {
   EXPECT_NE(read_file(taken), "of mine");
 }
 
+TEST_F(Imatrix, DoesNotOverwriteWhatItReads) {
+  const auto refused = [](const std::string& model, const std::string& text, const std::string& output) {
+    const std::string before = read_file(output);
+    const ProcessResult result = quern({"imatrix", model, "-f", text, "-o", output, "--force"});
+    EXPECT_EQ(result.exit_code, 1) << describe(result);
+    EXPECT_NE(result.err.find("--output: '" + output + "' is an input"), std::string::npos)
+        << describe(result);
+    EXPECT_EQ(read_file(output), before);
+  };
+  const std::string text = folder_.write("text.txt", "To be, or not to be."),
+                    link = folder_.file("link.gguf");
+  refused(model_, text, model_);
+  refused(model_, text, text);
+  std::filesystem::create_hard_link(model_, link);
+  refused(model_, text, link);
+  for (const char* part : {"p-00001-of-00002.gguf", "p-00002-of-00002.gguf"}) folder_.write(part, "a part");
+  refused(folder_.file("p-00001-of-00002.gguf"), text, folder_.file("p-00002-of-00002.gguf"));
+  const std::string checkpoint = folder_.file("checkpoint");
+  std::filesystem::create_directory(checkpoint);
+  folder_.write("checkpoint/config.json", "{}");
+  refused(checkpoint, text, checkpoint + "/config.json");
+}
+
 TEST_F(Imatrix, TextShorterThanTwoChunksIsRefused) {
   const std::string text = folder_.write("short.txt", "To be, or not to be."),
                     output = folder_.file("x.gguf");
