@@ -27,8 +27,7 @@ const Recipe& float_recipe(std::string_view type) {
 }
 
 std::vector<GgufTensorInfo> describe(const ConversionSource& source, const Recipe& recipe) {
-  std::vector<RecipeTensor> tensors;
-  for (const SourceTensor& tensor : source.tensors) tensors.push_back({tensor.gguf_name, tensor.view.shape});
+  const std::vector<RecipeTensor> tensors = recipe_tensors(source);
   const RecipeModel model = recipe_model(source.metadata, source.tied, /*has_importance=*/false);
   const std::vector<FormatChoice> choices = choose_formats(recipe, model, {}, tensors);
   std::vector<GgufTensorInfo> infos;

@@ -212,11 +212,8 @@ class Conversion {
   }
 
   std::vector<FormatChoice> recipe_formats() const {
-    std::vector<RecipeTensor> tensors;
-    for (const SourceTensor& tensor : source_.tensors)
-      tensors.push_back({tensor.gguf_name, tensor.view.shape});
     const RecipeModel model = recipe_model(source_.metadata, source_.tied, importance_.has_value());
-    return quern::choose_formats(*recipe_, model, options_.formats, tensors);
+    return quern::choose_formats(*recipe_, model, options_.formats, recipe_tensors(source_));
   }
 
   void choose_formats() {

@@ -66,6 +66,13 @@ GgufMetadata checkpoint_metadata(const ModelConfig& config, const std::string& n
   return metadata;
 }
 
+// As llama.cpp's converter leaves it to llama-quantize: F32, but for the one large matrix that is not
+// quantized.
+DType kept_of_checkpoint(const CheckpointTensor& tensor, const Recipe& recipe) {
+  if (tensor.declared.gguf != "per_layer_model_proj.weight") return DType::F32;
+  return block_format(recipe.base).is_float() ? recipe.base : tensor.view.dtype;
+}
+
 ConversionSource open_checkpoint_source(const ConvertOptions& options, const Recipe& recipe,
                                         const ConvertCallbacks& callbacks) {
   Checkpoint checkpoint = open_checkpoint(options.source, callbacks.notice);
@@ -82,9 +89,10 @@ ConversionSource open_checkpoint_source(const ConvertOptions& options, const Rec
   }
   source.tied = checkpoint.config.tied;
   for (CheckpointTensor& tensor : checkpoint.tensors) {
+    const DType kept = kept_of_checkpoint(tensor, recipe);
     source.tensors.push_back({std::move(tensor.declared.gguf), std::move(tensor.view), tensor.file,
                               tensor.declared.permuted_heads, std::move(tensor.sources),
-                              std::move(tensor.declared.make)});
+                              std::move(tensor.declared.make), kept});
   }
   source.unwritten = std::move(checkpoint.unwritten);
   source.unread_files = std::move(checkpoint.files.unread);
@@ -128,7 +136,7 @@ ConversionSource open_gguf_source(const ConvertOptions& options, const Recipe* r
   source.alignment = gguf.alignment();
   source.tied = gguf.find_tensor("output.weight") == nullptr;
   for (const TensorView& tensor : gguf.tensors())
-    source.tensors.push_back({tensor.name, tensor, files.file_of(tensor.data), 0, {}, {}});
+    source.tensors.push_back({tensor.name, tensor, files.file_of(tensor.data), 0, {}, {}, tensor.dtype});
   source.files = std::move(files).take_files();
   if (recipe == nullptr) return source;
 
@@ -168,6 +176,13 @@ RecipeModel recipe_model(const GgufMetadata& metadata, bool tied, bool has_impor
   model.tied = tied;
   model.has_importance = has_importance;
   return model;
+}
+
+std::vector<RecipeTensor> recipe_tensors(const ConversionSource& source) {
+  std::vector<RecipeTensor> tensors;
+  for (const SourceTensor& tensor : source.tensors)
+    tensors.push_back({tensor.gguf_name, tensor.view.shape, tensor.kept});
+  return tensors;
 }
 
 std::string find_source(const std::string& path, const Notice& notice) {

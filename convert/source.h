@@ -24,6 +24,7 @@ struct SourceTensor {
   // A tensor that is made of others, as floats: view has its shape and no bytes.
   std::vector<TensorView> sources;
   TensorMaker make;
+  DType kept = DType::F32;  // what it becomes where the recipe does not quantize it
 };
 
 struct ConversionSource {
@@ -39,6 +40,9 @@ struct ConversionSource {
 
 // What the recipes' rules ask of a model, from its metadata; keys that are absent count as 0.
 RecipeModel recipe_model(const GgufMetadata& metadata, bool tied, bool has_importance);
+
+// The tensors as choose_formats() takes them; they live as long as the source.
+std::vector<RecipeTensor> recipe_tensors(const ConversionSource& source);
 
 // What `path` means as a source: a folder without a checkpoint whose only model is a GGUF is that file (its
 // first part), which `notice` is told of; everything else is itself.

@@ -102,15 +102,11 @@ constexpr Recipe kRecipes[] = {
 
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
-// Small matrices that decide much stay floats: routers of experts, learned positions, convolutions.
-constexpr std::string_view kFloats[] = {"_norm.weight", "ffn_gate_inp.weight", "position_embd.weight",
-                                        "ssm_conv1d.weight", "shortconv.conv.weight"};
-
-bool is_weight_matrix(std::string_view name, const Shape& shape) {
-  const auto is_float = [name](std::string_view end) { return name.ends_with(end); };
-  return shape.size() >= 2 && shape.front() != 1 && name.ends_with("weight") &&
-         std::ranges::none_of(kFloats, is_float);
-}
+// Small matrices that decide much are kept: routers of experts, learned positions, convolutions, and what
+// makes the layers' own embeddings of one.
+constexpr std::string_view kKept[] = {"_norm.weight",          "ffn_gate_inp.weight",
+                                      "position_embd.weight",  "ssm_conv1d.weight",
+                                      "shortconv.conv.weight", "per_layer_model_proj.weight"};
 
 // What takes the place of a format whose blocks do not divide a row; F16, which takes any width, follows the
 // last.
@@ -274,6 +270,12 @@ class Wishes {
 
 std::span<const Recipe> recipes() noexcept { return kRecipes; }
 
+bool is_quantized(std::string_view name, const Shape& shape) {
+  const auto is_kept = [name](std::string_view end) { return name.ends_with(end); };
+  return shape.size() >= 2 && shape.front() != 1 && name.ends_with("weight") &&
+         std::ranges::none_of(kKept, is_kept);
+}
+
 const Recipe* find_recipe(std::string_view name) noexcept {
   const auto* found = std::ranges::find_if(kRecipes, [name](const Recipe& recipe) {
     return std::ranges::equal(recipe.name, name, {}, {}, lower);
@@ -313,12 +315,13 @@ std::vector<FormatChoice> choose_formats(const Recipe& recipe, const RecipeModel
     return left != right ? left < right : tensors[a].name < tensors[b].name;
   });
 
-  std::vector<FormatChoice> choices(tensors.size(), {F32, F32});
+  std::vector<FormatChoice> choices;
+  for (const RecipeTensor& tensor : tensors) choices.push_back({tensor.kept, tensor.kept});
   RuleBook rules(recipe, model, tensors);
   Wishes wishes(overrides);
   for (const size_t i : order) {
     const RecipeTensor& tensor = tensors[i];
-    if (!is_weight_matrix(tensor.name, tensor.shape)) continue;
+    if (!is_quantized(tensor.name, tensor.shape)) continue;
     // A tensor that the user chose a format for counts among no rule's places.
     const std::optional<DType> wish = wishes.find(tensor, model.tied);
     const DType wanted = wish ? *wish : overrides.pure ? recipe.base : rules.choose(tensor);
@@ -332,8 +335,7 @@ std::vector<FormatChoice> choose_formats(const Recipe& recipe, const RecipeModel
 
 TensorLayout choose_layout(TensorLayout wanted, std::string_view tensor_name, DType dtype, const Shape& shape,
                            bool tied) {
-  const bool multiplied =
-      is_weight_matrix(tensor_name, shape) && (tied || tensor_name != "token_embd.weight");
+  const bool multiplied = is_quantized(tensor_name, shape) && (tied || tensor_name != "token_embd.weight");
   const bool panels = wanted == TensorLayout::kPanels && multiplied && can_be_panels(dtype, shape);
   return panels ? TensorLayout::kPanels : TensorLayout::kRows;
 }

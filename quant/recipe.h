@@ -63,6 +63,7 @@ struct RecipeModel {
 struct RecipeTensor {
   std::string_view name;
   Shape shape;
+  DType kept = DType::F32;  // its format where no recipe quantizes it
 };
 
 // A pattern (ECMAScript, found anywhere in a tensor's name) and the format of the matrices whose names it
@@ -91,7 +92,11 @@ struct FormatChoice {
   DType wanted;  // differs from dtype when the width forced a fallback
 };
 
-// The format of each tensor, in their order. Tensors that are not quantized (vectors, *_norm.weight) get F32.
+// Whether a recipe decides on a tensor at all; others are kept: vectors, norms, small matrices that decide
+// much.
+bool is_quantized(std::string_view name, const Shape& shape);
+
+// The format of each tensor, in their order. What is not quantized has RecipeTensor::kept.
 // Throws kUsage for a pattern that is none, or that fits no tensor that is quantized.
 std::vector<FormatChoice> choose_formats(const Recipe& recipe, const RecipeModel& model,
                                          const FormatOverrides& overrides,

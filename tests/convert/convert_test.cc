@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "quant/gguf_writer.h"
@@ -18,6 +19,7 @@
 #include "quant/parallel.h"
 #include "quant/vocabulary.h"
 #include "tests/convert/convert_calls.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -608,6 +610,32 @@ TEST(Convert, SourceThatIsNeitherFolderNorGgufIsRefused) {
   EXPECT_EQ(error_code, ErrorCode::kIo);
   error_of([&] { run(kTiny + "/test.txt", folder.file("a.gguf"), "q4_0"); });
   EXPECT_EQ(error_code, ErrorCode::kMalformed);
+}
+
+// As llama-quantize does: norms, and Gemma 4's projection of the layers' own embeddings.
+TEST(Convert, KeepsTheTypeOfWhatIsNotQuantized) {
+  const TempFolder folder;
+  const std::string source = test::unpacked_data("architectures/gemma4");
+  for (const auto& [type, kept] :
+       {std::pair("f16", DType::F16), {"bf16", DType::BF16}, {"f32", DType::F32}}) {
+    SCOPED_TRACE(type);
+    const std::string from = folder.file(std::string(type) + ".gguf"),
+                      to = folder.file(std::string(type) + "-q8_0.gguf");
+    run(source, from, type);
+    run(from, to, "q8_0");
+    const Gguf before(from), after(to);
+    for (const auto& [name, dtype] :
+         {std::pair("per_layer_model_proj.weight", kept), {"output_norm.weight", DType::F32}}) {
+      const TensorView* const a = before.reader.find_tensor(name);
+      const TensorView* const b = after.reader.find_tensor(name);
+      ASSERT_TRUE(a != nullptr && b != nullptr) << name;
+      EXPECT_EQ(a->dtype, dtype) << name;
+      EXPECT_EQ(b->dtype, dtype) << name;
+      ASSERT_EQ(a->n_bytes, b->n_bytes) << name;
+      EXPECT_EQ(std::memcmp(a->data, b->data, a->n_bytes), 0) << name;
+    }
+    EXPECT_EQ(after.reader.find_tensor("blk.0.ffn_down.weight")->dtype, DType::Q8_0);
+  }
 }
 
 }  // namespace

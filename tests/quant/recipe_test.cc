@@ -126,6 +126,21 @@ TEST(Recipe, VectorsNormsAndWhatIsNoWeightStayF32) {
   }
 }
 
+TEST(Recipe, WhatIsNotQuantizedIsKept) {
+  for (const Recipe& recipe : recipes()) {
+    SCOPED_TRACE(recipe.name);
+    for (const DType kept : {DType::F32, DType::F16, DType::BF16}) {
+      const std::vector<RecipeTensor> tensors = {{"blk.0.ffn_gate_inp.weight", {8, 256}, kept},
+                                                 {"per_layer_model_proj.weight", {512, 256}, kept},
+                                                 {"blk.0.attn_q.bias", {256}, kept}};
+      for (const FormatChoice& choice : choose_formats(recipe, kMistral, {}, tensors)) {
+        EXPECT_EQ(choice.dtype, kept);
+        EXPECT_EQ(choice.wanted, kept);
+      }
+    }
+  }
+}
+
 TEST(Recipe, TheOutputMatrixIsFinerTiedOrNot) {
   EXPECT_EQ(chosen("q4_0", "output.weight", {32000, 4096}), DType::Q6_K);
   EXPECT_EQ(chosen("q4_0", "token_embd.weight", {32000, 4096}), DType::Q4_0);
