@@ -222,17 +222,24 @@ class RuleBook {
   int64_t n_values_ = 0, next_value_ = 0, next_down_ = 0;
 };
 
+// Names of tensors are in lower case; patterns need not be, as for llama-quantize. Of GCC's library the
+// matcher whose work a pattern cannot make exponential; it knows no references to groups.
+#ifdef __GLIBCXX__
+constexpr std::regex::flag_type kPatternSyntax =
+    std::regex::ECMAScript | std::regex::icase | std::regex_constants::__polynomial;
+#else
+constexpr std::regex::flag_type kPatternSyntax = std::regex::ECMAScript | std::regex::icase;
+#endif
+
 // The user's own choices, counted.
 class Wishes {
  public:
   explicit Wishes(const FormatOverrides& overrides) : overrides_(overrides) {
     for (const TensorFormat& wish : overrides.tensors) {
       try {
-        patterns_.emplace_back(wish.pattern);
+        patterns_.emplace_back(wish.pattern, kPatternSyntax);
       } catch (const std::regex_error& error) {
-        fail(ErrorCode::kUsage,
-             "--tensor-type: '{}' is no pattern (a regular expression as in JavaScript): {}",
-             printable(wish.pattern), error.what());
+        refuse(wish, error);
       }
     }
     hits_.resize(patterns_.size());
@@ -241,13 +248,16 @@ class Wishes {
   std::optional<DType> find(const RecipeTensor& tensor, bool tied) {
     std::optional<DType> wanted;
     for (size_t i = 0; i < patterns_.size(); ++i) {
-      if (!std::regex_search(tensor.name.begin(), tensor.name.end(), patterns_[i])) continue;
+      if (!fits(i, tensor.name)) continue;
       ++hits_[i];
       if (!wanted) wanted = overrides_.tensors[i].dtype;
     }
+    // Formats.md 2.4: what the user said in general gives way to a pattern in two places.
     const TensorKind kind = kind_of(tensor.name);
-    if (kind == kEmbedding && overrides_.embedding) return overrides_.embedding;
-    if ((kind == kOutput || (kind == kEmbedding && tied)) && overrides_.output) return overrides_.output;
+    const bool of_layers = tensor.name == "per_layer_token_embd.weight";
+    if (kind == kEmbedding && overrides_.embedding && !(of_layers && wanted)) return overrides_.embedding;
+    if (kind == kOutput && overrides_.output) return overrides_.output;
+    if (kind == kEmbedding && tied && !wanted) return overrides_.output;
     return wanted;
   }
 
@@ -261,6 +271,19 @@ class Wishes {
   }
 
  private:
+  [[noreturn]] static void refuse(const TensorFormat& wish, const std::regex_error& error) {
+    fail(ErrorCode::kUsage, "--tensor-type: '{}' is no pattern (a regular expression as in JavaScript): {}",
+         printable(wish.pattern), error.what());
+  }
+
+  bool fits(size_t i, std::string_view name) const {
+    try {
+      return std::regex_search(name.begin(), name.end(), patterns_[i]);
+    } catch (const std::regex_error& error) {  // too much work
+      refuse(overrides_.tensors[i], error);
+    }
+  }
+
   const FormatOverrides& overrides_;
   std::vector<std::regex> patterns_;
   std::vector<size_t> hits_;

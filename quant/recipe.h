@@ -66,8 +66,8 @@ struct RecipeTensor {
   DType kept = DType::F32;  // its format where no recipe quantizes it
 };
 
-// A pattern (ECMAScript, found anywhere in a tensor's name) and the format of the matrices whose names it
-// fits.
+// A pattern (ECMAScript without references to groups, in any case, found anywhere in a tensor's name) and the
+// format of the matrices whose names it fits.
 struct TensorFormat {
   std::string pattern;
   DType dtype;

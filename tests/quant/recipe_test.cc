@@ -5,6 +5,7 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/error.h"
@@ -202,10 +203,44 @@ TEST(Recipe, TheFirstPatternThatFitsDecides) {
   EXPECT_EQ(format_of(ends, "output.weight"), DType::BF16);
   EXPECT_EQ(format_of(ends, "token_embd.weight"), DType::Q2_K);
 
+  EXPECT_EQ(format_of(wishes({"FFN_Down=q6_k"}), "blk.9.ffn_down.weight"), DType::Q6_K) << "in any case";
+  EXPECT_EQ(format_of(wishes({"ATTN_\\D\\.=q6_k"}), "blk.2.attn_q.weight"), DType::Q6_K);
+
   FormatOverrides pure;
   pure.pure = true;
   for (const FormatChoice& one : choose("q4_k_m", tensors, kMistral, pure))
     EXPECT_TRUE(one.dtype == DType::Q4_K || one.dtype == DType::F32);
+}
+
+// As in llama-quantize.
+TEST(Recipe, APatternGoesBeforeTheOutputTypeOfATiedEmbeddingAndTheEmbeddingTypeOfTheLayersOwn) {
+  const std::vector<Tensor> tensors = {{"token_embd.weight", {1024, 256}},
+                                       {"per_layer_token_embd.weight", {1024, 256}}};
+  RecipeModel tied = kMistral;
+  tied.tied = true;
+  const auto formats_of = [&](const FormatOverrides& overrides) {
+    const std::vector<FormatChoice> choices = choose("q4_k_m", tensors, tied, overrides);
+    return std::pair(choices[0].dtype, choices[1].dtype);
+  };
+  FormatOverrides overrides;
+  overrides.output = DType::Q8_0;
+  EXPECT_EQ(formats_of(overrides), std::pair(DType::Q8_0, DType::Q8_0));
+  overrides.tensors = wishes({"^token_embd=q4_0"}).tensors;
+  EXPECT_EQ(formats_of(overrides), std::pair(DType::Q4_0, DType::Q8_0));
+  overrides.tensors = wishes({"per_layer_token_embd=q5_0"}).tensors;
+  overrides.embedding = DType::Q4_1;
+  EXPECT_EQ(formats_of(overrides), std::pair(DType::Q4_1, DType::Q5_0));
+  overrides.tensors = wishes({"token_embd=q5_0"}).tensors;
+  EXPECT_EQ(formats_of(overrides), std::pair(DType::Q4_1, DType::Q5_0));
+}
+
+// They would take a matcher that goes back and forth longer than anybody waits.
+TEST(Recipe, NoPatternTakesExponentialWork) {
+  const std::vector<Tensor> tensors = {
+      {"blk.0.a_name_as_long_as_a_file_may_hold_one.ffn_down.weight", {256, 256}}};
+  for (const char* text : {"(.*)*\\d\\d\\d\\d=q8_0", "((.*)*)*Z=q8_0", "(.*.*.*.*)*Z=q8_0"})
+    EXPECT_THROW(choose("q4_k_m", tensors, kMistral, wishes({text})), Error) << text;
+  EXPECT_EQ(choose("q4_k_m", tensors, kMistral, wishes({"(.*)*WEIGHT=q8_0"})).front().dtype, DType::Q8_0);
 }
 
 // A tensor that the user chose a format for counts among no rule's places, as in llama-quantize.
@@ -272,7 +307,7 @@ TEST(Recipe, RefusesPatternsThatAreNoneOrFitNothing) {
     EXPECT_NE(usage_error([&] { parse_tensor_format(text); }).find("iq4_xs, bf16, mxfp4"), std::string::npos)
         << text;
   const std::vector<Tensor> tensors = {{"blk.0.attn_q.weight", {4096, 4096}}, {"output_norm.weight", {4096}}};
-  for (const char* text : {"(=q4_0", "[z-a]=q4_0", "attn_x=q4_0", "output_norm=q4_0"}) {
+  for (const char* text : {"(=q4_0", "[z-a]=q4_0", "(a)\\1=q4_0", "attn_x=q4_0", "output_norm=q4_0"}) {
     const std::string error = usage_error([&] { choose("q4_k_m", tensors, kMistral, wishes({text})); });
     EXPECT_NE(error.find("--tensor-type"), std::string::npos) << text << ": " << error;
   }
