@@ -297,6 +297,9 @@ std::string Scheduler::owner_of(const AnswerRequest& request) const {
   return options_.cache_shared ? std::string() : request.owner;
 }
 
+// The one rule of who may have what a slot's sequence holds.
+bool Scheduler::may_use(const std::string& owner, const Slot& slot) { return slot.owner == owner; }
+
 // The free slot whose tokens the prompt begins with, unless most of them would be lost for little; else the
 // one that was used longest ago.
 Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
@@ -306,7 +309,7 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
     if (slot->busy()) continue;
     if (oldest == nullptr || slot->last_start < oldest->last_start) oldest = slot.get();
     const Sequence& sequence = slot->sequence;
-    const size_t prefix = slot->owner == owner_of(request) ? sequence.common_prefix(request.prompt) : 0;
+    const size_t prefix = may_use(owner_of(request), *slot) ? sequence.common_prefix(request.prompt) : 0;
     const bool worth_it = 2 * prefix >= std::min(sequence.position(), request.prompt.size());
     if (worth_it && prefix > best_prefix) {
       best = slot.get();
@@ -319,7 +322,7 @@ Scheduler::Slot* Scheduler::slot_for(const AnswerRequest& request) {
 void Scheduler::start(Slot& slot, TicketPtr ticket) {
   const AnswerRequest& request = ticket->request_;
   Sequence& sequence = slot.sequence;
-  const bool is_others = slot.owner != owner_of(request);
+  const bool is_others = !may_use(owner_of(request), slot);
   if (is_others || wants_whole_prompt(request)) sequence.truncate(0);
   sequence.reuse_prefix(request.prompt);
   // What a window or a state has lost is read again, in pieces like a new prompt.
@@ -348,7 +351,7 @@ void Scheduler::share(Slot& slot) {
   const std::span<const TokenId> prompt = slot.prompt();
   size_t best = slot.sequence.position() + kLeast - 1;
   for (const auto& other : slots_) {
-    if (other.get() == &slot || other->owner != slot.owner) continue;
+    if (other.get() == &slot || !may_use(slot.owner, *other)) continue;
     const std::span<const TokenId> tokens =
         other->reading() ? other->prompt() : std::span<const TokenId>(other->sequence.tokens());
     const auto [end, unused] = std::ranges::mismatch(tokens, prompt);
@@ -374,7 +377,7 @@ void Scheduler::stop_waiting() {
 
 // Copies what the leader has come to.
 void Scheduler::take_over(Slot& slot) {
-  if (slot.leader->owner != slot.owner) return;
+  if (!may_use(slot.owner, *slot.leader)) return;
   const size_t before = slot.sequence.position();
   const size_t n = std::min(slot.leader->sequence.common_prefix(slot.prompt()), slot.n_shared);
   if (n <= before || !slot.sequence.copy(slot.leader->sequence, n)) return;

@@ -174,6 +174,7 @@ class Scheduler {
   void admit();
   TicketPtr take_waiting();
   std::string owner_of(const AnswerRequest& request) const;
+  static bool may_use(const std::string& owner, const Slot& slot);
   Slot* slot_for(const AnswerRequest& request);
   void start(Slot& slot, TicketPtr ticket);
   void share(Slot& slot);

@@ -380,5 +380,23 @@ TEST(SharedPrompts, OfOtherOwnersAreNotUsedUnlessAllIsShared) {
   }
 }
 
+// One after the other: the second owner gets the very slot, and looks for the very blocks.
+TEST(SharedPrompts, OfAnotherOwnerAreTakenNeitherFromASlotNorFromTheCache) {
+  const auto model = open({"tiny-mistral"}, 1024);
+  std::vector<AnswerRequest> request = {request_of(test::random_ids(*model, 600, 3), 1)};
+  for (const uint64_t ram_bytes : {uint64_t{0}, uint64_t{1} << 30}) {
+    Scheduler scheduler(*model, {.slots = 1, .cache = {.ram_bytes = ram_bytes}});
+    request[0].owner = "a";
+    const Answer first = answer_all(scheduler, request)[0];
+    request[0].owner = "b";
+    const Answer second = answer_all(scheduler, request)[0];
+    EXPECT_EQ(second.tokens, first.tokens);
+    EXPECT_EQ(second.n_reused, 0u) << ram_bytes;
+    EXPECT_EQ(scheduler.stats().reused_tokens, 0u) << ram_bytes;
+    request[0].owner = "a";  // whose blocks are still there, unlike the slot's sequence
+    EXPECT_EQ(answer_all(scheduler, request)[0].n_reused, ram_bytes == 0 ? 0u : 512u);
+  }
+}
+
 }  // namespace
 }  // namespace quern
