@@ -67,7 +67,7 @@ class ModelLoader {
     plan_memory();
     require_room();
     check_tensors();
-    model_->device_->run_pass([&] { load_weights(); });  // its threads repack one matrix after the other
+    load_weights();
     model_->load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (options_.lock_memory) lock_memory(model_->memory_plan_.total());
     return std::move(model_);
@@ -210,7 +210,6 @@ void ModelLoader::choose_context() {
 // Layers with a window keep what it needs behind the first row of a micro-batch, and some positions more, so
 // that a sequence may go back by these without work.
 KvShape ModelLoader::kv_shape(uint64_t context) const {
-  constexpr size_t kWayBack = 16;
   KvShape shape{{}, static_cast<size_t>(context), options_.kv};
   for (size_t i = 0; i < model_->hparams().n_layers; ++i) {
     const AttentionShape attention = model_->network_->attention(i);
@@ -220,7 +219,7 @@ KvShape ModelLoader::kv_shape(uint64_t context) const {
     }
     const size_t kept = attention.window == 0 || attention.window >= context
                             ? 0
-                            : attention.window + Engine::kMicroBatch + kWayBack;
+                            : attention.window + Engine::kMicroBatch + KvShape::kStateRows;
     shape.layers.push_back({attention.n_kv_heads, attention.head_dim, kept});
   }
   const uint64_t state = shape.state_bytes();
@@ -508,7 +507,6 @@ void ModelLoader::load_tensor(const TensorDeclaration& declaration) {
   // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
   // in memory twice.
   for_matrices(declaration, [&](const TensorView& view, Matrix* matrix) {
-    if (options_.on_progress) options_.on_progress(loaded_bytes_, model_->weight_bytes_);
     loaded_bytes_ += view.n_bytes;
     *matrix = model_->device_->load_matrix(
         view, use_of(declaration),
@@ -530,7 +528,8 @@ void ModelLoader::load_weights() {
   read_ahead(0);
   for (const TensorDeclaration& declaration : m.parts_->tensors()) {
     if (declaration.layer != layer) read_ahead((layer = declaration.layer) + 1);
-    load_tensor(declaration);
+    if (options_.on_progress) options_.on_progress(loaded_bytes_, m.weight_bytes_);
+    m.device_->run_pass([&] { load_tensor(declaration); });  // its threads repack one matrix after the other
   }
 }
 
