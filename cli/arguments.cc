@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/suggest.h"
 #include "quant/error.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -22,13 +23,6 @@ std::vector<std::string> split_names(const std::string& names) {
     out.push_back(names.substr(begin, end - begin));
     begin = end + 1;
   }
-  return out;
-}
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return out;
 }
 
@@ -102,15 +96,15 @@ void Arguments::choice(const std::string& names, const std::string& help, std::v
                        std::string* value, std::vector<std::pair<std::string, std::string>> aliases) {
   option(names, "NAME", help,
          [choices, aliases = std::move(aliases), value](std::string_view name, const std::string& text) {
-           std::string wanted = lower(text);
+           std::string wanted = lower_ascii(text);
            for (const auto& [alias, choice] : aliases)
-             if (alias == wanted) wanted = lower(choice);
+             if (alias == wanted) wanted = lower_ascii(choice);
            const auto found = std::find_if(choices.begin(), choices.end(), [&](const std::string& choice) {
-             return lower(choice) == wanted;
+             return lower_ascii(choice) == wanted;
            });
            if (found == choices.end())
              fail(ErrorCode::kUsage, "{}: '{}' is none of {}{}", name, printable(text),
-                  fmt::join(choices, ", "), suggestion(lower(text), choices));
+                  fmt::join(choices, ", "), suggestion(lower_ascii(text), choices));
            *value = *found;
          });
   table_.options.back().choices = std::move(choices);

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <random>
 
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/suggest.h"
 #include "kernels/dispatch.h"
+#include "quant/machine/random.h"
 #include "quant/pre_tokenizer.h"
 
 namespace quern {
@@ -160,7 +160,7 @@ CompletionOptions GenerationArguments::options() const {
   if (seed) {
     options.sampler.seed = *seed;
   } else if (options.sampler.temperature > 0) {
-    options.sampler.seed = std::random_device()();  // 32 bits: short enough to type again
+    options.sampler.seed = random_value<uint32_t>();  // 32 bits: short enough to type again
     print_notice("seed: {} (drawn; override: --seed)", options.sampler.seed);
   }
   return options;

@@ -14,18 +14,12 @@
 #include "quant/error.h"
 #include "quant/format_size.h"
 #include "quant/json/json.h"
+#include "quant/machine/file_descriptor.h"
 #include "quant/utf8.h"
 #include "runtime/model.h"
 
 namespace quern {
 namespace {
-
-struct FileDescriptor {
-  int fd;
-  ~FileDescriptor() {
-    if (fd > STDERR_FILENO) close(fd);
-  }
-};
 
 // /dev/null, by what it is: an empty text, as it is for other programs.
 bool is_null_device(const struct stat& status) {
@@ -56,19 +50,21 @@ void add_parse_special(Arguments& arguments, bool* parse_special) {
 TextRole role_of(bool parse_special) { return parse_special ? TextRole::kRawSpecial : TextRole::kRaw; }
 
 std::string read_bytes(const std::string& path) {
-  const FileDescriptor file{path == "-" ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  const std::string where = path == "-" ? "stdin" : fmt::format("'{}'", printable(path, kPathBytes));
-  if (file.fd < 0) fail_errno(errno, fmt::format("cannot open {}", where));
+  const bool is_stdin = path == "-";
+  const FileDescriptor opened(is_stdin ? -1 : open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const int file = is_stdin ? STDIN_FILENO : opened.get();
+  const std::string where = is_stdin ? "stdin" : fmt::format("'{}'", printable(path, kPathBytes));
+  if (file < 0) fail_errno(errno, fmt::format("cannot open {}", where));
   struct stat status {};
-  const bool is_text = fstat(file.fd, &status) == 0 &&
+  const bool is_text = fstat(file, &status) == 0 &&
                        (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode) || is_null_device(status));
-  if (file.fd != STDIN_FILENO && !is_text)
+  if (!is_stdin && !is_text)
     fail(ErrorCode::kIo, "{} is {}, not a file or a pipe", where,
          S_ISDIR(status.st_mode) ? "a folder" : "a device");
   std::string bytes;
   std::vector<char> chunk(1 << 16);
   for (;;) {
-    const ssize_t n = read(file.fd, chunk.data(), chunk.size());
+    const ssize_t n = read(file, chunk.data(), chunk.size());
     if (n == 0) {
       refuse_utf16(bytes, path == "-" ? where : printable(path, kPathBytes));
       return bytes;

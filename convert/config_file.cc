@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <span>
 
+#include "quant/utf8.h"
+
 namespace quern {
 namespace {
 
@@ -114,7 +116,7 @@ bool is_harmless(const Json& value, Harmless harmless) {
       return value.as_number() == 1.0;
     case Harmless::kSilu:
       return value.as_string() &&
-             (lower(*value.as_string()) == "silu" || lower(*value.as_string()) == "swish");
+             (lower_ascii(*value.as_string()) == "silu" || lower_ascii(*value.as_string()) == "swish");
     case Harmless::kDefaultRope:
       return is_default_rope(value);
   }
@@ -122,13 +124,6 @@ bool is_harmless(const Json& value, Harmless harmless) {
 }
 
 }  // namespace
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return out;
-}
 
 void ConfigFile::refuse_unsupported(bool has_window) const {
   for (const auto& [key, harmless] : kGuardedKeys) {

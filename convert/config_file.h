@@ -15,9 +15,6 @@
 
 namespace quern {
 
-// Of ASCII.
-std::string lower(std::string_view text);
-
 // Typed, range-checked access to the members of one file. A member that is null counts as absent.
 class ConfigFile {
  public:

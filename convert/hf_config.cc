@@ -9,6 +9,7 @@
 
 #include "convert/config_file.h"
 #include "convert/model_export.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -42,7 +43,7 @@ const CheckpointModel* find_family(const Json& name, std::string_view Checkpoint
   if (name.as_string() == nullptr) return nullptr;
   const std::span<const CheckpointModel> models = checkpoint_models();
   const auto found = std::find_if(models.begin(), models.end(), [&](const CheckpointModel& family) {
-    return lower(family.*key) == lower(*name.as_string());
+    return lower_ascii(family.*key) == lower_ascii(*name.as_string());
   });
   return found == models.end() ? nullptr : &*found;
 }

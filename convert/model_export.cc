@@ -7,6 +7,8 @@
 #include <numbers>
 #include <utility>
 
+#include "quant/utf8.h"
+
 namespace quern {
 
 void ModelExport::begin(std::string_view name, std::string_view epsilon) {
@@ -58,7 +60,7 @@ void ModelExport::require_activation(std::initializer_list<std::string_view> nam
   for (const char* key : {"hidden_activation", "hidden_act", "activation_function"}) {
     const Json* value = config.find(key);
     if (value == nullptr) continue;
-    const std::string name = value->as_string() != nullptr ? lower(*value->as_string()) : "";
+    const std::string name = value->as_string() != nullptr ? lower_ascii(*value->as_string()) : "";
     if (std::find(names.begin(), names.end(), name) == names.end())
       config.refuse(key, fmt::format("= {} is not supported here: expected one of {}", value->describe(),
                                      fmt::join(names, ", ")));

@@ -6,7 +6,8 @@
 #include <xxhash.h>
 
 #include <new>
-#include <random>
+
+#include "quant/machine/random.h"
 
 namespace quern {
 namespace {
@@ -18,9 +19,8 @@ XXH3_state_t* state_of(void* state) { return static_cast<XXH3_state_t*>(state); 
 std::string to_hex(Hash128 hash) { return fmt::format("{:016x}{:016x}", hash.high, hash.low); }
 
 HashSecret random_hash_secret() {
-  std::random_device random;
   HashSecret secret;
-  for (uint8_t& byte : secret) byte = static_cast<uint8_t>(random());
+  fill_random(secret);
   return secret;
 }
 

@@ -13,25 +13,11 @@
 #include <utility>
 
 #include "quant/error.h"
+#include "quant/machine/file_descriptor.h"
 #include "quant/output_file.h"
 
 namespace quern {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 std::string_view kind_of(mode_t mode) {
   if (S_ISDIR(mode)) return "a folder";
@@ -110,7 +96,7 @@ extern "C" void handle_sigbus(int signal_number, siginfo_t* info, void*) {
 MappedFile::MappedFile(const std::string& path, bool allow_mmap) : path_(path) {
   const std::string shown_path = printable(path, kPathBytes);
   // O_NONBLOCK: opening a pipe that nobody writes to must not wait; regular files do not care.
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.get() < 0) refuse_to_open(path, shown_path, errno);
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_errno(errno, fmt::format("{}: cannot stat", shown_path));

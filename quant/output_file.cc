@@ -1,7 +1,6 @@
 #include "quant/output_file.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "quant/error.h"
+#include "quant/machine/random.h"
 
 namespace quern {
 namespace {
@@ -53,11 +53,7 @@ std::pair<std::string, std::string> split_path(const std::string& path) {
 // "<folder>/<name>.<16 random hex digits>.tmp": random, because a process number would not be unique in a
 // folder that several machines or containers share.
 std::string temporary_name(const std::string& target) {
-  uint64_t random = 0;
-  if (::getrandom(&random, sizeof random, 0) != sizeof random) {
-    fail_errno(errno, fmt::format("{}: cannot draw a name for the temporary file", shown(target)));
-  }
-  const std::string suffix = fmt::format(".{:016x}.tmp", random);
+  const std::string suffix = fmt::format(".{:016x}.tmp", random_value<uint64_t>());
   const auto [folder, name] = split_path(target);
   const std::string prefix = target.substr(0, target.size() - name.size());
   return prefix + name.substr(0, kFileNameBytes - suffix.size()) + suffix;

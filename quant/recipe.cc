@@ -8,6 +8,7 @@
 
 #include "quant/error.h"
 #include "quant/panel_layout.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -100,7 +101,8 @@ constexpr Recipe kRecipes[] = {
     {"f32", F32, F32, 0, {}, false},
 };
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+// As a projection.
+constexpr auto lower = [](char c) { return lower_ascii(c); };
 
 // Small matrices that decide much are kept: routers of experts, learned positions, convolutions, and what
 // makes the layers' own embeddings of one.

@@ -39,6 +39,16 @@ inline bool is_valid_utf8(std::string_view text) noexcept {
   return true;
 }
 
+// A-Z become a-z; all other bytes stay.
+inline char lower_ascii(char c) noexcept {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+inline std::string lower_ascii(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = lower_ascii(c);
+  return lower;
+}
+
 // What UTF-16 begins with is not UTF-8.
 inline bool begins_like_utf16(std::string_view text) noexcept {
   return text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");

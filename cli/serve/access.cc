@@ -4,6 +4,7 @@
 
 #include "cli/serve/request_fields.h"
 #include "cli/text_input.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -17,19 +18,13 @@ bool equal_in_constant_time(std::string_view given, std::string_view key) {
   return difference == 0;
 }
 
-std::string lower(std::string text) {
-  for (char& c : text)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return text;
-}
-
 // "[::1]:8080" -> "::1", "localhost:8080" -> "localhost"
 std::string host_name(std::string_view host) {
   if (host.starts_with('[')) {
     const size_t end = host.find(']');
     return std::string(host.substr(1, end == host.npos ? host.npos : end - 1));
   }
-  return lower(std::string(host.substr(0, host.find(':'))));
+  return lower_ascii(host.substr(0, host.find(':')));
 }
 
 bool contains(const std::vector<std::string>& list, const std::string& text) {
@@ -59,7 +54,7 @@ void Access::check(const HttpRequest& request, const HttpClient& client) const {
     throw ApiError(400, kInvalidRequest, "the Host header is missing");
   if (host != nullptr && !options_.address.empty()) {
     const std::string name = host_name(*host);
-    const bool known = name == "localhost" || name == lower(options_.address) ||
+    const bool known = name == "localhost" || name == lower_ascii(options_.address) ||
                        name == client.local_address() || contains(options_.host_names, name);
     if (!known)
       throw ApiError(403, kInvalidRequest,
@@ -67,12 +62,12 @@ void Access::check(const HttpRequest& request, const HttpClient& client) const {
   }
   const std::string* origin = request.header("Origin");
   if (origin != nullptr && !allowed_origin(request) &&
-      (host == nullptr || lower(*origin) != "http://" + lower(*host)))
+      (host == nullptr || lower_ascii(*origin) != "http://" + lower_ascii(*host)))
     throw ApiError(403, kInvalidRequest,
                    fmt::format("pages of '{}' may not ask (--allow-origin)", printable(*origin)));
   if (request.method != "POST") return;
   const std::string* type = request.header("Content-Type");
-  const std::string essence = type == nullptr ? "" : lower(type->substr(0, type->find(';')));
+  const std::string essence = type == nullptr ? "" : lower_ascii(type->substr(0, type->find(';')));
   if (essence.substr(0, essence.find(' ')) != "application/json")
     throw ApiError(415, kInvalidRequest, "expected Content-Type: application/json");
 }

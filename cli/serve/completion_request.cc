@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
-#include <random>
 
 #include "cli/serve/tool_grammar.h"
 #include "cli/thinking.h"
+#include "quant/machine/random.h"
 
 namespace quern {
 namespace {
@@ -213,7 +213,9 @@ void parse_common(RequestFields& fields, const RequestContext& context, Completi
   options.presence_penalty = static_cast<float>(fields.number("presence_penalty", -2, 2).value_or(0));
   options.frequency_penalty = static_cast<float>(fields.number("frequency_penalty", -2, 2).value_or(0));
   const std::optional<int64_t> seed = fields.integer("seed", INT64_MIN, INT64_MAX);
-  sampler.seed = seed ? static_cast<uint64_t>(*seed) : context.seed ? *context.seed : std::random_device()();
+  sampler.seed = seed           ? static_cast<uint64_t>(*seed)
+                 : context.seed ? *context.seed
+                                : random_value<uint32_t>();
   options.logit_bias = parse_logit_bias(fields, context.tokenizer.size());
   options.ignore_eos = fields.boolean("ignore_eos", options.ignore_eos);
   request->language = parse_language(fields);

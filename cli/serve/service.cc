@@ -1,7 +1,6 @@
 #include "cli/serve/service.h"
 
 #include <fmt/format.h>
-#include <sys/random.h>
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +15,7 @@
 #include "cli/serve/responses_reply.h"
 #include "cli/serve/responses_request.h"
 #include "quant/json/json_writer.h"
+#include "quant/machine/random.h"
 
 namespace quern {
 namespace {
@@ -44,10 +44,7 @@ HttpResponse error_response(const ApiError& error, std::string_view path) {
 
 // Nobody guesses it.
 std::string random_id(std::string_view prefix) {
-  uint64_t words[2];
-  if (getrandom(words, sizeof words, 0) != sizeof words)
-    throw ApiError(500, "server_error", "no random numbers");
-  return fmt::format("{}{:016x}{:016x}", prefix, words[0], words[1]);
+  return fmt::format("{}{:016x}{:016x}", prefix, random_value<uint64_t>(), random_value<uint64_t>());
 }
 
 std::string_view id_prefix(CompletionKind kind) {
