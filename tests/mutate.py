@@ -272,6 +272,47 @@ FAULTS = [
     Fault("a message that is too long costs the turns before it", "cli/conversation.cc",
           "  if (ids.size() >= context_) {\n", "  if (ids.size() >= context_ && all.empty()) {\n",
           "cli_parts", "Conversation.AMessageTooLongByItselfCostsNoTurn"),
+    # --- folders beside ---
+    Fault("a set leaves formats with a minimum to the scalar kernels", "kernels/avx512/avx512_set.cc",
+          "&kMinimumRows, &kTwoScalesRows,", "&kTwoScalesRows,",
+          "kernel_ops", "Dispatch.EverySetMultipliesEveryFormatItself"),
+    Fault("a set leaves all quantized formats to the scalar kernels", "kernels/avxvnni/avxvnni_set.cc",
+          "&avx2::kFloatRows, &kQuantizedRows, &kCodebookRows", "&avx2::kFloatRows, &kCodebookRows",
+          "kernel_ops", "Dispatch.EverySetMultipliesEveryFormatItself"),
+    Fault("attention's sums keep a factor of the maximum before", "kernels/attention/softmax.h",
+          "i < kSums ? L::fma(sum[i % kSums], scale, e)", "i < kSums ? L::add(sum[i % kSums], e)",
+          "kernel_ops", "AttentionOfOtherSet.HasTheReferencesBitsAtEveryDepthAndWindow"),
+    Fault("the error of a calibrated weight has the other sign", "quant/calibrated/calibrated_encoder.cc",
+          "error[k] = target[k] - (code[k] * best.step - best.minimum);",
+          "error[k] = (code[k] * best.step - best.minimum) - target[k];",
+          "calibrated_encoder", "CalibratedEncoder.WithFeedbackLosesAThirdLessThanTheImportanceWeightedEncoder"),
+    Fault("calibration's matrices are not damped", "runtime/calibration/calibration.cc",
+          "gram[i * n + i] += damping;", "gram[i * n + i] += 0 * damping;",
+          "calibration", "CalibratedModel.IsNeverWorseOnTheHeldOutTextThanImportanceAlone"),
+    Fault("heads of Qwen3 have no norms", "runtime/arch/qwen3.cc",
+          "    l.attention.declare_head_norms(parts, hparams_.norm_eps);\n", "",
+          "architectures", "Architectures.EqualTransformersInFloat64"),
+    Fault("what experts gave is taken in the order of the rows", "runtime/blocks/experts.cc",
+          "device.expert_matmul(pass[gate], /*sorted=*/true, choice, {&down, 1});",
+          "device.expert_matmul(pass[gate], /*sorted=*/false, choice, {&down, 1});",
+          "architectures", "Architectures.EqualTransformersInFloat64"),
+    Fault("of two merges of a pair the last one counts", "runtime/tokenizer/byte_pair_merger.cc",
+          "if (table_[at].pair == UINT64_MAX) table_[at] = {pair, merge.rank, merge.merged};",
+          "table_[at] = {pair, merge.rank, merge.merged};",
+          "byte_pairs", "BytePairMerger.CountsTheFirstMergeOfAPair"),
+    Fault("slices of a list step by one", "runtime/template/operators.cc",
+          "return static_cast<size_t>(indices.start + i * indices.step); };",
+          "return static_cast<size_t>(indices.start + i); };",
+          "templates", "TemplateLanguage.IsJinja2sInEveryCornerTried"),
+    Fault("whoever comes next gets what a slot holds", "runtime/engine/scheduler.cc",
+          "{ return slot.owner == owner; }", "{ return slot.owner == owner || slot.n_prompt > 0; }",
+          "prefix_cache", "SharedPrompts.OfAnotherOwnerAreTakenNeitherFromASlotNorFromTheCache"),
+    Fault("the cache's blocks are everybody's", "runtime/engine/prefix_cache.cc",
+          ".add_values(std::span(owner))", ".add_values(std::span(owner).first(0))",
+          "prefix_cache", "SharedPrompts.OfAnotherOwnerAreTakenNeitherFromASlotNorFromTheCache"),
+    Fault("the beginning of nothing is a key", "cli/serve/access.cc",
+          "given.size() == key.size() ? 0 : 1;", "given.size() <= key.size() ? 0 : 1;",
+          "serve", "ServeAlone.KeysAreAskedForWhereThereAreSome"),
 ]
 # fmt: on
 
@@ -304,8 +345,10 @@ def problems():
 
 
 def run_test(build, fault):
-    """The output's end and whether the test passed; raises when it cannot be built or ran no test."""
-    wanted = [f"test_{fault.binary}"] + (["quern"] if fault.binary == "cli" else [])
+    """Whether the test passed, and the output's end. Raises where that says nothing: it cannot be built, is not there,
+    took too long, or something else than the test failed."""
+    of_program = fault.binary in ("cli", "serve")
+    wanted = [f"test_{fault.binary}"] + (["quern"] if of_program else [])
     built = subprocess.run(["ninja", "-C", str(build), *wanted], capture_output=True, text=True)
     if built.returncode != 0:
         raise RuntimeError("does not build:\n" + built.stdout[-2000:])
@@ -314,23 +357,33 @@ def run_test(build, fault):
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
     except subprocess.TimeoutExpired:
-        return "took more than 600 s", False
-    if "[==========] Running 0 tests" in ran.stdout:
+        raise RuntimeError("took more than 600 s") from None
+    output = ran.stdout + ran.stderr
+    if "[==========] Running 0 tests" in output:
         raise RuntimeError("no such test: " + " ".join(command))
-    return (ran.stdout + ran.stderr)[-400:], ran.returncode == 0
+    if ran.returncode > 0 and "[  FAILED  ]" not in output:
+        raise RuntimeError("ended without a test that failed:\n" + output[-2000:])
+    # Less than 0: a signal's number. A fault may well end the process.
+    return ran.returncode == 0, output[-400:]
 
 
-def plant(build, fault):
-    """'noticed', or what went wrong."""
+def plant(build, fault, sound):
+    """'noticed', or what went wrong. sound: tests that are known to pass without a fault."""
     path = ROOT / fault.file
     before = path.read_text()
     try:
+        if (fault.binary, fault.test) not in sound:
+            passed, output = run_test(build, fault)
+            if not passed:
+                return "fails without the fault: " + output
+            sound.add((fault.binary, fault.test))
         path.write_text(before.replace(fault.text, fault.instead))
-        output, passed = run_test(build, fault)
+        passed, output = run_test(build, fault)
     except RuntimeError as error:
         return str(error)
     finally:
-        path.write_text(before)
+        if path.read_text() != before:
+            path.write_text(before)
     return "NOT NOTICED: " + output if passed else "noticed"
 
 
@@ -357,14 +410,14 @@ def main():
     if not chosen:
         print(f"no fault has '{arguments.only}' in its words, file or test", file=sys.stderr)
         return 1
-    n_noticed = 0
+    n_noticed, sound = 0, set()
     for number, fault in enumerate(chosen, 1):
         start = time.monotonic()
-        outcome = plant(build, fault)
+        outcome = plant(build, fault, sound)
         n_noticed += outcome == "noticed"
         print(f"{number}/{len(chosen)} {fault.file}: {fault.what}: {outcome} ({time.monotonic() - start:.0f} s)", flush=True)
     # What was built with a fault in it must not stay.
-    wanted = {f"test_{fault.binary}" for fault in chosen} | ({"quern"} if any(f.binary == "cli" for f in chosen) else set())
+    wanted = {f"test_{fault.binary}" for fault in chosen} | ({"quern"} if any(f.binary in ("cli", "serve") for f in chosen) else set())
     subprocess.run(["ninja", "-C", str(build), *sorted(wanted)], capture_output=True, check=False)
     print(f"{n_noticed} of {len(chosen)} faults noticed")
     return 0 if n_noticed == len(chosen) else 1
