@@ -252,7 +252,7 @@ std::string plot_tensor_errors(const std::string& model, const std::string& base
       }
     }
     if (name.ends_with(".weight")) name.remove_suffix(7);
-    // Floats that were kept are no news.
+    // Tensors kept as floats have no error to show.
     if (diff.relative_rms_error == 0) continue;
     kinds[std::string(name)].push_back({layer, diff.relative_rms_error});
     most_layer = std::max(most_layer, layer);

@@ -37,8 +37,8 @@ struct ToolSignature {
   std::vector<std::pair<std::string, unsigned>> parameters;  // name, kinds; another's are any
 };
 
-// Parts an answer into text and calls. It takes calls as tool_grammar.h has them written; what was cut short,
-// or is none, stays text.
+// Parts an answer into text and calls. It takes calls as serve/tool_request.h has them written; what was cut
+// short, or is none, stays text.
 class ToolCallSplitter {
  public:
   struct Parts {

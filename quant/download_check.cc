@@ -43,8 +43,7 @@ constexpr std::string_view kErrorTexts[] = {"entry not found",
                                             "401:",
                                             "403:"};
 
-}  // namespace
-
+// A length, and a JSON object of it.
 bool looks_like_safetensors(std::span<const uint8_t> bytes) {
   constexpr size_t kLengthBytes = 8;
   if (bytes.size() <= kLengthBytes || bytes[kLengthBytes] != '{') return false;
@@ -52,6 +51,8 @@ bool looks_like_safetensors(std::span<const uint8_t> bytes) {
   for (size_t i = 0; i < kLengthBytes; ++i) length |= uint64_t{bytes[i]} << (8 * i);
   return length <= bytes.size() - kLengthBytes;
 }
+
+}  // namespace
 
 std::string placeholder_hint(std::span<const uint8_t> bytes) {
   std::string start(bytes.begin(), bytes.begin() + std::min<size_t>(bytes.size(), 64));

@@ -13,7 +13,4 @@ namespace quern {
 // message. Empty otherwise.
 std::string placeholder_hint(std::span<const uint8_t> bytes);
 
-// Do the bytes begin like a safetensors file: a length, and a JSON object of it?
-bool looks_like_safetensors(std::span<const uint8_t> bytes);
-
 }  // namespace quern

@@ -30,7 +30,6 @@ struct GgufPartName {
 std::optional<GgufPartName> parse_gguf_part_name(std::string_view path);
 std::string gguf_part_path(std::string_view stem, uint32_t part, uint32_t count);
 
-inline constexpr uint32_t kMaxGgufParts = 99999;  // that a name has room for
 inline constexpr const char* kSplitNoKey = "split.no";
 inline constexpr const char* kSplitCountKey = "split.count";
 inline constexpr const char* kSplitTensorsKey = "split.tensors.count";

@@ -1,3 +1,4 @@
+// The median of measured values. Pure, any thread.
 #pragma once
 
 #include <algorithm>

@@ -108,7 +108,8 @@ void Sequence::end_pass(size_t n, size_t snapshot_slot) {
   if (snapshot_slot != 0) snapshots_.push_back({n_cached_, snapshot_slot});
 }
 
-// A window's ring has as many positions to spare (ModelLoader::kv_shape). Passes end where snapshots are taken.
+// A window's ring has as many positions to spare (ModelLoader::kv_shape). Passes end where snapshots are
+// taken.
 size_t Sequence::rows_to_take_back() const {
   if (n_cached() != position()) return 0;
   const size_t rows = std::min<uint64_t>(KvShape::kStateRows, model_.context() - position());

@@ -17,8 +17,8 @@ using attention::State;
 using attention::Tile;
 
 // Adds two codes of 16 keys times two of each row's. q: row stride head_dim.
-// Not matmul_q8_0.cc's step in assembly: with a row stride g++ then keeps an address for each row and step, a
-// quarter more instructions for four rows.
+// Not the step in assembly of products with Q8_0: with a row stride g++ then keeps an address for each row
+// and step, a quarter more instructions for four rows.
 template <size_t kRows>
 QUERN_INLINE void add_pairs(const Codes& keys, const int16_t* q, size_t head_dim, Bits sum[kRows][2]) {
   Bits low = keys.rows[0], high = keys.rows[1];

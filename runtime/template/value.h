@@ -144,7 +144,6 @@ enum class ObjectType : uint8_t {
   kNamespace,
   kLoop,
   kMacro,
-  kMethod,
   kFunction,
   kCycler,
   kJoiner

@@ -1,3 +1,4 @@
+// How much of a range of memory, or of the process, lies in memory now. Linux.
 #pragma once
 
 #include <sys/mman.h>

@@ -4,7 +4,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "quant/error.h"
 #include "quant/machine/disk_rate.h"
@@ -32,7 +34,17 @@ TEST(Memory, AvailableIsLessThanTheMachineHas) {
   EXPECT_GT(available_memory(), 0u);
   EXPECT_LE(available_memory(), total_memory());
   EXPECT_LE(peak_memory(), total_memory());
-  EXPECT_GT(peak_memory(), 1u << 20);
+}
+
+TEST(Memory, PeakIsWhatWasTakenAtMost) {
+  constexpr uint64_t kTaken = 256 << 20;
+  const uint64_t before = peak_memory();
+  {
+    const std::vector<char> taken(kTaken, 1);
+    EXPECT_EQ(taken[kTaken / 2], 1);
+  }
+  EXPECT_GE(peak_memory(), kTaken) << "given back, and still the peak";
+  EXPECT_LE(peak_memory(), before + kTaken + (64 << 20));
 }
 
 TEST(Memory, IsLockedOrTheLimitIsNamed) {
