@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -103,38 +104,22 @@ MakeBlock usual_blocks(const BlockFormat& format) {
   };
 }
 
-// Offsets of exponents of one byte, whose 255 is NaN: of formats without f16 numbers.
-std::vector<size_t> exponent_offsets(const BlockFormat& format) {
-  std::vector<size_t> offsets;
-  if (format.is_float() || !test::f16_offsets(format).empty()) return offsets;
-  for (size_t i = 0; i < format.block_bytes; ++i) {
-    Bytes block(format.block_bytes, 0);
-    block[i] = 255;
-    if (format.first_non_finite(block.data(), 1) == 0) offsets.push_back(i);
-  }
-  return offsets;
-}
-
-// Blocks of one repeated byte (codes and scales at their bounds: 0x80 is code -128 and scale -128), scales
-// negative, subnormal, zero, infinite or NaN; floats of any bits.
+// Blocks of one repeated byte (codes and scales at their bounds: 0x80 is code -128 and scale -128),
+// sub-blocks' scales of 0 beside the largest, scales negative, subnormal, zero, infinite or NaN; floats of
+// any bits.
 MakeBlock extreme_blocks(const BlockFormat& format) {
   if (format.is_float())
     return [&format](std::mt19937& random, uint8_t* block) {
       for (size_t i = 0; i < format.block_bytes; ++i) block[i] = static_cast<uint8_t>(random());
     };
-  return [&format, offsets = test::f16_offsets(format), exponents = exponent_offsets(format)](
-             std::mt19937& random, uint8_t* block) {
+  return [&format, scales = test::BlockScales(format)](std::mt19937& random, uint8_t* block) {
     const uint8_t fills[] = {0x00, 0xff, 0x80, 0x7f, 0x88, 0x77};
-    const uint16_t scales[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x7bff,
-                               0xfbff, 0x3c00, 0xbc00, 0x2e66, 0xae66};
-    const uint16_t non_finite[] = {0x7c00, 0xfc00, 0x7e00};
     std::memset(block, fills[random() % std::size(fills)], format.block_bytes);
-    const uint8_t powers[] = {0, 1, 2, 100, 127, 128, 253, 254};
-    for (const size_t offset : exponents)
-      block[offset] = random() % 64 != 0 ? powers[random() % std::size(powers)] : 255;
-    for (const size_t offset : offsets) {
-      const bool finite = random() % 64 != 0;
-      put_f16(block, offset, finite ? scales[random() % std::size(scales)] : non_finite[random() % 3]);
+    if (random() % 2 != 0) test::alternate_sub_scales(format.dtype, random() % 2 != 0, block);
+    for (size_t i = 0; i < scales.size(); ++i) {
+      const bool finite = scales.non_finite().empty() || random() % 64 != 0;
+      const std::span<const uint16_t> bits = finite ? scales.finite() : scales.non_finite();
+      scales.set(block, i, bits[random() % bits.size()]);
     }
   };
 }

@@ -20,6 +20,28 @@ std::vector<DType> decodable_formats();
 // Empty for floats.
 std::vector<size_t> f16_offsets(const BlockFormat& format);
 
+// The numbers that scale a block's weights, wherever a format has them: f16 somewhere, f16 in four nibbles
+// (IQ1_M), an exponent (MXFP4, E8M0) or a number (NVFP4, UE4M3) of one byte. Floats have none.
+class BlockScales {
+ public:
+  explicit BlockScales(const BlockFormat& format);
+  size_t size() const { return f16_offsets_.empty() ? n_others_ : f16_offsets_.size(); }
+  void set(uint8_t* block, size_t i, uint16_t bits) const;
+  // Bits at the edges of what a scale may be: zero, subnormal, next to one, the largest, of both signs where
+  // there are two.
+  std::span<const uint16_t> finite() const;
+  std::span<const uint16_t> non_finite() const;  // empty where all bits are numbers
+
+ private:
+  DType dtype_;
+  std::vector<size_t> f16_offsets_;
+  size_t n_others_ = 0;
+};
+
+// Makes the scales and minima of Q4_K's and Q5_K's sub-blocks alternate between 0 and 63; blocks of other
+// formats stay.
+void alternate_sub_scales(DType dtype, bool minima_too, uint8_t* block);
+
 // Makes blocks of finite weights of either sign whose root mean square is about `rms` in each block (floats:
 // normally distributed).
 class RandomBlocks {
