@@ -243,10 +243,8 @@ std::unique_ptr<Statement> Parser::parse_call_block() {
   block->caller.name = String(Text("caller", Origin::kTemplate));
   if (current().is_operator("(")) parse_signature(&block->caller.parameters);
   ExpressionPtr expression = parse_expression();
-  auto* call = dynamic_cast<Call*>(expression.get());
-  if (call == nullptr) source_.refuse(block->offset, "expected call");
-  expression.release();
-  block->call.reset(call);
+  if (dynamic_cast<Call*>(expression.get()) == nullptr) source_.refuse(block->offset, "expected call");
+  block->call.reset(static_cast<Call*>(expression.release()));
   block->caller.body = parse_macro_body({"endcall"}, &block->caller.parameters);
   return block;
 }
