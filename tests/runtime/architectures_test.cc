@@ -44,9 +44,9 @@ class Architectures : public testing::TestWithParam<std::string> {
   }
   // A model whose context is as long as what it is asked about: LongRoPE's factors depend on that.
   std::unique_ptr<Model> open(const std::string& path, uint64_t context, const std::string& isa = "",
-                              int n_threads = 2) const {
+                              int n_threads = 2, KvType kv = KvType::kF32) const {
     ModelOptions options;
-    options.kv = KvType::kF32;
+    options.kv = kv;
     options.context = context;
     options.isa = isa;
     options.n_threads = n_threads;
@@ -144,6 +144,24 @@ TEST_P(Architectures, HaveTheSameBitsForSetsThreadsAndCuttings) {
     }
     const auto panels = open(file(type, TensorLayout::kPanels), kTokens);
     EXPECT_TRUE(same_bits(test::all_logits(*panels, ids, kTokens, 512), expected)) << type << ", panels";
+  }
+}
+
+// Keys and values that the cache rounds are rounded alike, and read alike.
+TEST_P(Architectures, HaveTheSameBitsInSmallerCaches) {
+  constexpr size_t kTokens = 80;
+  auto ids = Json::read(folder() + "/expected_long.json")["ids"].get<std::vector<int32_t>>();
+  ids.resize(kTokens);
+  for (const KvType kv : {KvType::kF16, KvType::kQ8_0}) {
+    const auto fits = [](const KvLayer& layer) { return layer.head_dim % kKvGroup == 0; };
+    const std::vector<KvLayer> layers = open(file("q8_0"), kTokens)->kv_shape().layers;
+    if (kv == KvType::kQ8_0 && !std::all_of(layers.begin(), layers.end(), fits)) continue;
+    const std::vector<float> expected =
+        test::all_logits(*open(file("q8_0"), kTokens, "scalar", 1, kv), ids, kTokens, 512);
+    const auto model = open(file("q8_0"), kTokens, "", 2, kv);
+    EXPECT_TRUE(same_bits(test::all_logits(*model, ids, kTokens, 512), expected)) << static_cast<int>(kv);
+    EXPECT_TRUE(same_bits(test::all_logits(*model, ids, 7, 512), expected))
+        << static_cast<int>(kv) << ", pieces of 7";
   }
 }
 

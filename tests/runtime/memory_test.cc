@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "convert/hf_config.h"
 #include "quant/format_size.h"
 #include "quant/machine/memory.h"
+#include "tests/support/checkpoints.h"
 #include "tests/support/models.h"
 #include "tests/support/random_model.h"
 #include "tests/support/temp_folder.h"
@@ -57,6 +59,35 @@ TEST_P(MemoryOfAModel, IsWhatThePlanSaysAndNeverMore) {
                                << " cache, " << format_size(plan.scratch) << " scratch";
   EXPECT_LE(planned, 1.1 * measured) << format_size(plan.weights) << " weights, " << format_size(plan.kv)
                                      << " cache, " << format_size(plan.scratch) << " scratch";
+}
+
+// The layers of Gemma 3 4B, narrow between them: five of six have a window of 1,024.
+TEST(MemoryOfWindows, TakesAQuarterOfAWholeCacheAtALongContext) {
+  const std::string config =
+      R"({"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 32,)"
+      R"( "intermediate_size": 32, "num_hidden_layers": 34, "num_attention_heads": 8,)"
+      R"( "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 64, "max_position_embeddings": 131072,)"
+      R"( "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 1024,)"
+      R"( "query_pre_attn_scalar": 256})";
+  std::vector<test::TestTensor> tensors;
+  for (const DeclaredTensor& tensor :
+       read_model_config(parse_json(config, "config"), ConfigDialect::kHuggingFace, "config").tensors) {
+    if (tensor.optional || tensor.is_output) continue;
+    uint64_t n = 1;
+    for (const uint64_t d : tensor.shape) n *= d;
+    tensors.push_back({tensor.source, "BF16", tensor.shape, std::string(2 * n, '\0')});
+  }
+  const test::TempFolder folder;
+  folder.write("config.json", config);
+  folder.write("model.safetensors", test::safetensors_file(tensors));
+  ModelOptions options;
+  options.context = 32768;
+  const auto model = test::open_model(test::converted_folder(folder.path(), "bf16"), options);
+  KvShape whole = model->kv_shape();
+  const uint64_t bytes = whole.bytes();
+  for (KvLayer& layer : whole.layers) layer.kept = 0;
+  EXPECT_EQ(whole.bytes(), uint64_t{34} * 32768 * 2 * 4 * 256 * 2);
+  EXPECT_LE(4 * bytes, whole.bytes());
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, MemoryOfAModel, testing::Values(TensorLayout::kRows, TensorLayout::kPanels),
