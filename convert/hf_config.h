@@ -56,6 +56,7 @@ struct ModelConfig {
 
 // `path` names the file in messages. `notice` hears of statements that contradict each other, and which one
 // won; of keys that were ignored; of keys that stand for another that is missing:
+// - what config.json leaves out is what transformers' class of that model takes (CheckpointModel::defaults);
 // - rope_scaling's or rope_parameters' rope_theta wins over the outer one (as in transformers 5);
 // - a sliding_window counts for MistralForCausalLM and in params.json, never for LlamaForCausalLM, which has
 //   none; where architectures and model_type disagree, architectures wins.
