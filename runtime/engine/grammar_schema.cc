@@ -91,7 +91,7 @@ bool is_in(const std::string_view (&names)[n], std::string_view name) {
 class SchemaCompiler {
  public:
   SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
-      : b_(builder), json_(builder), root_(root), where_(where), document_(root, where) {}
+      : b_(builder), json_(builder), where_(where), document_(root, where) {}
 
   Rule compile(const Json& part, const std::string& path) {
     const Rule rule = rule_of(part, path);
@@ -536,7 +536,6 @@ class SchemaCompiler {
 
   GrammarBuilder& b_;
   JsonPieces json_;
-  const Json& root_;
   const std::string& where_;
   SchemaDocument document_;
   std::deque<Pending> pending_;
