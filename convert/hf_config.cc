@@ -111,7 +111,7 @@ Json with_defaults(const ConfigFile& file, const Json& json, const CheckpointMod
   std::string taken;
   for (const auto& [key, value] : model.defaults) {
     if (is_stated(json, key)) continue;
-    std::erase_if(members, [&](const JsonMember& member) { return member.key == key; });
+    std::erase_if(members, [name = key](const JsonMember& member) { return member.key == name; });
     members.push_back({std::string(key), parse_json(value, std::string(model.architecture))});
     taken += fmt::format("{}{} = {}", taken.empty() ? "" : ", ", key, value);
   }
