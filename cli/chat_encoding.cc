@@ -150,19 +150,14 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
       clock_(arguments.clock()) {
   const Vocabulary& vocabulary = tokenizer.vocabulary();
   if (arguments.template_file) {
-    const std::string& source = arguments.template_text.value();
-    template_.emplace(source, printable(*arguments.template_file, kPathBytes));
-    thinks_ = knows_thought(source);
-    tool_syntax_ = tool_syntax_of(source);
+    use_template(arguments.template_text.value(), printable(*arguments.template_file, kPathBytes));
   } else if (!arguments.format.empty()) {
     format_ = &require_chat_format(arguments.format);
   } else if (const ChatFormat* known = known_chat_format(vocabulary)) {
     format_ = known;
     choice_ = fmt::format("chat format: {} (override: --chat-format, --template)", known->name);
   } else if (!vocabulary.chat_template.empty()) {
-    template_.emplace(vocabulary.chat_template, kOwnTemplate);
-    thinks_ = knows_thought(vocabulary.chat_template);
-    tool_syntax_ = tool_syntax_of(vocabulary.chat_template);
+    use_template(vocabulary.chat_template, kOwnTemplate);
     choice_ = "chat template: the file's own (override: --template, --chat-format)";
   } else if (!fallback.empty()) {
     format_ = &require_chat_format(std::string(fallback));
@@ -170,6 +165,21 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
         fmt::format("chat format: {} (the file names none; override: --chat-format, --template)", fallback);
   } else {
     fail_without_conversations(vocabulary);
+  }
+}
+
+void ChatEncoding::use_template(const std::string& source, const std::string& where) {
+  template_.emplace(source, where);
+  thinks_ = knows_thought(source);
+  tool_syntax_ = tool_syntax_of(source);
+  if (tool_syntax_ == nullptr || tool_syntax_->mark().empty()) return;
+  const auto texts = tool_syntax_->texts();
+  for (TokenId id = 0; id < static_cast<TokenId>(tokenizer_.size()); ++id) {
+    if (!tokenizer_.is_control(id)) continue;
+    const std::string_view piece = tokenizer_.piece(id);
+    if (!piece.empty() && std::any_of(texts.begin(), texts.end(),
+                                      [&](std::string_view text) { return text.find(piece) != text.npos; }))
+      call_tokens_.push_back(id);
   }
 }
 

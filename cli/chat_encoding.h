@@ -49,6 +49,8 @@ class ChatEncoding {
   bool thinks() const { return thinks_; }
   // How its model writes calls of tools; null: there is no template that has them, or its way is not known.
   const ToolSyntax* tool_syntax() const { return tool_syntax_; }
+  // Control tokens of the vocabulary that such calls are written with.
+  const std::vector<TokenId>& call_tokens() const { return call_tokens_; }
   // A last message of the assistant with "prefix" is gone on with; a template has no common word for that.
   bool continues_answers() const { return format_ != nullptr; }
   // variables: what a template sees (parse_chat_document). A named format reads "messages" and refuses
@@ -60,6 +62,7 @@ class ChatEncoding {
   std::string render(const Json::Object& variables) const;
 
  private:
+  void use_template(const std::string& source, const std::string& where);
   std::vector<RenderedSpan> run(const Json::Object& variables) const;
 
   const Tokenizer& tokenizer_;
@@ -68,6 +71,7 @@ class ChatEncoding {
   std::optional<std::string> bos_text_, eos_text_;
   bool thinks_ = false;
   const ToolSyntax* tool_syntax_ = nullptr;
+  std::vector<TokenId> call_tokens_;
   Clock clock_;
   std::string choice_;
 };

@@ -24,33 +24,37 @@ bool is_name_char(char c) {
   return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '.';
 }
 
-// Bytes at the end of `text` that may still become the mark: its beginning, with the white space before it.
+// Bytes at the end of `text` that may still become the mark: its beginning.
 size_t held_bytes(std::string_view text, std::string_view mark) {
   size_t n = std::min(text.size(), mark.size() - 1);
   while (n > 0 && text.substr(text.size() - n) != mark.substr(0, n)) --n;
-  const std::string_view before = text.substr(0, text.size() - n);
-  return text.size() - (before.find_last_not_of(kBlank) + 1);
+  return n;
 }
 
-// Where the object or array ends that `text` begins with; npos: it begins with none, or goes on.
-size_t value_end(std::string_view text) {
-  if (!text.starts_with('{') && !text.starts_with('[')) return text.npos;
-  size_t depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
+// Goes on with a search: where the object or array ends that `text` begins with; npos: it goes on.
+size_t find_value_end(std::string_view text, PartialCall::Search* search) {
+  size_t& i = search->at;
+  for (; i < text.size(); ++i) {
     const char c = text[i];
-    if (in_string) {
+    if (search->in_string) {
       if (c == '\\') ++i;
-      in_string = c != '"';
+      search->in_string = c != '"';
     } else if (c == '"') {
-      in_string = true;
+      search->in_string = true;
     } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if ((c == '}' || c == ']') && --depth == 0) {
+      ++search->depth;
+    } else if ((c == '}' || c == ']') && --search->depth == 0) {
       return i + 1;
     }
   }
   return text.npos;
+}
+
+// Likewise: where the mark stands.
+size_t find_mark(std::string_view text, std::string_view mark, PartialCall::Search* search) {
+  const size_t found = text.find(mark, search->at);
+  if (found == text.npos && text.size() >= mark.size()) search->at = text.size() - mark.size() + 1;
+  return found;
 }
 
 std::optional<Json> parsed(std::string_view text) {
@@ -59,14 +63,6 @@ std::optional<Json> parsed(std::string_view text) {
   } catch (const Error&) {
     return std::nullopt;
   }
-}
-
-unsigned kind_of(const Json& value) {
-  if (value.is_null()) return kJsonNull;
-  if (value.as_bool() != nullptr) return kJsonBoolean;
-  if (value.as_string() != nullptr) return kJsonString;
-  if (value.as_array() != nullptr) return kJsonArray;
-  return value.as_object() != nullptr ? kJsonObject : kJsonNumber;
 }
 
 std::string quoted(std::string_view text) {
@@ -85,7 +81,7 @@ std::string json_of(std::string_view text, unsigned kinds) {
   for (const auto& [python, json] : kPython)
     if (spelled == python) spelled = json;
   const std::optional<Json> value = parsed(spelled);
-  if (value && (kind_of(*value) & kinds & ~kJsonString) != 0) return std::string(spelled);
+  if (value && (json_kind(*value) & kinds & ~kJsonString) != 0) return std::string(spelled);
   if ((kinds & kJsonString) != 0 || !value) return quoted(text);
   return std::string(spelled);
 }
@@ -94,7 +90,9 @@ std::string json_of(std::string_view text, unsigned kinds) {
 // is_short() says whether it only ends too early.
 class CallReader {
  public:
-  explicit CallReader(std::string_view text) : text_(text), rest_(text) {}
+  // partial: what is known of the call that stands in `text`, or nothing yet.
+  CallReader(std::string_view text, PartialCall* partial)
+      : text_(text), rest_(text.substr(partial->n_read)), partial_(partial) {}
 
   bool is_short() const { return short_; }
   size_t position() const { return text_.size() - rest_.size(); }
@@ -131,8 +129,9 @@ class CallReader {
   }
   // Up to the text, which stays.
   bool until(std::string_view mark, auto* out) {
-    const size_t at = rest_.find(mark);
-    if (at == rest_.npos) return too_short();
+    PartialCall::Search search = search_here();
+    const size_t at = find_mark(rest_, mark, &search);
+    if (at == rest_.npos) return goes_on(search);
     *out = rest_.substr(0, at);
     rest_.remove_prefix(at);
     return true;
@@ -141,8 +140,9 @@ class CallReader {
   bool value(std::string_view* out) {
     if (rest_.empty()) return too_short();
     if (rest_.front() != '{' && rest_.front() != '[') return false;
-    const size_t end = value_end(rest_);
-    if (end == rest_.npos) return too_short();
+    PartialCall::Search search = search_here();
+    const size_t end = find_value_end(rest_, &search);
+    if (end == rest_.npos) return goes_on(search);
     *out = rest_.substr(0, end);
     rest_.remove_prefix(end);
     return true;
@@ -152,6 +152,14 @@ class CallReader {
   bool too_short() {
     short_ = true;
     return false;
+  }
+  // One that came no further before, or a new one.
+  PartialCall::Search search_here() const {
+    return partial_->search.begin == position() ? partial_->search : PartialCall::Search{.begin = position()};
+  }
+  bool goes_on(const PartialCall::Search& search) {
+    partial_->search = search;
+    return too_short();
   }
   bool some(bool (*belongs)(char)) {
     size_t n = 0;
@@ -163,22 +171,29 @@ class CallReader {
 
   const std::string_view text_;
   std::string_view rest_;
+  PartialCall* const partial_;
   bool short_ = false;
 };
 
 // One call; false: it is none, or ends too early.
 class BodyReader {
  public:
-  BodyReader(CallReader& in, const ToolSyntax& syntax, const std::vector<ToolSignature>& signatures)
-      : in_(in), syntax_(syntax), signatures_(signatures) {}
+  // partial: as `in` has it; its call is the one that is read.
+  BodyReader(CallReader& in, const ToolSyntax& syntax, const std::vector<ToolSignature>& signatures,
+             PartialCall* partial)
+      : in_(in), syntax_(syntax), signatures_(signatures), partial_(*partial) {}
 
-  bool read(ToolCall* call) {
-    if (!in_.text(syntax_.begin)) return false;
+  bool read() {
+    if (partial_.n_read == 0 && !in_.text(syntax_.begin)) return false;
     if (syntax_.body == Body::kObject || syntax_.body == Body::kKeyed) {
-      if (!read_object(call)) return false;
+      if (!read_object(&partial_.call)) return false;
     } else {
-      if (!read_name(call)) return false;
-      if (syntax_.body == Body::kNamed ? !read_arguments(call) : !read_parameters(call)) return false;
+      if (partial_.n_read == 0) {
+        if (!read_name(&partial_.call)) return false;
+        partial_.n_read = in_.position();
+      }
+      if (syntax_.body == Body::kNamed ? !read_arguments(&partial_.call) : !read_parameters(&partial_.call))
+        return false;
     }
     return in_.text(syntax_.end);
   }
@@ -213,7 +228,8 @@ class BodyReader {
     if (at == text.npos) return false;
     text.remove_prefix(at + spelled.size());
     text.remove_prefix(std::min(text.find('{'), text.size()));
-    call->arguments = text.substr(0, value_end(text));
+    PartialCall::Search search;
+    call->arguments = text.substr(0, find_value_end(text, &search));
     return true;
   }
 
@@ -240,8 +256,8 @@ class BodyReader {
   }
 
   bool read_parameters(ToolCall* call) {
-    std::vector<std::pair<std::string, std::string>> members;
-    for (;;) {
+    auto& members = partial_.members;
+    for (;; partial_.n_read = in_.position()) {
       in_.skip_blanks();
       if (!in_.begins_with(syntax_.key_begin)) {
         if (in_.is_short()) return false;
@@ -314,22 +330,17 @@ class BodyReader {
   CallReader& in_;
   const ToolSyntax& syntax_;
   const std::vector<ToolSignature>& signatures_;
+  PartialCall& partial_;
 };
 
 }  // namespace
 
-std::vector<TokenId> call_tokens(const ToolSyntax& syntax, const Tokenizer& tokenizer) {
-  std::vector<TokenId> ids;
-  if (syntax.mark().empty()) return ids;
-  const auto texts = syntax.texts();
-  for (TokenId id = 0; id < static_cast<TokenId>(tokenizer.size()); ++id) {
-    if (!tokenizer.is_control(id)) continue;
-    const std::string_view piece = tokenizer.piece(id);
-    if (!piece.empty() && std::any_of(texts.begin(), texts.end(),
-                                      [&](std::string_view text) { return text.find(piece) != text.npos; }))
-      ids.push_back(id);
-  }
-  return ids;
+unsigned json_kind(const Json& value) {
+  if (value.is_null()) return kJsonNull;
+  if (value.as_bool() != nullptr) return kJsonBoolean;
+  if (value.as_string() != nullptr) return kJsonString;
+  if (value.as_array() != nullptr) return kJsonArray;
+  return value.as_object() != nullptr ? kJsonObject : kJsonNumber;
 }
 
 ToolCallSplitter::Parts ToolCallSplitter::push(std::string_view text) {
@@ -360,39 +371,48 @@ bool ToolCallSplitter::take_text(Parts* parts) {
     state_ = State::kRest;
     return true;
   }
-  if (syntax_->is_alone) {
-    const size_t begin = pending_.find_first_not_of(kBlank);
-    if (begin == pending_.npos) return false;
-    state_ = pending_[begin] == '{' ? State::kOpen : State::kRest;
+  const std::string_view mark = syntax_->mark();
+  if (mark.empty()) {
+    n_blank_ = std::min(pending_.find_first_not_of(kBlank, n_blank_), pending_.size());
+    if (n_blank_ == pending_.size()) return false;
+    state_ = pending_[n_blank_] == '{' ? State::kOpen : State::kRest;
     return true;
   }
-  const std::string_view mark = syntax_->mark();
-  const size_t at = pending_.find(mark);
-  const std::string_view before = std::string_view(pending_).substr(0, at);
-  const size_t n =
-      at == pending_.npos ? before.size() - held_bytes(before, mark) : before.find_last_not_of(kBlank) + 1;
-  parts->text += before.substr(0, n);
-  pending_.erase(0, at == pending_.npos ? n : at);
-  if (at == std::string::npos) return false;
+  const size_t at = std::min(pending_.find(mark, n_blank_), pending_.size());
+  const bool is_found = at < pending_.size();
+  const std::string_view fresh = std::string_view(pending_).substr(n_blank_, at - n_blank_);
+  const size_t n_held = is_found ? 0 : held_bytes(fresh, mark);
+  // White space goes with what stands behind it.
+  const size_t n_said = fresh.substr(0, fresh.size() - n_held).find_last_not_of(kBlank) + 1;
+  const size_t n_text = n_said == 0 ? 0 : n_blank_ + n_said;
+  parts->text.append(pending_, 0, n_text);
+  if (!is_found) {
+    pending_.erase(0, n_text);
+    n_blank_ = pending_.size() - n_held;
+    return false;
+  }
+  pending_.erase(0, at);
+  n_blank_ = 0;
   state_ = State::kOpen;
   is_first_ = true;
   return true;
 }
 
 bool ToolCallSplitter::take_call(Parts* parts) {
-  CallReader in(pending_);
+  CallReader in(pending_, &partial_);
   const bool has_section = !syntax_->open.empty();
-  ToolCall call;
   const auto read = [&] {
-    if (has_section && is_first_ && !(in.text(syntax_->open) && (!syntax_->is_list || in.text("\n[\n"))))
+    if (has_section && is_first_ && partial_.n_read == 0 &&
+        !(in.text(syntax_->open) && (!syntax_->is_list || in.text("\n[\n"))))
       return false;
-    return BodyReader(in, *syntax_, signatures_).read(&call);
+    return BodyReader(in, *syntax_, signatures_, &partial_).read();
   };
   if (!read()) {
     if (!in.is_short()) give_up(parts);
     return state_ == State::kRest;
   }
-  parts->calls.push_back(std::move(call));
+  parts->calls.push_back(std::move(partial_.call));
+  partial_ = {};
   pending_.erase(0, in.position());
   had_calls_ = true;
   is_first_ = false;
@@ -401,7 +421,7 @@ bool ToolCallSplitter::take_call(Parts* parts) {
 }
 
 bool ToolCallSplitter::take_between(Parts* parts) {
-  CallReader in(pending_);
+  CallReader in(pending_, &partial_);  // nothing is known of the next call
   in.skip_blanks();
   if (in.rest().empty()) return false;
   const std::string_view close = syntax_->close.substr(syntax_->close.starts_with('\n') ? 1 : 0);

@@ -8,12 +8,9 @@
 #include <vector>
 
 #include "cli/tool_syntax.h"
-#include "runtime/tokenizer/tokenizer.h"
+#include "quant/json/json.h"
 
 namespace quern {
-
-// Control tokens of the vocabulary that such calls are written with.
-std::vector<TokenId> call_tokens(const ToolSyntax& syntax, const Tokenizer& tokenizer);
 
 struct ToolCall {
   std::string name, arguments;  // arguments: JSON; as the model wrote it, where it wrote JSON
@@ -31,14 +28,33 @@ enum JsonKind : unsigned {
   kJsonAny = 63,
 };
 
+unsigned json_kind(const Json& value);
+
 // What a tool's arguments may be: where a model writes strings without quotes, only this tells "3" from 3.
 struct ToolSignature {
   std::string tool;
   std::vector<std::pair<std::string, unsigned>> parameters;  // name, kinds; another's are any
 };
 
+// A call that is still being written: what was read of it already, so that a long one is not read from its
+// beginning with each piece that comes.
+struct PartialCall {
+  ToolCall call;
+  std::vector<std::pair<std::string, std::string>> members;  // arguments written as texts: name, JSON
+  size_t n_read = 0;                                         // bytes that these were read from
+  // For the end of a value, or of a text, that has not come yet.
+  struct Search {
+    size_t begin = std::string::npos;  // of the value
+    size_t at = 0;                     // behind `begin`: where the search goes on
+    size_t depth = 0;                  // of brackets there
+    bool in_string = false;
+  };
+  Search search;
+};
+
 // Parts an answer into text and calls. It takes calls as serve/tool_request.h has them written; what was cut
-// short, or is none, stays text.
+// short, or is none, stays text. An answer takes time in proportion to its length, in whatever pieces it
+// comes.
 class ToolCallSplitter {
  public:
   struct Parts {
@@ -73,6 +89,8 @@ class ToolCallSplitter {
   bool is_first_ = true;  // of the calls between `open` and `close`
   bool had_calls_ = false;
   std::string pending_;
+  size_t n_blank_ = 0;   // kText: pending bytes that are white space, and known to be
+  PartialCall partial_;  // kOpen: what the pending text begins with
 };
 
 // An id of nine letters and digits, which differs for different arguments. Mistral's templates ask for such.

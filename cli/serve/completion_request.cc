@@ -304,7 +304,7 @@ void set_constraint(const RequestContext& context, const ToolRequest& tools, Com
     request->language = tool_language(tools, std::move(request->language));
     request->tool_syntax = tools.syntax;
     request->tool_signatures = tool_signatures(tools);
-    request->options.spelled = call_tokens(*tools.syntax, context.tokenizer);
+    request->options.spelled = context.chat->call_tokens();
   }
   if (!request->language) return;
   const ThoughtRules thought = {request->begins_in_thought, request->splits_thought};

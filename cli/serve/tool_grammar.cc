@@ -37,14 +37,6 @@ const Json* resolved(const Json& schema, const Json& root) {
   return nullptr;
 }
 
-unsigned kind_of_constant(const Json& value) {
-  if (value.is_null()) return kJsonNull;
-  if (value.as_bool() != nullptr) return kJsonBoolean;
-  if (value.as_string() != nullptr) return kJsonString;
-  if (value.as_array() != nullptr) return kJsonArray;
-  return value.as_object() != nullptr ? kJsonObject : kJsonNumber;
-}
-
 unsigned kind_named(const Json& type) {
   constexpr std::pair<std::string_view, unsigned> kNames[] = {
       {"null", kJsonNull},     {"boolean", kJsonBoolean}, {"integer", kJsonNumber}, {"number", kJsonNumber},
@@ -71,7 +63,7 @@ unsigned kinds_of_schema(const Json& schema, const Json& root, int depth = 0) {
     if (type->as_array() == nullptr) return kind_named(*type);
     for (const Json& one : *type->as_array()) kinds |= kind_named(one);
   } else if (const auto constants = constants_of(*at); !constants.empty()) {
-    for (const Json& one : constants) kinds |= kind_of_constant(one);
+    for (const Json& one : constants) kinds |= json_kind(one);
   } else {
     for (const char* keyword : {"anyOf", "oneOf"})
       if (const Json* list = at->find(keyword); list != nullptr && list->as_array() != nullptr)

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 namespace quern {
 namespace {
 
@@ -81,6 +83,33 @@ TEST(ToolCalls, ComeAsSoonAsTheyAreWhole) {
   EXPECT_EQ(splitter.push("I do. <").text, " I do.");
   EXPECT_TRUE(splitter.push("tool_call>{\"name\": \"f\", \"arguments\": {}}").calls.empty());
   EXPECT_EQ(splitter.push("</tool_call>").calls.size(), 1u);
+}
+
+// What is read again with each piece takes time that grows with the square of the answer: 4 to 28 s here.
+TEST(ToolCalls, TakeTimeInProportionToTheAnswer) {
+  struct Long {
+    const char *syntax, *head, *piece, *tail;
+    size_t n;
+  };
+  const Long kLong[] = {
+      {"hermes", "<tool_call>{\"name\": \"f\", \"arguments\": {\"s\": \"", "\\\"}}", "\"}}</tool_call>",
+       40'000},
+      {"qwen-xml", "<tool_call><function=f><parameter=s>", "</paramete",
+       "</parameter></function></tool_call>", 40'000},
+      {"qwen-xml", "<tool_call><function=f>", "<parameter=s>text</parameter>", "</function></tool_call>",
+       4'000},
+      {"hermes", "Well.", "        ", "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>", 40'000},
+      {"llama", "", "        ", "{\"name\": \"f\", \"parameters\": {}}", 40'000},
+  };
+  for (const Long& one : kLong) {
+    std::vector<std::string> pieces(one.n + 2, one.piece);
+    pieces.front() = one.head;
+    pieces.back() = one.tail;
+    const std::clock_t begin = std::clock();
+    const Split all = split(one.syntax, pieces);
+    EXPECT_LT(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, 2) << one.syntax << one.piece;
+    EXPECT_EQ(all.calls.size(), 1u) << one.syntax << one.piece;
+  }
 }
 
 TEST(ToolCalls, AreWrittenAsTheTemplateSays) {
