@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string>
 
 namespace quern {
 namespace {
@@ -31,7 +32,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kParameters,
      .begin = "<seed:tool_call>\n<function=",
      .end = "</function>\n</seed:tool_call>",
-     .between = "\n",
      .name_end = ">\n",
      .key_begin = "<parameter=",
      .key_end = ">",
@@ -42,7 +42,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kParameters,
      .begin = "<tool_call>\n<function=",
      .end = "</function>\n</tool_call>",
-     .between = "\n",
      .name_end = ">\n",
      .key_begin = "<parameter=",
      .key_end = ">",
@@ -54,7 +53,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kParameters,
      .begin = "<tool_call>",
      .end = "</tool_call>",
-     .between = "\n",
      .name_end = "\n",
      .key_begin = "<arg_key>",
      .key_end = "</arg_key>\n<arg_value>",
@@ -67,7 +65,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .close = "\n</tool_calls:opensource>",
      .begin = "<tool_call:opensource>",
      .end = "</tool_call:opensource>",
-     .between = "\n",
      .name_end = "<tool_sep:opensource>\n",
      .key_begin = "<arg_key:opensource>",
      .key_end = "</arg_key:opensource>\n<arg_value:opensource>",
@@ -80,7 +77,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .close = "\n</minimax:tool_call>",
      .begin = "<invoke name=\"",
      .end = "</invoke>",
-     .between = "\n",
      .name_end = "\">\n",
      .key_begin = "<parameter name=\"",
      .key_end = "\">",
@@ -93,7 +89,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .close = "\n</｜DSML｜function_calls>",
      .begin = "<｜DSML｜invoke name=\"",
      .end = "</｜DSML｜invoke>",
-     .between = "\n",
      .name_end = "\">\n",
      .key_begin = "<｜DSML｜parameter name=\"",
      .key_end = "\" string=\"true\">",
@@ -107,7 +102,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .close = "\n</｜DSML｜tool_calls>",
      .begin = "<｜DSML｜invoke name=\"",
      .end = "</｜DSML｜invoke>",
-     .between = "\n",
      .name_end = "\">\n",
      .key_begin = "<｜DSML｜parameter name=\"",
      .key_end = "\" string=\"true\">",
@@ -119,7 +113,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kParameters,
      .begin = "<function name=\"",
      .end = "</function>",
-     .between = "\n",
      .name_end = "\">",
      .key_begin = "<param name=\"",
      .key_end = "\">",
@@ -131,7 +124,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kNamed,
      .begin = "<function=",
      .end = "</function>",
-     .between = "\n",
      .name_end = ">"},
     {.name = "kimi",
      .models = "Kimi K2",
@@ -161,7 +153,6 @@ constexpr ToolSyntax kSyntaxes[] = {
      .close = "<｜tool▁calls▁end｜>",
      .begin = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
      .end = "\n```<｜tool▁call▁end｜>",
-     .between = "\n",
      .name_end = "\n```json\n"},
     {.name = "deepseek-v3.1",
      .models = "DeepSeek V3.1",
@@ -196,8 +187,7 @@ constexpr ToolSyntax kSyntaxes[] = {
      .signs = {"<tool_calls>\\n{\"name\": "},
      .body = Body::kObject,
      .open = "<tool_calls>\n",
-     .close = "\n</tool_calls>",
-     .between = "\n"},
+     .close = "\n</tool_calls>"},
     {.name = "nemotron",
      .models = "Nemotron Nano 2",
      .signs = {"<TOOLCALL>[", "]</TOOLCALL>"},
@@ -229,20 +219,11 @@ constexpr ToolSyntax kSyntaxes[] = {
      .signs = {"<tool_call>", "{\"name\": "},
      .body = Body::kObject,
      .begin = "<tool_call>\n",
-     .end = "\n</tool_call>",
-     .between = "\n"},
-    {.name = "hermes",  // the template's text is one of a string in quotes
-     .models = "",
-     .signs = {"<tool_call>", "{\\\"name\\\": "},
-     .body = Body::kObject,
-     .begin = "<tool_call>\n",
-     .end = "\n</tool_call>",
-     .between = "\n"},
+     .end = "\n</tool_call>"},
     {.name = "llama",
      .models = "Llama 3",
      .signs = {"{\"name\": function name, \"parameters\""},
      .body = Body::kObject,
-     .is_alone = true,
      .is_single = true,
      .arguments_key = "parameters"},
 };
@@ -259,6 +240,14 @@ bool reads_tools(std::string_view chat_template) {
   return false;
 }
 
+// Where a template's text is one of a string in quotes, as it reads there.
+std::string without_escaped_quotes(std::string_view chat_template) {
+  std::string plain;
+  for (size_t i = 0; i < chat_template.size(); ++i)
+    if (!chat_template.substr(i).starts_with("\\\"")) plain += chat_template[i];
+  return plain;
+}
+
 }  // namespace
 
 std::string_view ToolSyntax::mark() const {
@@ -266,8 +255,8 @@ std::string_view ToolSyntax::mark() const {
   return first.substr(0, first.find('\n'));
 }
 
-std::array<std::string_view, 13> ToolSyntax::texts() const {
-  return {open,     close,  begin,     end,     between,      name_begin, name_end,
+std::array<std::string_view, 12> ToolSyntax::texts() const {
+  return {open,     close,  begin,     end,     name_begin,   name_end,
           id_begin, id_end, key_begin, key_end, json_key_end, value_end};
 }
 
@@ -281,9 +270,10 @@ const ToolSyntax* find_tool_syntax(std::string_view name) {
 
 const ToolSyntax* tool_syntax_of(std::string_view chat_template) {
   if (!reads_tools(chat_template)) return nullptr;
+  const std::string text = without_escaped_quotes(chat_template);
   const auto found = std::find_if(std::begin(kSyntaxes), std::end(kSyntaxes), [&](const ToolSyntax& syntax) {
     return std::all_of(syntax.signs.begin(), syntax.signs.end(),
-                       [&](std::string_view sign) { return chat_template.find(sign) != chat_template.npos; });
+                       [&](std::string_view sign) { return text.find(sign) != text.npos; });
   });
   return found == std::end(kSyntaxes) ? nullptr : found;
 }

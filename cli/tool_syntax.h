@@ -10,8 +10,8 @@
 namespace quern {
 
 // The calls of an answer stand between `open` and `close`, where these are not empty; each between `begin`
-// and `end`. A line's end in one of these texts stands for white space that may be there; the model's
-// template writes it. '#' stands for a number.
+// and `end`, with at most white space between two. A line's end in one of these texts stands for white space
+// that may be there; the model's template writes it. '#' stands for a number.
 struct ToolSyntax {
   enum class Body : uint8_t {
     kObject,      // {"name": NAME, "arguments": {...}}, the keys as name_key and arguments_key say
@@ -27,10 +27,8 @@ struct ToolSyntax {
   Body body;
   std::string_view open{}, close{};
   std::string_view begin{}, end{};
-  std::string_view between{};  // two calls; of a list: a comma
-  bool is_list = false;        // they stand in [], as JSON has lists
-  bool is_alone = false;       // a call is the whole answer: nothing comes before it
-  bool is_single = false;      // one call an answer
+  bool is_list = false;    // they stand in [] with commas between, as JSON has lists
+  bool is_single = false;  // one call an answer
 
   // kObject. id_key: "" where calls have no id; id_first: it stands before the name.
   std::string_view name_key = "name", arguments_key = "arguments", id_key{};
@@ -40,7 +38,7 @@ struct ToolSyntax {
   // id_begin before it, if the call has one; id_is_head: it is name_begin, the name, and name_end up to '<'.
   std::string_view name_begin{}, name_end{}, id_begin{}, id_end{};
   bool id_is_head = false;
-  size_t id_bytes = 0;  // of letters and digits; 0: 1 to 40, '_' and '-' among them
+  size_t id_bytes = 0;  // of any id: letters and digits; 0: 1 to 40, '_' and '-' among them
 
   // kParameters. Values are JSON, but for strings, which stand as they are. json_key_end: in place of key_end
   // before values that are no strings; empty: only the tool's schema tells which is which.
@@ -48,10 +46,10 @@ struct ToolSyntax {
   bool has_lines = false;  // a value has lines of its own: a line's end before and behind it is none of it
   bool has_cdata = false;  // a string with '<' in it stands between "<![CDATA[" and "]]>"
 
-  // What the calls of an answer begin with; empty: with nothing, or a call's own '{'.
+  // What the calls of an answer begin with; empty: nothing comes before a call's '{'.
   std::string_view mark() const;
   // All texts above that calls are written with; empty ones among them.
-  std::array<std::string_view, 13> texts() const;
+  std::array<std::string_view, 12> texts() const;
 };
 
 std::span<const ToolSyntax> tool_syntaxes();

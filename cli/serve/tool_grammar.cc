@@ -109,7 +109,7 @@ class ToolGrammar {
     } else if (text) {
       b_.add_empty(b_.call(at, text->add(b_)), b_.end(root));
       at = b_.text(at, mark);
-    } else if (syntax_.is_alone) {
+    } else if (mark.empty()) {
       // Text that does not begin like a call.
       const State first = b_.chars(at, ~CharSet{{'{', '{'}, {'\t', '\r'}, {' ', ' '}});
       b_.add_empty(anything(first), b_.end(root));
@@ -179,7 +179,7 @@ class ToolGrammar {
       at = b_.repeat(
           at,
           [&](State s) {
-            s = syntax_.is_list ? indent(b_.text(s, ",")) : line(written(s, syntax_.between));
+            s = syntax_.is_list ? indent(b_.text(s, ",")) : line(line(s));
             return b_.call(written(s, syntax_.begin), call);
           },
           0, std::nullopt);

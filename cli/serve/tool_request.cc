@@ -165,7 +165,7 @@ void choose_anthropic_tool(const Json& choice, const std::string& param, ToolReq
 std::string no_syntax() {
   std::string models;
   for (const ToolSyntax& one : tool_syntaxes())
-    if (!one.models.empty()) models += fmt::format("{}{}", models.empty() ? "" : ", ", one.models);
+    models += fmt::format("{}{}", models.empty() ? "" : ", ", one.models);
   return fmt::format(
       "tools: the model's chat template has none, or its model writes calls in a way that is not read here "
       "(read are those of {})",

@@ -183,7 +183,7 @@ TEST_F(ToolSyntaxes, WhatTemplatesWriteIsTakenAndReadBackInAnyPieces) {
     }
     const ToolRequest asked = request(syntax, ToolRequest::Choice::kAuto);
     for (size_t piece = 1; piece <= calls.size(); piece += piece < 30 ? 1 : 37) {
-      const std::string before = syntax.is_alone ? "" : "Well.";
+      const std::string before = syntax.mark().empty() ? "" : "Well.";
       const ToolCallSplitter::Parts parts =
           read(asked, before.empty() ? calls : before + "\n\n" + calls, piece);
       EXPECT_EQ(parts.text, before) << calls << piece;
