@@ -67,6 +67,7 @@ void LaunchQueue::drop_pass() noexcept {
   const std::lock_guard lock(mutex_);
   --n_passes_;
   waiting_.clear();
+  failure_ = nullptr;  // whoever asked for the pass knows that it failed
 }
 
 void LaunchQueue::launch(Kernel kernel, const LaunchShape& shape, const void* args, size_t n_bytes) {
@@ -78,7 +79,10 @@ void LaunchQueue::launch(Kernel kernel, const LaunchShape& shape, const void* ar
 }
 
 void LaunchQueue::flush() {
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  if (failure_) {
+    waiting_.clear();  // of the pass that failed
+    std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
   if (waiting_.launches.empty()) return;
   ++n_flushes_;
   std::swap(waiting_, handed_on_);  // gone, also where it fails

@@ -26,7 +26,7 @@ class LaunchQueue final : public Gpu {
   ~LaunchQueue() override;
 
   void begin_pass();
-  void end_pass();            // errors: of the launches that waited
+  void end_pass();            // errors: of its launches
   void drop_pass() noexcept;  // of a pass that failed: what waits is not launched
   // Times that launches were handed on.
   uint64_t n_flushes() const;

@@ -398,6 +398,32 @@ TEST_F(CudaDriver, AnyCallThatFailsEndsInOneLineAndLeavesNothing) {
       }
 }
 
+// Memory that is given back in a pass hands on what waits; where that fails, what the pass asks for
+// afterwards is not launched later, and its error is told once.
+TEST_F(CudaDriver, APassWhoseLaunchesFailLeavesNone) {
+  state_->failure = kLaunchFailed;
+  const auto device = cuda::make_cuda_device(cuda::make_driver_gpu(driver_, 0, kCode));
+  const auto x = device->allocate(1, 4);
+  const std::vector<float> values{1, 2, 3, 4};
+  device->upload(values, *x, 0);
+  for (const bool pass_throws : {false, true}) {
+    std::unique_ptr<DeviceBuffer> some = device->allocate(1, 4);
+    state_->failed.clear();
+    EXPECT_THROW(device->run_pass([&] {
+      device->scale(*x, 2, 1);
+      state_->failing_call = state_->n_calls + 2;  // behind cuCtxSetCurrent
+      some.reset();
+      device->scale(*x, 3, 1);
+      if (pass_throws) fail(ErrorCode::kResource, "no more");
+    }),
+                 Error);
+    EXPECT_EQ(state_->failed, "launch");
+    std::vector<float> found(4);
+    device->download(*x, 0, found);
+    EXPECT_EQ(found, values) << pass_throws;
+  }
+}
+
 TEST(FindDriver, SaysWhyThereIsNone) {
   std::string why;
   if (const Driver* const driver = cuda::find_driver(&why); driver != nullptr) GTEST_SKIP() << "there is one";
