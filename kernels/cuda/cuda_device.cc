@@ -3,13 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
-#include <iterator>
 #include <mutex>
 #include <vector>
 
 #include "kernels/cpu_attention.h"
-#include "kernels/cpu_router.h"
+#include "kernels/cuda/device_objects.h"
 #include "kernels/cuda/launch_queue.h"
 #include "quant/checked_math.h"
 #include "quant/panel_layout.h"
@@ -18,102 +16,13 @@ namespace quern::cuda {
 namespace {
 
 constexpr double kLog2e = 0x1.71547652b82fep0;
-constexpr uint64_t kStagingBytes = uint64_t{4} << 20;  // of weights on their way
-constexpr size_t kMostFew = 8;                         // tokens that the kernels for few tokens take
+constexpr size_t kMostFew = 8;  // tokens that the kernels for few tokens take
 // Below so many parts in all, segments of attention are blocks of their own; their results may take so much.
 constexpr uint64_t kMostParts = 4096;
 constexpr uint64_t kMostPartBytes = uint64_t{64} << 20;
 constexpr uint32_t kNoNan = UINT32_MAX;
 
-// The kernels of a format. quantized: few_1, few_2, few_4, few_8, many, gather; floats: float_1, float_8,
-// gather, one behind the other in Kernel.
-struct FormatKernels {
-  DType dtype;
-  bool is_float;
-  Kernel first;
-};
-constexpr FormatKernels kFormats[] = {
-    {DType::Q4_0, false, Kernel::few_1_q4_0},     {DType::Q4_1, false, Kernel::few_1_q4_1},
-    {DType::Q5_0, false, Kernel::few_1_q5_0},     {DType::Q5_1, false, Kernel::few_1_q5_1},
-    {DType::Q8_0, false, Kernel::few_1_q8_0},     {DType::Q2_K, false, Kernel::few_1_q2_k},
-    {DType::Q3_K, false, Kernel::few_1_q3_k},     {DType::Q4_K, false, Kernel::few_1_q4_k},
-    {DType::Q5_K, false, Kernel::few_1_q5_k},     {DType::Q6_K, false, Kernel::few_1_q6_k},
-    {DType::IQ4_NL, false, Kernel::few_1_iq4_nl}, {DType::IQ4_XS, false, Kernel::few_1_iq4_xs},
-    {DType::MXFP4, false, Kernel::few_1_mxfp4},   {DType::F32, true, Kernel::float_1_f32},
-    {DType::F16, true, Kernel::float_1_f16},      {DType::BF16, true, Kernel::float_1_bf16},
-};
-const FormatKernels* find_kernels(DType dtype) {
-  const auto* const found = std::find_if(std::begin(kFormats), std::end(kFormats),
-                                         [&](const FormatKernels& row) { return row.dtype == dtype; });
-  return found == std::end(kFormats) ? nullptr : found;
-}
-Kernel kernel_at(Kernel first, size_t i) { return static_cast<Kernel>(static_cast<size_t>(first) + i); }
-
 int blocks_of(size_t n, size_t of_block) { return static_cast<int>((n + of_block - 1) / of_block); }
-
-class CudaBuffer final : public DeviceBuffer {
- public:
-  CudaBuffer(Gpu& gpu, size_t rows, size_t width)
-      : DeviceBuffer(rows, width),
-        memory_(gpu, uint64_t{rows} * width * sizeof(float), "a buffer of activations") {}
-  float* row(size_t i) const { return memory_.as<float>() + i * width(); }
-
- private:
-  GpuMemory memory_;
-};
-
-class CudaMatrix final : public DeviceMatrix {
- public:
-  CudaMatrix(Gpu& gpu, const TensorView& tensor, const FormatKernels& of_format)
-      : DeviceMatrix(tensor.dtype, tensor.rows(), tensor.columns(), tensor.n_bytes),
-        kernels(of_format),
-        factor(tensor.factor),
-        panels(gpu, panel_bytes(tensor.dtype, tensor.rows(), tensor.columns()), "weights") {}
-  const FormatKernels& kernels;
-  const float factor;  // of its products
-  const GpuMemory panels;
-};
-
-// Layer after layer: [segment][KV head][tile][keys, values].
-class CudaKvCache final : public DeviceKvCache {
- public:
-  CudaKvCache(Gpu& gpu, const KvShape& shape) : shape_(shape), memory_(gpu, bytes(shape), "the KV cache") {
-    uint64_t begin = 0;
-    for (const KvLayer& layer : shape.layers) {
-      QUERN_CHECK(layer.n_kv_heads == 0 || (layer.head_dim >= 1 && layer.head_dim <= kMaxHeadDim));
-      const uint64_t segment = shape.segment_bytes(layer), n_segments = shape.segments_of(layer);
-      places_.push_back({memory_.as<uint8_t>() + begin,
-                         layer.n_kv_heads == 0 ? 0 : segment / layer.n_kv_heads, segment,
-                         std::max<uint64_t>(n_segments, 1)});
-      begin += segment * n_segments;
-    }
-    if (memory_.size() != 0) gpu.clear(memory_.as<void>(), memory_.size());
-  }
-  static uint64_t bytes(const KvShape& shape) {
-    uint64_t bytes = shape.bytes(), states = shape.state_bytes();
-    return bytes == UINT64_MAX || !checked_mul(states, shape.state_slots, &states) ? UINT64_MAX
-                                                                                   : bytes - states;
-  }
-  const KvShape& shape() const { return shape_; }
-  const KvPlace& place(size_t layer) const { return places_[layer]; }
-
- private:
-  const KvShape shape_;
-  GpuMemory memory_;
-  std::vector<KvPlace> places_;
-};
-
-// The choices, on the host as the CPU's; of them on the GPU what kernels read.
-class CudaRouting final : public DeviceRouting {
- public:
-  CudaRouting(Gpu& gpu, size_t max_rows, size_t n_experts, size_t n_used)
-      : host(max_rows, n_experts, n_used),
-        row(gpu, uint64_t{max_rows} * n_used * sizeof(uint32_t), "routes of experts"),
-        place(gpu, uint64_t{max_rows} * n_used * sizeof(uint32_t), "routes of experts"),
-        weight(gpu, uint64_t{max_rows} * n_used * sizeof(float), "routes of experts") {}
-  CpuRouting host;
-  GpuMemory row, place, weight;
-};
 
 // Every object that a CudaDevice is given was made by one.
 const CudaBuffer& on_gpu(const DeviceBuffer& buffer) { return static_cast<const CudaBuffer&>(buffer); }
@@ -141,8 +50,10 @@ class CudaDeviceImpl final : public CudaDevice {
     (void)kernels_of(tensor);
     return {panel_bytes(tensor.dtype, tensor.rows(), tensor.columns()), false};
   }
-  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse use,
-                                            const SourceDone& done) override;
+  std::unique_ptr<DeviceMatrix> load_matrix(const TensorView& tensor, MatrixUse,
+                                            const SourceDone& done) override {
+    return std::make_unique<CudaMatrix>(*gpu_, tensor, kernels_of(tensor), done);
+  }
   std::unique_ptr<DeviceBuffer> load_vector(const TensorView& tensor) override;
   std::unique_ptr<DeviceBuffer> allocate(size_t rows, size_t width) override {
     return std::make_unique<CudaBuffer>(*gpu_, rows, width);
@@ -358,37 +269,6 @@ class CudaDeviceImpl final : public CudaDevice {
   DeviceTimes times_;
 };
 
-std::unique_ptr<DeviceMatrix> CudaDeviceImpl::load_matrix(const TensorView& tensor, MatrixUse,
-                                                          const SourceDone& done) {
-  auto matrix = std::make_unique<CudaMatrix>(*gpu_, tensor, kernels_of(tensor));
-  const uint64_t rows = tensor.rows(), row_bytes = block_format(tensor.dtype).row_bytes(tensor.columns());
-  const uint64_t panel = row_bytes * kPanelRows, at_once = std::max<uint64_t>(kStagingBytes / panel, 1);
-  uint8_t* const to = matrix->panels.as<uint8_t>();
-  std::vector<uint8_t> staging;
-  for (uint64_t row = 0; row < rows;) {
-    const uint64_t end = std::min(rows, row + at_once * kPanelRows), whole = end / kPanelRows * kPanelRows;
-    const uint8_t* from = tensor.data + row * row_bytes;
-    uint64_t n_bytes = (end - row) * row_bytes;
-    if (tensor.layout != TensorLayout::kPanels || whole != end) {
-      staging.resize((end - row + kPanelRows - 1) / kPanelRows * panel);
-      for (uint64_t r = row; r < end; r += kPanelRows) {
-        uint8_t* const packed = staging.data() + (r - row) * row_bytes;
-        const uint8_t* const source = tensor.data + r * row_bytes;
-        if (tensor.layout == TensorLayout::kPanels && r + kPanelRows <= rows)
-          std::memcpy(packed, source, panel);
-        else
-          pack_panel(tensor.dtype, source, std::min<uint64_t>(kPanelRows, end - r), tensor.columns(), packed);
-      }
-      from = staging.data();
-      n_bytes = staging.size();
-    }
-    gpu_->upload(to + row * row_bytes, from, n_bytes);
-    if (done) done(tensor.data + row * row_bytes, (end - row) * row_bytes);
-    row = end;
-  }
-  return matrix;
-}
-
 std::unique_ptr<DeviceBuffer> CudaDeviceImpl::load_vector(const TensorView& tensor) {
   const BlockFormat* const format = find_block_format(tensor.dtype);
   if (format == nullptr || !format->is_float())
@@ -414,7 +294,7 @@ void CudaDeviceImpl::embed(const DeviceMatrix& table, std::span<const int32_t> i
   const CudaMatrix& matrix = on_gpu(table);
   int32_t* const on_device = at_least<int32_t>(&ids_, ids.size_bytes());
   gpu_->upload(on_device, ids.data(), ids.size_bytes());
-  launch(kernel_at(matrix.kernels.first, matrix.kernels.is_float ? 2 : 5),
+  launch(matrix.kernels.gather(),
          {.x = blocks_of(matrix.columns(), kRowThreads),
           .y = static_cast<int>(ids.size()),
           .threads = kRowThreads},
@@ -435,13 +315,12 @@ void CudaDeviceImpl::multiply(Input& input, size_t begin, size_t n, const CudaMa
   args.bias = bias;
   args.factor = weight.factor;
   args.add = add;
-  const Kernel first = weight.kernels.first;
   if (weight.kernels.is_float) {
     args.x = input.rows == nullptr ? input.x + begin * input.x_stride : input.x;
     args.x_stride = input.x_stride;
     args.rows = input.rows == nullptr ? nullptr : input.rows + begin;
     const size_t tokens = n == 1 ? 1 : 8;
-    return launch(kernel_at(first, n == 1 ? 0 : 1),
+    return launch(weight.kernels.at(n == 1 ? 0 : 1),
                   {.x = blocks_of(weight.rows(), kFloatThreads),
                    .y = blocks_of(n, tokens),
                    .threads = kFloatThreads,
@@ -457,13 +336,13 @@ void CudaDeviceImpl::multiply(Input& input, size_t begin, size_t n, const CudaMa
   args.scales_stride = static_cast<int>(input.n);
   if (n <= kMostFew) {
     const size_t i = n == 1 ? 0 : n == 2 ? 1 : n <= 4 ? 2 : 3;
-    return launch(kernel_at(first, i),
+    return launch(weight.kernels.at(i),
                   {.x = blocks_of(weight.rows(), kPanelRows),
                    .threads = kFewThreads,
                    .shared_bytes = few_shared_bytes(1 << i)},
                   args);
   }
-  launch(kernel_at(first, 4),
+  launch(weight.kernels.at(4),
          {.x = blocks_of(weight.rows(), kManyRows),
           .y = blocks_of(n, kManyTokens),
           .threads = kManyThreads,
