@@ -15,7 +15,7 @@ sources=${1:-}
 if [ -z "$sources" ]; then
   sources=$deps/sentencepiece-0.2.0/sentencepiece
   if [ ! -d "$sources" ]; then
-    python3 -m pip download -q --no-deps --no-build-isolation --no-binary :all: -d "$deps" sentencepiece==0.2.0
+    python3 -m pip download -q --no-deps --no-binary sentencepiece -d "$deps" sentencepiece==0.2.0
     tar -xzf "$deps/sentencepiece-0.2.0.tar.gz" -C "$deps"
   fi
 fi

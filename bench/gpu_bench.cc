@@ -1,10 +1,13 @@
 // What bench/gpu_check.sh asks beside the tests and `quern bench`, without a network, a tokenizer or a
 // checkpoint:
 //
-//     bench_gpu model OUT.gguf TYPE [LAYERS]    random weights of Mistral-7B's shape (32 layers), of a type's
-//     mix bench_gpu stream GPU                      bytes a second that a kernel reads and writes bench_gpu
-//     compare FILE.gguf GPU           logits of a prompt and of single tokens with all layers on the GPU,
-//                                               against the CPU's: the same bits, or exit status 1
+//     bench_gpu model OUT.gguf TYPE [LAYERS]
+//         random weights of Mistral-7B's shape (32 layers), of a type's mix
+//     bench_gpu stream GPU
+//         bytes a second that a kernel reads and writes
+//     bench_gpu compare FILE.gguf GPU
+//         logits of a prompt and of single tokens, all layers on the GPU, against the CPU's: exit status 1
+//         where a bit differs
 //
 // GPU: as --gpu takes it ("0", "emulated"). Results: lines of `name value unit`.
 #include <fmt/format.h>
@@ -35,15 +38,14 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }
 
 int make_model(const std::string& path, const std::string& type, uint32_t n_layers) {
-  test::RandomModel model;
-  model.n_layers = n_layers;
-  model.dim = 4096;
-  model.hidden_dim = 14336;
-  model.n_heads = 32;
-  model.n_kv_heads = 8;
-  model.vocab_size = 32000;
-  model.context_length = 32768;
-  model.recipe = type;
+  const test::RandomModel model{.n_layers = n_layers,
+                                .dim = 4096,
+                                .hidden_dim = 14336,
+                                .n_heads = 32,
+                                .n_kv_heads = 8,
+                                .vocab_size = 32000,
+                                .context_length = 32768,
+                                .recipe = type};
   const auto begin = std::chrono::steady_clock::now();
   test::write_random_model(model, path);
   fmt::print("made {:.1f} s\n", seconds_since(begin));

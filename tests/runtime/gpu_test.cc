@@ -113,16 +113,10 @@ TEST(OnGpus, OrderOfThreadsChangesNoBit) {
 // Positions are in no argument: steps of generation are one graph, up to the edge of a segment of attention,
 // and each step that it is launched for has the CPU's bits.
 TEST(OnGpus, StepsOfGenerationAreOneGraph) {
-  test::RandomModel random;
-  random.n_layers = 3;
-  random.dim = 64;
-  random.hidden_dim = 96;
-  random.n_heads = 2;
-  random.n_kv_heads = 1;
-  random.vocab_size = 96;
   const test::TempFolder folder;
   const std::string path = folder.file("model.gguf");
-  test::write_random_model(random, path);
+  test::write_random_model(
+      {.n_layers = 3, .dim = 64, .hidden_dim = 96, .n_heads = 2, .n_kv_heads = 1, .vocab_size = 96}, path);
   const auto options = [](const char* gpu) {
     ModelOptions of = on_gpu(gpu, {});
     of.context = 1100;

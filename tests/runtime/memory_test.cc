@@ -25,16 +25,17 @@ class MemoryOfAModel : public testing::TestWithParam<TensorLayout> {};
 TEST_P(MemoryOfAModel, IsWhatThePlanSaysAndNeverMore) {
   if (QUERN_SANITIZED) GTEST_SKIP() << "a sanitizer's own memory is counted too";
   if (available_memory() < uint64_t{2} << 30) GTEST_SKIP() << "needs 2 GiB of memory";
-  test::RandomModel shape;
-  shape.n_layers = 10;
-  shape.dim = 2048;
-  shape.hidden_dim = 5632;
-  shape.n_heads = 16;
-  shape.n_kv_heads = 4;
-  shape.vocab_size = 130000;
-  shape.tied = true;
-  shape.embedding = shape.matrices = shape.output = DType::Q4_0;
-  shape.layout = GetParam();
+  const test::RandomModel shape{.n_layers = 10,
+                                .dim = 2048,
+                                .hidden_dim = 5632,
+                                .n_heads = 16,
+                                .n_kv_heads = 4,
+                                .vocab_size = 130000,
+                                .embedding = DType::Q4_0,
+                                .matrices = DType::Q4_0,
+                                .output = DType::Q4_0,
+                                .tied = true,
+                                .layout = GetParam()};
   const test::TempFolder folder;
   const std::string path = folder.file("model.gguf");
   test::write_random_model(shape, path);

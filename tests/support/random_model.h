@@ -16,8 +16,8 @@ struct RandomModel {
   uint32_t context_length = 1024;
   uint32_t window = 0;
   DType embedding = DType::Q8_0, matrices = DType::Q8_0, output = DType::Q8_0;
-  std::string recipe;  // "q4_k_m" (quant/recipe.h): its formats in place of these; empty: none
-  bool tied = false;   // without an output matrix
+  std::string recipe{};  // "q4_k_m" (quant/recipe.h): its formats in place of these; empty: none
+  bool tied = false;     // without an output matrix
   TensorLayout layout = TensorLayout::kRows;  // of the matrices that can be panels
 };
 
