@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstdint>
 
 #include "quant/code_values.h"
 #include "quant/formats/lanes.h"
@@ -21,12 +20,6 @@ void transpose(const float* x, Float8* out /* [kN] */) {
   for (size_t s = 0; s < kSearchLanes; ++s)
     for (size_t k = 0; k < kN; ++k) lanes[k][s] = x[s * kN + k];
   for (size_t k = 0; k < kN; ++k) out[k] = load8(lanes[k]);
-}
-
-// As x86 converts, from where the reference's bytes come: C leaves NaN (no weight of a block counts: 0 / 0)
-// and what is out of range open, and compilers and processors differ there.
-inline int32_t to_int(float x) {
-  return x >= -2147483648.0f && x < 2147483648.0f ? static_cast<int32_t>(x) : INT32_MIN;
 }
 
 // An inverse scale beyond f32 gives the reference code 0 for every weight, as 0 does.
@@ -213,7 +206,8 @@ void refined(const float* x_rows, float* scale, uint8_t* code) noexcept {
   for (size_t k = 0; k < kN; ++k) {
     float codes[kSearchLanes];
     store8(select8(tiny, zero, l[k] + all8(4)), codes);
-    for (size_t s = 0; s < kSearchLanes; ++s) code[s * kN + k] = static_cast<uint8_t>(to_int(codes[s]));
+    for (size_t s = 0; s < kSearchLanes; ++s)
+      code[s * kN + k] = static_cast<uint8_t>(static_cast<int>(codes[s]));
   }
 }
 
@@ -326,7 +320,7 @@ inline void store_codes8(Float8 codes, uint8_t* out) {
 #else
   float lanes[kSearchLanes];
   store8(codes, lanes);
-  for (size_t s = 0; s < kSearchLanes; ++s) out[s] = static_cast<uint8_t>(to_int(lanes[s]));
+  for (size_t s = 0; s < kSearchLanes; ++s) out[s] = static_cast<uint8_t>(static_cast<int>(lanes[s]));
 #endif
 }
 

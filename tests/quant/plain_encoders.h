@@ -245,9 +245,33 @@ inline void put_f16(float value, size_t at, Bytes* out) {
 }
 inline float stored(float value) { return f32_from_f16(f16_from_f32(value)); }
 
+// Codes of scales and minima of a block: 16 of four bits, a byte for both, or 8 of six bits in 12 bytes. What
+// has more bits, as a scale below 0 does, spoils its neighbours.
+inline Bytes pack_scales(const std::vector<int>& scale, const std::vector<int>& minimum) {
+  const auto byte = [](int value) { return static_cast<uint8_t>(value); };
+  Bytes packed;
+  if (scale.size() == 16) {
+    for (size_t j = 0; j < 16; ++j) packed.push_back(byte(scale[j] | minimum[j] << 4));
+    return packed;
+  }
+  for (const std::vector<int>* of : {&scale, &minimum})
+    for (size_t j = 0; j < 4; ++j) packed.push_back(byte((*of)[j] | (*of)[j + 4] >> 4 << 6));
+  for (size_t j = 4; j < 8; ++j) packed.push_back(byte((scale[j] & 15) | (minimum[j] & 15) << 4));
+  return packed;
+}
+struct PackedPair {
+  int scale, minimum;
+};
+inline PackedPair unpack_scales(const Bytes& packed, size_t j) {
+  if (packed.size() == 16) return {packed[j] & 15, packed[j] >> 4};
+  if (j < 4) return {packed[j] & 63, packed[j + 4] & 63};
+  return {(packed[j + 4] & 15) | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4};
+}
+
 // A block of 256 whose sub-blocks of n weights have scales and minima.
 struct SubBlocks {
-  Scale scale, minimum;
+  float d = 0, dmin = 0;
+  Bytes packed;  // pack_scales()
   std::vector<int> code;
 };
 inline SubBlocks encode_lines(const Input& in, int n, int top, int scale_top, float first, int steps) {
@@ -273,11 +297,18 @@ inline SubBlocks encode_lines(const Input& in, int n, int top, int scale_top, fl
     sums.push_back(total);
   }
   const bool plain = in.importance == nullptr;
-  out.scale = plain ? fit_to_largest(scales, scale_top) : fit_positive(scales, sums, scale_top);
-  out.minimum = plain ? fit_to_largest(minima, scale_top) : fit_positive(minima, sums, scale_top);
+  Scale scale = plain ? fit_to_largest(scales, scale_top) : fit_positive(scales, sums, scale_top);
+  Scale minimum = plain ? fit_to_largest(minima, scale_top) : fit_positive(minima, sums, scale_top);
+  if (top == 31)
+    for (std::vector<int>* codes : {&scale.code, &minimum.code})
+      for (int& code : *codes) code = std::min(code, scale_top);
+  out.d = scale.scale;
+  out.dmin = minimum.scale;
+  out.packed = pack_scales(scale.code, minimum.code);
   for (int k = 0; k < 256; ++k) {
-    const float step = stored(out.scale.scale) * real(out.scale.code[k / n]);
-    const float depth = stored(out.minimum.scale) * real(out.minimum.code[k / n]);
+    const PackedPair multiples = unpack_scales(out.packed, static_cast<size_t>(k / n));
+    const float step = stored(out.d) * real(multiples.scale);
+    const float depth = stored(out.dmin) * real(multiples.minimum);
     if (step != 0) out.code[k] = nearest_in((in.x[k] + depth) / step, 0, top);
   }
   return out;
@@ -292,11 +323,10 @@ inline void put_pairs(const std::vector<int>& code, size_t at, Bytes* out) {
 inline Bytes q2_k(const Input& in) {
   Bytes out(84, 0);
   const SubBlocks found = encode_lines(in, 16, 3, 15, -0.5f, 15);
-  for (size_t j = 0; j < 16; ++j)
-    out[j] = static_cast<uint8_t>(found.scale.code[j] | found.minimum.code[j] << 4);
+  std::copy(found.packed.begin(), found.packed.end(), out.begin());
   put_pairs(found.code, 16, &out);
-  put_f16(found.scale.scale, 80, &out);
-  put_f16(found.minimum.scale, 82, &out);
+  put_f16(found.d, 80, &out);
+  put_f16(found.dmin, 82, &out);
   return out;
 }
 
@@ -304,15 +334,9 @@ inline Bytes q4_or_5_k(const Input& in, int top) {
   Bytes out(top == 15 ? 144 : 176, 0);
   const SubBlocks found =
       top == 15 ? encode_lines(in, 32, 15, 63, -1.0f, 20) : encode_lines(in, 32, 31, 63, -0.5f, 15);
-  put_f16(found.scale.scale, 0, &out);
-  put_f16(found.minimum.scale, 2, &out);
-  for (size_t j = 0; j < 4; ++j) {
-    const auto pack = [](int a, int b) { return static_cast<uint8_t>(a | (b >> 4) << 6); };
-    out[4 + j] = pack(found.scale.code[j], found.scale.code[j + 4]);
-    out[8 + j] = pack(found.minimum.code[j], found.minimum.code[j + 4]);
-    out[12 + j] =
-        static_cast<uint8_t>((found.scale.code[j + 4] & 15) | (found.minimum.code[j + 4] & 15) << 4);
-  }
+  put_f16(found.d, 0, &out);
+  put_f16(found.dmin, 2, &out);
+  std::copy(found.packed.begin(), found.packed.end(), out.begin() + 4);
   const size_t qs = top == 15 ? 16 : 48;
   for (int e = 0; e < 256; ++e) {
     out[qs + static_cast<size_t>(32 * (e / 64) + e % 32)] |=
