@@ -382,12 +382,16 @@ TEST_P(Matmul, MultipliesByAFactorOnceAfterTheDot) {
 TEST_P(Matmul, EqualsScalarForManyPanels) {
   // Kernels for few tokens read several panels at once; the last one is not whole, or some are left over.
   for (const size_t rows : {48, 63, 64, 65, 97, 128, 150})
-    for (const size_t n_tokens : {1, 2, 3})
+    for (const size_t n_tokens : {1, 2, 3}) {
+      if (QUERN_SANITIZED && (rows + n_tokens) % 3 != 0) continue;  // each way, not each number
       expect_scalar_bits({rows, columns(2), n_tokens, rows % 2 == 0}, static_cast<uint32_t>(rows));
+    }
   // Kernels for many tokens take panels together.
   for (const size_t rows : {128, 131, 290})
-    for (const size_t n_tokens : {17, 64, 83})
+    for (const size_t n_tokens : {17, 64, 83}) {
+      if (QUERN_SANITIZED && (rows == 290 || n_tokens == 64)) continue;
       expect_scalar_bits({rows, columns(5), n_tokens, rows % 2 == 0}, static_cast<uint32_t>(rows));
+    }
 }
 
 TEST_P(Matmul, EqualsScalarForEveryNumberOfBlocks) {

@@ -87,6 +87,7 @@ TEST_P(Architectures, EqualTransformersInFloat64) {
   const double allowed = 2e-5 * std::max(1.0, expected["logits_spread"].get<double>());
   for (const char* type : {"f32", "bf16"}) {
     for (const Json* text : {&expected, &long_text}) {
+      if (QUERN_SANITIZED && text == &long_text && type == std::string_view("bf16")) continue;
       const auto ids = (*text)["ids"].get<std::vector<int32_t>>();
       const auto nll = (*text)["nll"].get<std::vector<double>>();
       const auto model = open(file(type), ids.size());
@@ -221,6 +222,7 @@ TEST_P(Architectures, HaveTheSameBitsWhateverElseIsInTheBatch) {
 TEST_P(Architectures, ForgetWhatIsTruncated) {
   const Json long_text = Json::read(folder() + "/expected_long.json");
   auto ids = long_text["ids"].get<std::vector<int32_t>>();
+  if (QUERN_SANITIZED) ids.resize(200);
   const auto model = open(file("f32"), ids.size());
   const std::vector<float> expected = test::all_logits(*model, ids, ids.size(), 512);
   const size_t vocab = model->hparams().vocab_size;

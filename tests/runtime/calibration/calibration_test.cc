@@ -163,9 +163,10 @@ class CalibratedModel : public testing::Test {
 };
 
 TEST_F(CalibratedModel, IsNeverWorseOnTheHeldOutTextThanImportanceAlone) {
+  constexpr size_t kPieces = QUERN_SANITIZED ? 2 : 4;
   const auto model = open("f32");
-  const Calibrated calibrated = calibrate(*model, DType::Q4_0);
-  EXPECT_EQ(calibrated.report.n_tokens, 4 * Calibration::kPieceTokens);
+  const Calibrated calibrated = calibrate(*model, DType::Q4_0, kPieces);
+  EXPECT_EQ(calibrated.report.n_tokens, kPieces * Calibration::kPieceTokens);
   EXPECT_EQ(calibrated.report.n_held_out, Calibration::kPieceTokens);
   ASSERT_EQ(calibrated.report.matrices.size(), 21u);
   size_t n_calibrated = 0;
@@ -203,6 +204,7 @@ TEST_F(CalibratedModel, IsTheOriginalAgainWhereverItWasStopped) {
   EXPECT_EQ(logits(), original);
   // In the first layer, among quantized matrices of the second, and in the last pass through a layer.
   for (const size_t stopped : {size_t{3}, n_calls / 2, n_calls - 2}) {
+    if (QUERN_SANITIZED && stopped != n_calls / 2) continue;
     Calibration another(*model, some_tokens(*model, 2 * Calibration::kPieceTokens),
                         formats_of(*model, DType::Q4_0), {});
     size_t n = 0;
@@ -239,8 +241,8 @@ TEST_F(CalibratedModel, GoesOnWithAStateAndEndsWithTheSameBytesAndReport) {
     return calibrated;
   };
   go_on(0, 1);
-  go_on(1, 3);
-  const Calibrated resumed = go_on(3, 0);
+  if (!QUERN_SANITIZED) go_on(1, 3);
+  const Calibrated resumed = go_on(QUERN_SANITIZED ? 1 : 3, 0);
   EXPECT_EQ(resumed.bytes, whole.bytes);
   ASSERT_EQ(resumed.report.matrices.size(), whole.report.matrices.size());
   for (size_t i = 0; i < whole.report.matrices.size(); ++i) {
@@ -254,7 +256,8 @@ TEST_F(CalibratedModel, GoesOnWithAStateAndEndsWithTheSameBytesAndReport) {
 
 TEST_F(CalibratedModel, BytesDoNotDependOnThreads) {
   const auto one = open("f32", 1), three = open("f32", 3);
-  EXPECT_EQ(calibrate(*one, DType::Q4_0, 3).bytes, calibrate(*three, DType::Q4_0, 3).bytes);
+  constexpr size_t kPieces = QUERN_SANITIZED ? 2 : 3;
+  EXPECT_EQ(calibrate(*one, DType::Q4_0, kPieces).bytes, calibrate(*three, DType::Q4_0, kPieces).bytes);
 }
 
 // Checkpoints of tests/data/architectures whose layers can be calibrated.
