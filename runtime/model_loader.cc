@@ -507,6 +507,7 @@ void ModelLoader::load_tensor(const TensorDeclaration& declaration) {
   // Where the device makes its own copy, the source's pages go as they are taken over, so that a model is not
   // in memory twice.
   for_matrices(declaration, [&](const TensorView& view, Matrix* matrix) {
+    if (options_.on_progress) options_.on_progress(loaded_bytes_, model_->weight_bytes_);
     loaded_bytes_ += view.n_bytes;
     *matrix = model_->device_->load_matrix(
         view, use_of(declaration),
@@ -528,8 +529,7 @@ void ModelLoader::load_weights() {
   read_ahead(0);
   for (const TensorDeclaration& declaration : m.parts_->tensors()) {
     if (declaration.layer != layer) read_ahead((layer = declaration.layer) + 1);
-    if (options_.on_progress) options_.on_progress(loaded_bytes_, m.weight_bytes_);
-    m.device_->run_pass([&] { load_tensor(declaration); });  // its threads repack one matrix after the other
+    load_tensor(declaration);
   }
 }
 

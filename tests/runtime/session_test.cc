@@ -2,13 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "runtime/generate.h"
 #include "runtime/memory_plan.h"
 #include "tests/support/models.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -262,6 +265,31 @@ TEST(Model, CountsTheWorkOfATokenOnce) {
   EXPECT_EQ(model->macs_per_token(), 3 * layer);
   EXPECT_EQ(model->macs_per_dropped_row(), 3u * 512 * 256);
   EXPECT_EQ(model->bytes_per_token(), 3 * layer / 32 * 18 + model->network().output_matrix().bytes());
+}
+
+// Of a stack of experts too, which can be gigabytes.
+TEST(Model, TellsOfEachMatrixThatIsLoaded) {
+  std::vector<uint64_t> told;
+  uint64_t total = 0;
+  ModelOptions options;
+  options.context = 32;
+  options.on_progress = [&](uint64_t done, uint64_t all) {
+    told.push_back(done);
+    total = all;
+  };
+  const auto model = test::open_model(
+      test::converted_folder(test::unpacked_data("architectures/qwen3-moe"), "q8_0"), options);
+  size_t n_matrices = 0, n_stacks = 0;
+  for (const TensorDeclaration& tensor : model->parts().tensors()) {
+    if (!tensor.is_matrix() || tensor.optional) continue;
+    n_matrices += tensor.experts != nullptr ? tensor.shape[0] : tensor.parts.size();
+    n_stacks += tensor.experts != nullptr ? 1 : 0;
+  }
+  ASSERT_GT(n_stacks, 0u);
+  EXPECT_GE(told.size(), n_matrices);  // and the optional ones
+  EXPECT_EQ(std::adjacent_find(told.begin(), told.end(), std::greater_equal<>()), told.end());
+  EXPECT_EQ(told.front(), 0u);
+  EXPECT_LT(told.back(), total);
 }
 
 TEST(Device, CountsAttentionOfEveryLayer) {
