@@ -40,7 +40,6 @@ DraftModel::DraftModel(const std::string& path, ModelOptions options, const Mode
 
 void DraftModel::join(Speculation* speculation) {
   if (!text_) text_.emplace(*drafter_);
-  speculation->drafter = &*drafter_;
   speculation->draft = &*text_;
 }
 

@@ -10,6 +10,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();  // of a pass's time
+
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // Throws kMalformed where text is wanted of a model without a vocabulary.
@@ -105,7 +107,7 @@ class Generation {
     Draft draft{guesser_->chances(most - 1)};
     const bool is_drafted = ask_small_model(draft.chances, most - 1);
     if (is_drafted) draft.chances = speculation_->draft->chances();
-    choose_drafts({&draft, 1}, 1, most, std::numeric_limits<double>::infinity(), speculation_->costs);
+    choose_drafts({&draft, 1}, 1, most, kNoLimit, speculation_->costs);
     std::vector<TokenId> guesses;
     for (size_t i = 0; i < draft.n; ++i)
       guesses.push_back(is_drafted ? speculation_->draft->guess(i) : guesser_->guess(i));
@@ -114,15 +116,11 @@ class Generation {
 
   // True: it has guesses, likelier than those with these chances.
   bool ask_small_model(std::span<const double> chances, size_t most) {
-    if (speculation_->draft == nullptr) return false;
-    if (!chances.empty() && chances[0] >= speculation_->drafter->mean_rate()) return false;
-    const Drafter::Job job{speculation_->draft, most};
-    try {
-      speculation_->drafter->guess({&job, 1}, 1, SIZE_MAX, speculation_->costs, stop_);
-    } catch (const Error&) {  // no text depends on what the small model makes of it
-      return false;
-    }
-    return !speculation_->draft->chances().empty();
+    Drafter::Text* const text = speculation_->draft;
+    if (text == nullptr || !text->drafter().may_be_likelier(chances)) return false;
+    const Drafter::Job job{text, most};
+    text->drafter().guess({&job, 1}, 1, kNoLimit, speculation_->costs, stop_);
+    return !text->chances().empty();
   }
 
   // The last n_guesses tokens are guesses: what follows one that was wrong is forgotten. False: interrupted.

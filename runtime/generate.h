@@ -33,8 +33,7 @@ struct GenerateResult {
 struct Speculation {
   PassCosts costs;
   GuessRates rates;
-  // A small model that guesses too, and its text; null: none.
-  Drafter* drafter = nullptr;
+  // Of a small model that guesses too; null: none.
   Drafter::Text* draft = nullptr;
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <utility>
 
 #include "quant/error.h"
 
@@ -54,20 +56,20 @@ Drafter::Drafter(const Model& draft, const Model& target)
   require_same_ids(draft, target);
 }
 
-Drafter::Text::Text(const Drafter& drafter) : sequence_(drafter.model_) {}
+Drafter::Text::Text(Drafter& drafter) : drafter_(drafter), sequence_(drafter.model_) {}
 
 void Drafter::Text::begin(const SamplerOptions& sampler, bool forgets) {
   if (forgets) sequence_.truncate(0);
   sampler_.emplace(sampler);
+  forget_guesses();
   tokens_.clear();
   n_resting_ = 0;
-  forget_guesses();
 }
 
 void Drafter::Text::forget_guesses() {
-  guesses_.clear();
-  chances_.clear();
+  tokens_.resize(size());
   probabilities_.clear();
+  chances_.clear();
 }
 
 void Drafter::Text::read(std::span<const TokenId> tokens) {
@@ -76,64 +78,76 @@ void Drafter::Text::read(std::span<const TokenId> tokens) {
 }
 
 void Drafter::Text::push(TokenId token) {
-  if (!guesses_.empty()) {
-    const bool came_true = guesses_.front() == token;
-    rates_->add(probabilities_.front(), came_true);
-    if (came_true) {
-      guesses_.erase(guesses_.begin());
+  if (!probabilities_.empty()) {
+    const bool came_true = guess(0) == token;
+    drafter_.rates_.add(probabilities_.front(), came_true);
+    if (came_true) {  // it stands there already
       probabilities_.erase(probabilities_.begin());
       chances_.clear();
-    } else {
-      forget_guesses();
+      return;
     }
+    forget_guesses();
   }
   tokens_.push_back(token);
 }
 
 // logits: behind the text and its guesses so far.
-void Drafter::pick(Text& text, std::span<const float> logits) {
+Drafter::Guess Drafter::pick(Text& text, std::span<const float> logits) const {
   logits = logits.first(std::min(logits.size(), vocab_size_));
-  std::vector<TokenId> history = text.tokens_;
-  history.insert(history.end(), text.guesses_.begin(), text.guesses_.end());
-  const TokenId token = text.sampler_->pick(logits, history, history.size());
+  const TokenId token = text.sampler_->pick(logits, text.tokens_, text.tokens_.size());
   const float z_max = *std::max_element(logits.begin(), logits.end());
   const KernelSet& kernels = model_.kernels();
-  const float one[] = {logits[static_cast<size_t>(token)]};
-  const double probability =
-      kernels.sum_exp(one, 1, z_max) / kernels.sum_exp(logits.data(), logits.size(), z_max);
-  const double before = text.chances_.empty() ? 1 : text.chances_.back();
-  text.guesses_.push_back(token);
-  text.probabilities_.push_back(probability);
-  text.chances_.push_back(before * rates_.of(probability));
+  return {token, kernels.sum_exp(&logits[static_cast<size_t>(token)], 1, z_max) /
+                     kernels.sum_exp(logits.data(), logits.size(), z_max)};
 }
 
 // One guess more behind each text.
-bool Drafter::evaluate(std::span<Text* const> texts, const StopFn& stop) {
-  std::vector<std::vector<TokenId>> rows;
+bool Drafter::evaluate(std::span<const Job> jobs, const StopFn& stop) {
+  std::vector<Guess> guesses(jobs.size());
   std::vector<Work> work;
   size_t n_rows = 0;
-  for (Text* text : texts) {
-    const size_t begin = text->sequence_.position(), n = text->tokens_.size();
-    std::vector<TokenId>& own = rows.emplace_back(
-        text->tokens_.begin() + static_cast<ptrdiff_t>(std::min(begin, n)), text->tokens_.end());
-    own.insert(own.end(), text->guesses_.begin() + static_cast<ptrdiff_t>(std::max(begin, n) - n),
-               text->guesses_.end());
-    n_rows += own.size();
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    Text& text = *jobs[i].text;
+    const auto rows = std::span<const TokenId>(text.tokens_).subspan(text.sequence_.position());
+    n_rows += rows.size();
+    work.push_back({&text.sequence_, rows, 1, [this, &text, guess = &guesses[i]](size_t, auto logits) {
+                      *guess = pick(text, logits);
+                    }});
   }
-  for (size_t i = 0; i < texts.size(); ++i)
-    work.push_back({&texts[i]->sequence_, rows[i], 1,
-                    [this, text = texts[i]](size_t, std::span<const float> z) { pick(*text, z); }});
   const auto begin = std::chrono::steady_clock::now();
   if (!engine_.run(work, stop)) return false;
-  costs_.add(n_rows, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  // The first one brings weights and buffers in.
+  if (std::exchange(is_warm_, true)) costs_.add(n_rows, seconds.count());
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    Text& text = *jobs[i].text;
+    const double before = text.chances_.empty() ? 1 : text.chances_.back();
+    text.tokens_.push_back(guesses[i].token);
+    text.probabilities_.push_back(guesses[i].probability);
+    text.chances_.push_back(before * rates_.of(guesses[i].probability));
+  }
   return true;
 }
 
-bool Drafter::guess(std::span<const Job> jobs, size_t rows, size_t read, const PassCosts& costs,
+void Drafter::guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
                     const StopFn& stop) {
+  for (const Job& job : jobs) job.text->forget_guesses();
+  try {
+    read_and_guess(jobs, rows, slowest, costs, stop);
+  } catch (const std::exception&) {  // no text depends on what the small model makes of it
+    for (const Job& job : jobs) job.text->forget_guesses();
+  }
+}
+
+void Drafter::read_and_guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
+                             const StopFn& stop) {
   constexpr size_t kRest = 32;  // times without guesses before it is tried again
-  std::vector<Text*> going;
+  constexpr size_t kRead = 64;  // tokens that are read at a time while others wait
+  const size_t piece = std::isinf(slowest) ? engine_.micro_batch() : kRead;
+  // Where states are, what one pass has added to them the next one cannot take back.
+  const size_t most_guesses = model_.kv_shape().state_bytes() != 0 ? 1 : Guesser::kMostGuesses;
   const double without = costs.of(rows);
+  if (without <= 0) return;
   double tokens = static_cast<double>(rows), seconds = without;
   size_t n = 0;  // guesses
   // Whether one more guess is worth it that comes true so likely.
@@ -142,39 +156,38 @@ bool Drafter::guess(std::span<const Job> jobs, size_t rows, size_t read, const P
     const double row = std::max(costs.of(rows + n + 1) - costs.of(rows + n), 0.0);
     return chance / (own + row) > tokens / seconds;
   };
+  std::vector<Job> going;
+  bool has_read = false;
   for (const Job& job : jobs) {
     Text& text = *job.text;
-    text.rates_ = &rates_;
-    text.forget_guesses();
     const size_t limit =
         std::min<uint64_t>(model_.context() - std::min<uint64_t>(model_.context(), text.size()),
-                           std::min(job.most, Guesser::kMostGuesses));
-    if (limit == 0 || text.size() == 0 || without <= 0) continue;
+                           std::min(job.most, most_guesses));
+    if (limit == 0 || text.size() == 0) continue;
+    if (costs_.of(1) > 0 && !worth_it(rates_.mean(), jobs.size()) && ++text.n_resting_ < kRest) continue;
     text.sequence_.reuse_prefix(text.tokens_);
-    const size_t known = text.sequence_.position();
-    if (text.size() - known > read) {
-      const Work work{&text.sequence_, std::span<const TokenId>(text.tokens_).subspan(known, read), 0, {}};
-      if (!engine_.run({&work, 1}, stop)) return false;
+    const auto unread = std::span<const TokenId>(text.tokens_).subspan(text.sequence_.position());
+    if (unread.size() > piece) {  // of one text at a time
+      const Work work{&text.sequence_, unread.first(piece), 0, {}};
+      if (!has_read && !engine_.run({&work, 1}, stop)) return;
+      has_read = true;
       continue;
     }
-    if (costs_.of(1) > 0 && !worth_it(rates_.mean(), jobs.size()) && ++text.n_resting_ < kRest) continue;
     text.n_resting_ = 0;
-    text.most_ = limit;
-    going.push_back(&text);
+    going.push_back({&text, limit});
   }
-  while (!going.empty()) {
-    if (!evaluate(going, stop)) return false;
+  while (!going.empty() && seconds + costs_.of(going.size()) <= slowest * without) {
+    if (!evaluate(going, stop)) return;
     seconds += costs_.of(going.size());
-    for (Text* text : going) tokens += text->chances_.back();
+    for (const Job& job : going) tokens += job.text->chances_.back();
     n += going.size();
     seconds += std::max(costs.of(rows + n) - costs.of(rows + n - going.size()), 0.0);
     const size_t n_texts = going.size();
-    std::erase_if(going, [&](Text* text) {
-      return text->guesses_.size() >= text->most_ ||
-             !worth_it(text->chances_.back() * rates_.mean(), n_texts);
+    std::erase_if(going, [&](const Job& job) {
+      const std::vector<double>& chances = job.text->chances_;
+      return chances.size() >= job.most || !worth_it(chances.back() * rates_.mean(), n_texts);
     });
   }
-  return true;
 }
 
 }  // namespace quern

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "runtime/engine.h"
@@ -47,13 +46,14 @@ class Drafter {
   // One text: what it is so far, the small model's cache of it, and the guesses at what follows.
   class Text {
    public:
-    // Allocates the cache for the small model's context.
-    explicit Text(const Drafter& drafter);
+    // Allocates the cache for the small model's context. The drafter outlives it.
+    explicit Text(Drafter& drafter);
 
+    Drafter& drafter() const { return drafter_; }
     // Begins another text, without what the cache has of earlier ones if `forgets`. sampler: as the answer
     // has it.
     void begin(const SamplerOptions& sampler, bool forgets = false);
-    size_t size() const { return tokens_.size(); }
+    size_t size() const { return tokens_.size() - probabilities_.size(); }
     // Appends tokens that were not to be guessed: a prompt.
     void read(std::span<const TokenId> tokens);
     // Appends a token that was picked.
@@ -62,42 +62,52 @@ class Drafter {
     // Of the latest guesses that no token was appended to since, the chances that the first, the first two,
     // ... come true.
     std::span<const double> chances() const { return chances_; }
-    TokenId guess(size_t i) const { return guesses_[i]; }
+    TokenId guess(size_t i) const { return tokens_[size() + i]; }
 
    private:
     friend class Drafter;
     void forget_guesses();
 
+    Drafter& drafter_;
     Sequence sequence_;
     std::optional<Sampler> sampler_;
-    std::vector<TokenId> tokens_, guesses_;
-    std::vector<double> chances_, probabilities_;
-    size_t most_ = 0;
+    std::vector<TokenId> tokens_;        // the guesses are the last of them
+    std::vector<double> probabilities_;  // of each guess
+    std::vector<double> chances_;
     size_t n_resting_ = 0;  // times in a row that guessing was not worth it
-    DraftRates* rates_ = nullptr;
   };
 
   // Guesses behind each text, at most `most` of its own and Guesser::kMostGuesses, as long as one more is
   // likely to be worth the time: of the small model, and of a row more in a pass of the large one, which has
-  // `rows` rows without guesses and takes what `costs` says. A text that the small model has not read yet is
-  // read first, not more than `read` tokens at a time. Texts differ. False: `stop` ended it.
+  // `rows` rows without guesses and takes what `costs` says; together at most `slowest` times as long as that
+  // pass without (infinity: nobody else waits). A text that the small model has not read yet is read first,
+  // in pieces. Texts differ. Where `stop` ended it there are fewer, where the small model failed none.
   struct Job {
     Text* text;
     size_t most;
   };
-  bool guess(std::span<const Job> jobs, size_t rows, size_t read, const PassCosts& costs,
+  void guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
              const StopFn& stop = {});
-  // How likely a guess is to come true.
-  double mean_rate() const { return rates_.mean(); }
+  // Is it worth asking where a text itself suggests guesses with these chances?
+  bool may_be_likelier(std::span<const double> chances) const {
+    return chances.empty() || chances[0] < rates_.mean();
+  }
 
  private:
-  void pick(Text& text, std::span<const float> logits);
-  bool evaluate(std::span<Text* const> texts, const StopFn& stop);
+  struct Guess {
+    TokenId token;
+    double probability;
+  };
+  void read_and_guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
+                      const StopFn& stop);
+  Guess pick(Text& text, std::span<const float> logits) const;
+  bool evaluate(std::span<const Job> jobs, const StopFn& stop);
 
   const Model& model_;
   const size_t vocab_size_;  // of the model whose text it is
   Engine engine_;
   PassCosts costs_;
+  bool is_warm_ = false;  // has run a pass
   DraftRates rates_;
 };
 

@@ -430,33 +430,23 @@ void Scheduler::add_guesses(std::span<Turn> turns) {
     mosts[i] = most - 1;
     drafts[i].chances = slot.guesser->chances(most - 1);
   }
-  if (drafter_) ask_small_model(turns, mosts, n_rows, drafts);
   const double slowest =
       turns.size() > 1 ? SchedulerOptions::kMostDelay : std::numeric_limits<double>::infinity();
+  if (drafter_) ask_small_model(turns, mosts, n_rows, slowest, drafts);
   choose_drafts(drafts, n_rows, engine_.micro_batch(), slowest, costs_);
   for (size_t i = 0; i < turns.size(); ++i) turns[i].n_guesses = drafts[i].n;
 }
 
 // most: guesses of each turn; 0: none. drafts: what the text itself suggests, where that is not likelier.
 void Scheduler::ask_small_model(std::span<const Turn> turns, std::span<const size_t> most, size_t n_rows,
-                                std::span<Draft> drafts) {
-  // Tokens of a prompt that the small model reads between two passes while others wait.
-  constexpr size_t kRead = 64;
+                                double slowest, std::span<Draft> drafts) {
   std::vector<Drafter::Job> jobs;
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
-    slot.is_drafted =
-        most[i] > 0 && (drafts[i].chances.empty() || drafts[i].chances[0] < drafter_->mean_rate());
+    slot.is_drafted = most[i] > 0 && drafter_->may_be_likelier(drafts[i].chances);
     if (slot.is_drafted) jobs.push_back({&*slot.draft, most[i]});
   }
-  try {
-    if (!jobs.empty())
-      drafter_->guess(jobs, n_rows, turns.size() > 1 ? kRead : engine_.micro_batch(), costs_,
-                      [this] { return stopping_.load(); });
-  } catch (const std::exception&) {  // no text depends on what the small model makes of it
-    for (const Turn& turn : turns) turn.slot->is_drafted = false;
-    return;
-  }
+  drafter_->guess(jobs, n_rows, slowest, costs_, [this] { return stopping_.load(); });
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
     slot.is_drafted = slot.is_drafted && !slot.draft->chances().empty();

@@ -183,7 +183,7 @@ class Scheduler {
   std::vector<Turn> next_pass() const;
   void add_guesses(std::span<Turn> turns);
   void ask_small_model(std::span<const Turn> turns, std::span<const size_t> most, size_t n_rows,
-                       std::span<Draft> drafts);
+                       double slowest, std::span<Draft> drafts);
   void evaluate(std::span<const Turn> turns);
   Work work_of(const Turn& turn);
   void take_logits(Slot& slot, size_t position, std::span<const float> logits);

@@ -9,6 +9,7 @@
 #include "runtime/engine/scheduler.h"
 #include "runtime/generate.h"
 #include "tests/support/models.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -42,7 +43,7 @@ TEST(Drafter, GenerateGivesTheSameTextInFewerPasses) {
       const std::vector<TokenId> prompt = test::random_ids(*target, 20 * seed, 7);
       const CompletionOptions options = options_of(temperature, seed);
       const GenerateResult expected = generate(alone, prompt, options, [](std::string_view) {}, {}, {});
-      Speculation speculation{flat_costs(), {}, &drafter, &text};
+      Speculation speculation{flat_costs(), {}, &text};
       const GenerateResult found =
           generate(helped, prompt, options, [](std::string_view) {}, {}, {}, {.speculation = &speculation});
       EXPECT_EQ(found.tokens, expected.tokens) << temperature;
@@ -88,9 +89,60 @@ TEST(Drafter, TextsMayBeLongerThanTheSmallModelsContext) {
   Drafter::Text text(drafter);
   Session alone(*target), helped(*target);
   const std::vector<TokenId> prompt = test::random_ids(*target, 30, 1);
-  Speculation speculation{flat_costs(), {}, &drafter, &text};
+  Speculation speculation{flat_costs(), {}, &text};
   EXPECT_EQ(generate(helped, prompt, options_of(0, 1), {}, {}, {}, {.speculation = &speculation}).tokens,
             generate(alone, prompt, options_of(0, 1), {}, {}, {}).tokens);
+}
+
+// What the pass of a guess added to a state, the next pass cannot take back.
+TEST(Drafter, WithStatesGuessesOneTokenAtATime) {
+  ModelOptions options;
+  options.context = 64;
+  options.n_threads = 1;
+  const auto model =
+      test::open_model(test::converted_folder(test::unpacked_data("architectures/qwen35"), "q8_0"), options);
+  ASSERT_NE(model->kv_shape().state_bytes(), 0u);
+  Drafter drafter(*model, *model);
+  Drafter::Text text(drafter);
+  text.begin(options_of(0, 1).sampler);
+  text.read(test::random_ids(*model, 10, 1));
+  const Drafter::Job job{&text, 8};
+  drafter.guess({&job, 1}, 1, 1e9, flat_costs());
+  EXPECT_EQ(text.chances().size(), 1u);
+}
+
+// Two texts in one call: the small model reads 64 tokens of one, and the other's guesses do not wait for it.
+TEST(Drafter, ReadsAPieceOfOnePromptAtATimeWhereOthersWait) {
+  const auto target = tiny("q8_0"), draft = tiny("q4_0");
+  Drafter drafter(*draft, *target);
+  Drafter::Text known(drafter), long_one(drafter), other(drafter);
+  for (Drafter::Text* text : {&known, &long_one, &other}) text->begin(options_of(0, 1).sampler);
+  known.read(test::random_ids(*target, 20, 1));
+  long_one.read(test::random_ids(*target, 150, 2));
+  other.read(test::random_ids(*target, 150, 3));
+  const Drafter::Job jobs[] = {{&known, 4}, {&long_one, 4}, {&other, 4}};
+  size_t n_calls[3] = {};  // until there are guesses
+  for (size_t call = 1; call <= 8; ++call) {
+    drafter.guess(jobs, 3, 1e9, flat_costs());
+    for (size_t i = 0; i < 3; ++i)
+      if (n_calls[i] == 0 && !jobs[i].text->chances().empty()) n_calls[i] = call;
+  }
+  EXPECT_EQ(n_calls[0], 1u);
+  EXPECT_EQ(n_calls[1], 3u) << "64 and 64 tokens, then the rest";
+  EXPECT_EQ(n_calls[2], 5u);
+}
+
+TEST(Drafter, TakesNoLongerThanOthersMayWait) {
+  const auto target = tiny("q8_0"), draft = tiny("q4_0");
+  Drafter drafter(*draft, *target);
+  Drafter::Text text(drafter);
+  text.begin(options_of(0, 1).sampler);
+  text.read(test::random_ids(*target, 20, 1));
+  const Drafter::Job job{&text, 8};
+  for (int i = 0; i < 3; ++i) drafter.guess({&job, 1}, 4, 1e9, flat_costs());
+  EXPECT_GT(text.chances().size(), 1u);
+  drafter.guess({&job, 1}, 4, 1, flat_costs());
+  EXPECT_TRUE(text.chances().empty());
 }
 
 TEST(Drafter, AnotherVocabularyIsRefusedByItsFirstDifference) {
