@@ -2,7 +2,8 @@
 // checkpoint:
 //
 //     bench_gpu model OUT.gguf TYPE [LAYERS]
-//         random weights of Mistral-7B's shape (32 layers), of a type's mix
+//         random weights of Mistral-7B's shape (32 layers), of a type's mix or, where there is no such type,
+//         in the format of that name ("iq2_xxs"), the output in Q6_K; llama.cpp runs them too
 //     bench_gpu stream GPU
 //         bytes a second that a kernel reads and writes
 //     bench_gpu compare FILE.gguf GPU
@@ -25,7 +26,10 @@
 #include <vector>
 
 #include "kernels/cuda/gpu_list.h"
+#include "quant/block_format.h"
 #include "quant/error.h"
+#include "quant/recipe.h"
+#include "quant/utf8.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 #include "tests/support/random_model.h"
@@ -38,14 +42,21 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }
 
 int make_model(const std::string& path, const std::string& type, uint32_t n_layers) {
-  const test::RandomModel model{.n_layers = n_layers,
-                                .dim = 4096,
-                                .hidden_dim = 14336,
-                                .n_heads = 32,
-                                .n_kv_heads = 8,
-                                .vocab_size = 32000,
-                                .context_length = 32768,
-                                .recipe = type};
+  test::RandomModel model{.n_layers = n_layers,
+                          .dim = 4096,
+                          .hidden_dim = 14336,
+                          .n_heads = 32,
+                          .n_kv_heads = 8,
+                          .vocab_size = 32000,
+                          .context_length = 32768};
+  const auto format = std::ranges::find_if(
+      block_formats(), [&](const BlockFormat& row) { return lower_ascii(row.name) == type; });
+  if (find_recipe(type) == nullptr && format != block_formats().end()) {
+    model.matrices = model.embedding = format->dtype;
+    model.output = DType::Q6_K;
+  } else {
+    model.recipe = type;
+  }
   const auto begin = std::chrono::steady_clock::now();
   test::write_random_model(model, path);
   fmt::print("made {:.1f} s\n", seconds_since(begin));

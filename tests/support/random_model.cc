@@ -72,6 +72,7 @@ GgufMetadata metadata_of(const RandomModel& m) {
   metadata.set_u32("llama.context_length", m.context_length);
   metadata.set_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
   if (m.window != 0) metadata.set_u32("llama.attention.sliding_window", m.window);
+  metadata.set_u32("llama.vocab_size", m.vocab_size);  // llama.cpp counts a vocabulary's tokens else
   metadata.set_string("tokenizer.ggml.model", "no_vocab");
   return metadata;
 }
