@@ -342,7 +342,7 @@ int run_chat(std::span<const std::string> arguments) {
   ModelOptions model_options = options.session.options();
   require_conversations(options.conversation, options.model, model_options);
   const std::optional<std::string>& draft_path = options.generation.draft;
-  if (draft_path) model_options.promised_bytes = DraftModel::bytes(*draft_path, model_options, 1);
+  if (draft_path) model_options.promised_bytes = DraftModel::memory(*draft_path, model_options).total();
   const auto model = load_model(options.model, model_options);
   const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
   if (!encoding.choice().empty()) notice(encoding.choice());

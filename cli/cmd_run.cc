@@ -112,7 +112,7 @@ int run_run(std::span<const std::string> arguments) {
   std::optional<Grammar> grammar = options.grammar.read();  // refused before the model is loaded
   ModelOptions model_options = options.session.options();
   const std::optional<std::string>& draft_path = options.generation.draft;
-  if (draft_path) model_options.promised_bytes = DraftModel::bytes(*draft_path, model_options, 1);
+  if (draft_path) model_options.promised_bytes = DraftModel::memory(*draft_path, model_options).total();
   const auto model = load_model(options.model, model_options);
   if (options.ids_file) require_ids_of(*model, *options.ids_file, given);
   if (options.ids) require_given_ids(*model, given);

@@ -131,9 +131,11 @@ void plan_memory(const Options& options, const std::string& path,
   uint64_t each = std::max<uint64_t>(survey.memory.kv, 1), total = survey.memory.total();
   uint64_t draft = 0;  // with one text
   if (draft_path) {
-    draft = DraftModel::bytes(*draft_path, *model, 1);
-    const uint64_t two = DraftModel::bytes(*draft_path, *model, 2);
-    if (!checked_add(each, two - draft, &each) || !checked_add(total, draft, &total)) total = UINT64_MAX;
+    ModelOptions of_draft = *model;
+    of_draft.context = survey.context;
+    const MemoryPlan plan = DraftModel::memory(*draft_path, of_draft);
+    draft = plan.total();
+    if (!checked_add(each, plan.kv, &each) || !checked_add(total, draft, &total)) total = UINT64_MAX;
   }
   const uint64_t left = survey.available_bytes - std::min(total, survey.available_bytes);
   if (scheduler->slots == 0) {

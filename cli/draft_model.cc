@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "cli/report.h"
-#include "quant/checked_math.h"
 #include "quant/error.h"
 
 namespace quern {
@@ -19,16 +18,24 @@ ModelOptions draft_options(ModelOptions options) {
   options.promised_bytes = 0;
   options.on_progress = nullptr;
   options.pre_tokenizer.clear();
+  options.context = 0;  // until it is known how many positions the draft has
   return options;
+}
+
+ModelSurvey survey(const std::string& path, const ModelOptions& options) {
+  return Model::survey(path, options, [](std::string_view) {});
+}
+
+// Beyond its own context it makes no guesses.
+uint64_t draft_context(const ModelSurvey& draft, uint64_t target_context) {
+  return std::min(target_context, std::max<uint64_t>(draft.trained_context, 1));
 }
 
 }  // namespace
 
 DraftModel::DraftModel(const std::string& path, ModelOptions options, const Model& target) {
   options = draft_options(std::move(options));
-  const ModelSurvey survey = Model::survey(path, options, [](std::string_view) {});
-  // Beyond its own context it makes no guesses.
-  options.context = std::min(target.context(), std::max<uint64_t>(survey.trained_context, 1));
+  options.context = draft_context(survey(path, options), target.context());
   options.trained_context = false;
   model_ = Model::load(path, options, [](std::string_view line) { print_notice("draft: {}", line); });
   try {
@@ -43,11 +50,12 @@ void DraftModel::join(Speculation* speculation) {
   speculation->draft = &*text_;
 }
 
-uint64_t DraftModel::bytes(const std::string& path, const ModelOptions& options, size_t n_texts) {
-  const MemoryPlan plan = Model::survey(path, draft_options(options), [](std::string_view) {}).memory;
-  uint64_t more = 0, sum = 0;
-  const bool counts = checked_mul(n_texts - 1, plan.kv, &more) && checked_add(plan.total(), more, &sum);
-  return counts ? sum : UINT64_MAX;
+MemoryPlan DraftModel::memory(const std::string& path, const ModelOptions& options) {
+  ModelOptions of_draft = draft_options(options);
+  const ModelSurvey usual = survey(path, of_draft);
+  if (options.context == 0) return usual.memory;
+  of_draft.context = draft_context(usual, options.context);
+  return of_draft.context == usual.context ? usual.memory : survey(path, of_draft).memory;
 }
 
 std::unique_ptr<DraftModel> load_draft(const std::optional<std::string>& path, const ModelOptions& options,

@@ -21,8 +21,9 @@ class DraftModel {
   // For completions of one session at a time; lives as long as this.
   void join(Speculation* speculation);
 
-  // Memory that it will take with `n_texts` texts at a time; UINT64_MAX: more than can be counted.
-  static uint64_t bytes(const std::string& path, const ModelOptions& options, size_t n_texts);
+  // What it will take with one text at a time; each one more takes `kv` again. options: as the large model is
+  // to be loaded with; where these do not say its context, the plan is of what this one would have by itself.
+  static MemoryPlan memory(const std::string& path, const ModelOptions& options);
 
  private:
   std::unique_ptr<Model> model_;
