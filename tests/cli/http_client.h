@@ -1,4 +1,4 @@
-// A client of HTTP that can misbehave: raw sockets on 127.0.0.1.
+// A client of HTTP that can misbehave: raw sockets, on 127.0.0.1 unless a unix socket is asked for.
 #pragma once
 
 #include <string>
@@ -19,6 +19,7 @@ class Connection {
  public:
   // Throws std::system_error.
   explicit Connection(int port);
+  explicit Connection(const std::string& unix_path);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;

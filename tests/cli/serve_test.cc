@@ -1,5 +1,6 @@
 // serve: the server itself: who may ask, what is no request, many clients at a time, its beginning and end.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -393,6 +394,73 @@ TEST_F(ServeAlone, TakenAddressIsSaidBeforeAModelIsLoaded) {
 TEST_F(ServeAlone, AModelThatDoesNotLoadLeavesNoSocket) {
   const std::string path = folder_.file("socket");
   EXPECT_EQ(quern({"serve", folder_.file("nowhere.gguf"), "--unix", path}).exit_code, 5);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+// A server on a unix socket whose stderr takes nothing, so that it stands still at the first line about the
+// model that it loads, until it may go on.
+class LoadingServer {
+ public:
+  LoadingServer(const std::string& model, const std::string& path) {
+    EXPECT_EQ(pipe(ends_), 0);
+    fcntl(ends_[0], F_SETFD, FD_CLOEXEC);
+    fcntl(ends_[1], F_SETFL, O_NONBLOCK);
+    const std::string page(4096, '.');
+    while (write(ends_[1], page.data(), page.size()) > 0) continue;
+    fcntl(ends_[1], F_SETFL, 0);
+    std::string line = fmt::format("exec 2>&{}; exec", ends_[1]);
+    for (const std::string& word : quern_command({"serve", model, "--unix", path})) line += " '" + word + "'";
+    process_ =
+        std::make_unique<Process>(std::vector<std::string>{"/bin/sh", "-c", line}, with_test_environment());
+    close(ends_[1]);
+    EXPECT_TRUE(becomes_true([&] {
+      try {
+        early_ = std::make_unique<Connection>(path);
+      } catch (const std::system_error&) {
+      }
+      return early_ != nullptr;
+    })) << "it does not listen";
+  }
+  ~LoadingServer() { close(ends_[0]); }
+  LoadingServer(const LoadingServer&) = delete;
+  LoadingServer& operator=(const LoadingServer&) = delete;
+
+  void go_on() {
+    std::string page(4096, '\0');
+    fcntl(ends_[0], F_SETFL, O_NONBLOCK);
+    while (read(ends_[0], page.data(), page.size()) > 0) continue;
+  }
+  Connection& early() { return *early_; }  // of a client that came meanwhile
+  Process& process() { return *process_; }
+
+ private:
+  int ends_[2] = {-1, -1};
+  std::unique_ptr<Process> process_;
+  std::unique_ptr<Connection> early_;
+};
+
+TEST_F(ServeAlone, ClientsThatComeWhileAModelIsLoadedWaitForTheirAnswer) {
+  const std::string path = folder_.file("socket");
+  LoadingServer server(model_, path);
+  EXPECT_TRUE(server.early().send(
+      completion_request(R"({"prompt": "a", "max_tokens": 2})", "Connection: close\r\n")));
+  server.process().run_for(0.1);
+  EXPECT_TRUE(server.process().running());
+  server.go_on();
+  EXPECT_EQ(server.early().read_reply().status, 200);
+  server.process().send_signal(SIGTERM);
+  EXPECT_EQ(server.process().wait().exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(ServeAlone, ASignalWhileAModelIsLoadedEndsItAndLeavesNoSocket) {
+  const std::string path = folder_.file("socket");
+  LoadingServer server(model_, path);
+  EXPECT_TRUE(server.early().send(completion_request(R"({"prompt": "a"})")));
+  server.process().send_signal(SIGTERM);
+  const ProcessResult result = server.process().wait();
+  EXPECT_EQ(result.exit_code, 143) << describe(result);
+  EXPECT_EQ(server.early().read_reply().status, 0);
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
