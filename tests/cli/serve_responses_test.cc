@@ -187,18 +187,22 @@ class ServeResponsesTools : public ServeAlone {
   Server server_;
 };
 
+// Whatever the model draws: calls that are made here have few arguments to choose from, so that they end long
+// before max_output_tokens, and texts do not end before it.
 TEST_F(ServeResponsesTools, CallFunctionsAndTakeTheirOutputs) {
   const std::string tools = R"("tools": [{"type": "function", "name": "weather", "strict": true, "parameters":
       {"type": "object", "properties": {"city": {"enum": ["Rome", "Verona"]}}, "required": ["city"],
-      "additionalProperties": false}}, {"type": "function", "name": "now"}], "parallel_tool_calls": false,
-      "seed": 1, "max_output_tokens": 300)";
-  const std::string required =
-      tools + R"(, "input": "Hi", "tool_choice": {"type": "function", "name": "weather"})";
+      "additionalProperties": false}}, {"type": "function", "name": "any"},
+      {"type": "function", "name": "now", "strict": true, "parameters": {"type": "object", "properties":
+      {"zone": {"const": "UTC"}}, "required": ["zone"], "additionalProperties": false}}],
+      "parallel_tool_calls": false, "seed": 1)";
+  const std::string calls = tools + R"(, "input": "Hi", "max_output_tokens": 300)";
+  const std::string required = calls + R"(, "tool_choice": {"type": "function", "name": "weather"})";
   const Reply reply = respond(required);
   const Json answer = Json::parse(reply.body);
   ASSERT_EQ(reply.status, 200) << reply.body;
   EXPECT_EQ(answer["status"], "completed");
-  EXPECT_EQ(answer["tools"].size(), 2u);
+  EXPECT_EQ(answer["tools"].size(), 3u);
   ASSERT_EQ(answer["output"].size(), 1u) << answer;
   const Json call = answer["output"][0];
   EXPECT_EQ(call["type"], "function_call");
@@ -220,22 +224,24 @@ TEST_F(ServeResponsesTools, CallFunctionsAndTakeTheirOutputs) {
   // The same conversation as it stands in chat completions.
   const Reply back = respond(fmt::format(R"({}, "input": [{{"role": "user", "content": "Hi"}}, {},
       {{"type": "function_call_output", "call_id": "{}", "output": [{{"type": "input_text", "text": "rain"}}]}}],
-      "tool_choice": "none")",
+      "tool_choice": "none", "ignore_eos": true, "max_output_tokens": 12)",
                                          tools, call.dump(), call["call_id"].get<std::string>()));
   ASSERT_EQ(back.status, 200) << back.body;
   const Reply chat = post(server_.port(), "/v1/chat/completions",
-                          fmt::format(R"({{"seed": 1, "max_tokens": 300,
+                          fmt::format(R"({{"seed": 1, "ignore_eos": true, "max_tokens": 12,
       "messages": [{{"role": "user", "content": "Hi"}}, {{"role": "assistant", "content": "", "tool_calls":
       [{{"id": "{0}", "type": "function", "function": {{"name": "weather", "arguments": {1}}}}}]}},
       {{"role": "tool", "content": "rain", "tool_call_id": "{0}"}}]}})",
                                       call["call_id"].get<std::string>(), call["arguments"].dump()));
   ASSERT_EQ(chat.status, 200) << chat.body;
-  EXPECT_EQ(Json::parse(back.body)["output"][0]["content"][0]["text"],
-            Json::parse(chat.body)["choices"][0]["message"]["content"]);
+  const Json text = Json::parse(back.body)["output"][0]["content"][0]["text"];
+  EXPECT_EQ(text, Json::parse(chat.body)["choices"][0]["message"]["content"]);
+  EXPECT_GT(text.get<std::string>().size(), 0u);
+  EXPECT_EQ(Json::parse(back.body)["usage"]["input_tokens"],
+            Json::parse(chat.body)["usage"]["prompt_tokens"]);
 
-  const Reply other =
-      respond(tools + R"(, "input": "Hi", "tool_choice": {"type": "allowed_tools", "mode": "required",
-                   "tools": [{"type": "function", "name": "now"}]})");
+  const Reply other = respond(calls + R"(, "tool_choice": {"type": "allowed_tools", "mode": "required",
+                                           "tools": [{"type": "function", "name": "now"}]})");
   EXPECT_EQ(Json::parse(other.body)["output"][0]["name"], "now") << other.body;
 }
 

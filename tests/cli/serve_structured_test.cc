@@ -130,7 +130,8 @@ const char* const kTemplate =
 const char* const kTools =
     R"([{"type": "function", "function": {"name": "weather", "description": "d", "strict": true, "parameters":
         {"type": "object", "properties": {"city": {"enum": ["Rome", "Verona"]}}, "required": ["city"]}}},
-        {"type": "function", "function": {"name": "now"}}])";
+        {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties":
+        {"zone": {"const": "UTC"}}}}}])";
 
 class ServeTools : public ServeAlone {
  protected:
