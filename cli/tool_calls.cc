@@ -7,6 +7,7 @@
 #include "quant/error.h"
 #include "quant/json/json.h"
 #include "quant/json/json_writer.h"
+#include "runtime/engine/schema_document.h"
 
 namespace quern {
 namespace {
@@ -72,7 +73,7 @@ std::string quoted(std::string_view text) {
 }
 
 // The JSON that a value without quotes stands for. Templates written with Jinja spell some as Python does.
-std::string json_of(std::string_view text, unsigned kinds) {
+std::string json_of(std::string_view text, unsigned types) {
   std::string_view spelled = text;
   while (!spelled.empty() && kBlank.find(spelled.front()) != kBlank.npos) spelled.remove_prefix(1);
   while (!spelled.empty() && kBlank.find(spelled.back()) != kBlank.npos) spelled.remove_suffix(1);
@@ -81,8 +82,8 @@ std::string json_of(std::string_view text, unsigned kinds) {
   for (const auto& [python, json] : kPython)
     if (spelled == python) spelled = json;
   const std::optional<Json> value = parsed(spelled);
-  if (value && (json_kind(*value) & kinds & ~kJsonString) != 0) return std::string(spelled);
-  if ((kinds & kJsonString) != 0 || !value) return quoted(text);
+  if (value && (SchemaDocument::type_of(*value) & types & ~kStringType) != 0) return std::string(spelled);
+  if ((types & kStringType) != 0 || !value) return quoted(text);
   return std::string(spelled);
 }
 
@@ -287,15 +288,15 @@ class BodyReader {
     bool is_string = is_typed && in_.begins_with(syntax_.key_end);
     if (in_.is_short()) return false;
     if (!in_.text(is_typed && !is_string ? syntax_.json_key_end : syntax_.key_end)) return false;
-    const unsigned kinds = is_typed ? kJsonAny & ~kJsonString : kinds_of(tool, out->first);
+    const unsigned types = is_typed ? kAnyType & ~kStringType : types_of(tool, out->first);
     std::string_view text;
-    if (!read_value(is_string ? unsigned{kJsonString} : kinds, &text, &is_string)) return false;
-    out->second = is_string ? quoted(text) : json_of(text, kinds);
+    if (!read_value(is_string ? unsigned{kStringType} : types, &text, &is_string)) return false;
+    out->second = is_string ? quoted(text) : json_of(text, types);
     return true;
   }
 
   // is_string: set where the value itself says so.
-  bool read_value(unsigned kinds, std::string_view* text, bool* is_string) {
+  bool read_value(unsigned types, std::string_view* text, bool* is_string) {
     const std::string_view mark = syntax_.value_end.substr(0, syntax_.value_end.find('\n'));
     if (syntax_.has_cdata && in_.begins_with(kOpenCdata)) {
       if (!in_.text(kOpenCdata) || !in_.until(kCloseCdata, text) || !in_.text(kCloseCdata)) return false;
@@ -303,7 +304,7 @@ class BodyReader {
       return in_.text(syntax_.value_end);
     }
     if (in_.is_short()) return false;
-    if ((kinds & kJsonString) == 0) {  // a string within may hold the mark
+    if ((types & kStringType) == 0) {  // a string within may hold the mark
       in_.skip_blanks();
       if (in_.rest().starts_with('{') || in_.rest().starts_with('[')) {
         if (!in_.value(text)) return false;
@@ -319,12 +320,12 @@ class BodyReader {
     return in_.text(syntax_.value_end);
   }
 
-  unsigned kinds_of(const std::string& tool, const std::string& parameter) const {
+  unsigned types_of(const std::string& tool, const std::string& parameter) const {
     for (const ToolSignature& signature : signatures_)
       if (signature.tool == tool)
-        for (const auto& [name, kinds] : signature.parameters)
-          if (name == parameter) return kinds;
-    return kJsonAny;
+        for (const auto& [name, types] : signature.parameters)
+          if (name == parameter) return types;
+    return kAnyType;
   }
 
   CallReader& in_;
@@ -334,14 +335,6 @@ class BodyReader {
 };
 
 }  // namespace
-
-unsigned json_kind(const Json& value) {
-  if (value.is_null()) return kJsonNull;
-  if (value.as_bool() != nullptr) return kJsonBoolean;
-  if (value.as_string() != nullptr) return kJsonString;
-  if (value.as_array() != nullptr) return kJsonArray;
-  return value.as_object() != nullptr ? kJsonObject : kJsonNumber;
-}
 
 ToolCallSplitter::Parts ToolCallSplitter::push(std::string_view text) {
   Parts parts;

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "cli/tool_syntax.h"
-#include "quant/json/json.h"
 
 namespace quern {
 
@@ -17,23 +16,11 @@ struct ToolCall {
   std::string id;               // empty: the model wrote none
 };
 
-// Kinds of JSON values, as bits.
-enum JsonKind : unsigned {
-  kJsonNull = 1,
-  kJsonBoolean = 2,
-  kJsonNumber = 4,
-  kJsonString = 8,
-  kJsonArray = 16,
-  kJsonObject = 32,
-  kJsonAny = 63,
-};
-
-unsigned json_kind(const Json& value);
-
 // What a tool's arguments may be: where a model writes strings without quotes, only this tells "3" from 3.
 struct ToolSignature {
   std::string tool;
-  std::vector<std::pair<std::string, unsigned>> parameters;  // name, kinds; another's are any
+  // Name, and bits of types (TypeBit in runtime/engine/schema_document.h); another's are any.
+  std::vector<std::pair<std::string, unsigned>> parameters;
 };
 
 // A call that is still being written: what was read of it already, so that a long one is not read from its

@@ -303,7 +303,6 @@ void set_constraint(const RequestContext& context, const ToolRequest& tools, Com
   if (tools.active()) {
     request->language = tool_language(tools, std::move(request->language));
     request->tool_syntax = tools.syntax;
-    request->tool_signatures = tool_signatures(tools);
     request->options.spelled = context.chat->call_tokens();
   }
   if (!request->language) return;
@@ -311,6 +310,8 @@ void set_constraint(const RequestContext& context, const ToolRequest& tools, Com
   request->options.constraint =
       compile_language(*request->language, thought, context.tries.get(request->options.spelled));
   request->language.reset();
+  if (tools.active())
+    request->tool_signatures = tool_signatures(tools);  // of schemas that were not too large
 }
 
 CompletionRequest parse_chat_request(const Json& body, const RequestContext& context) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "quant/error.h"
 #include "runtime/engine/grammar_json.h"
 #include "runtime/engine/grammar_schema.h"
+#include "runtime/engine/schema_document.h"
 
 namespace quern {
 namespace {
@@ -18,58 +20,38 @@ using State = GrammarBuilder::State;
 using Rule = GrammarBuilder::Rule;
 using Body = ToolSyntax::Body;
 
-// What a chain of references within the document ends at; null: nowhere.
-const Json* resolved(const Json& schema, const Json& root) {
-  const Json* at = &schema;
-  constexpr int kMaxHops = 32;
-  for (int hop = 0; at != nullptr && hop < kMaxHops; ++hop) {
-    const Json* reference = at->find("$ref");
-    if (reference == nullptr) return at;
-    const std::string path = reference->as_string() != nullptr ? *reference->as_string() : "";
-    if (!path.starts_with("#")) return nullptr;
-    at = &root;
-    for (size_t begin = 1; begin < path.size() && at != nullptr;) {
-      const size_t end = std::min(path.find('/', begin + 1), path.size());
-      at = at->find(path.substr(begin + 1, end - begin - 1));
-      begin = end;
+// Of the values of one of these schemas; null: it is no choice, or says more of its types itself.
+const Json::Array* choice_of(const Json& schema) {
+  if (schema.find("type") != nullptr || SchemaDocument::is_constant(schema)) return nullptr;
+  const Json* list = schema.find("anyOf");
+  if (list == nullptr) list = schema.find("oneOf");
+  return list != nullptr ? list->as_array() : nullptr;
+}
+
+// Types of the values that a schema takes, through references and choices; more, where that is not easily
+// told.
+unsigned types_of(SchemaDocument& document, const Json& schema, const std::string& path) {
+  constexpr size_t kMost = 64;
+  std::vector<const Json*> schemas;  // each once, however often it is referred to
+  const auto add = [&](const Json& one) {
+    const Json* at = &document.target(one, path);
+    if (schemas.size() <= kMost && std::find(schemas.begin(), schemas.end(), at) == schemas.end())
+      schemas.push_back(at);
+  };
+  unsigned types = 0;
+  try {
+    add(schema);
+    for (size_t i = 0; i < schemas.size(); ++i) {
+      const Json::Array* choice = choice_of(*schemas[i]);
+      if (choice == nullptr)
+        types |= document.own_types(*schemas[i], path);
+      else
+        for (const Json& one : *choice) add(one);
     }
+  } catch (const Error&) {  // it is no schema
+    return kAnyType;
   }
-  return nullptr;
-}
-
-unsigned kind_named(const Json& type) {
-  constexpr std::pair<std::string_view, unsigned> kNames[] = {
-      {"null", kJsonNull},     {"boolean", kJsonBoolean}, {"integer", kJsonNumber}, {"number", kJsonNumber},
-      {"string", kJsonString}, {"array", kJsonArray},     {"object", kJsonObject}};
-  for (const auto& [name, kind] : kNames)
-    if (type.as_string() != nullptr && *type.as_string() == name) return kind;
-  return kJsonAny;
-}
-
-std::span<const Json> constants_of(const Json& schema) {
-  if (const Json* one = schema.find("const")) return {one, 1};
-  const Json* several = schema.find("enum");
-  if (several == nullptr || several->as_array() == nullptr) return {};
-  return *several->as_array();
-}
-
-// Kinds that a schema takes; more, where that is not easily told.
-unsigned kinds_of_schema(const Json& schema, const Json& root, int depth = 0) {
-  const Json* at = resolved(schema, root);
-  constexpr int kMaxDepth = 8;
-  if (at == nullptr || at->as_object() == nullptr || depth > kMaxDepth) return kJsonAny;
-  unsigned kinds = 0;
-  if (const Json* type = at->find("type")) {
-    if (type->as_array() == nullptr) return kind_named(*type);
-    for (const Json& one : *type->as_array()) kinds |= kind_named(one);
-  } else if (const auto constants = constants_of(*at); !constants.empty()) {
-    for (const Json& one : constants) kinds |= json_kind(one);
-  } else {
-    for (const char* keyword : {"anyOf", "oneOf"})
-      if (const Json* list = at->find(keyword); list != nullptr && list->as_array() != nullptr)
-        for (const Json& one : *list->as_array()) kinds |= kinds_of_schema(one, root, depth + 1);
-  }
-  return kinds != 0 ? kinds : unsigned{kJsonAny};
+  return types == 0 || schemas.size() > kMost ? unsigned{kAnyType} : types;
 }
 
 const Json::Object* properties_of(const Tool& tool) {
@@ -77,11 +59,13 @@ const Json::Object* properties_of(const Tool& tool) {
   return properties != nullptr ? properties->as_object() : nullptr;
 }
 
-bool is_required(const Tool& tool, const std::string& name) {
+std::set<std::string_view> required_of(const Tool& tool) {
+  std::set<std::string_view> names;
   const Json* required = tool.parameters->find("required");
-  if (required == nullptr || required->as_array() == nullptr) return false;
-  return std::any_of(required->as_array()->begin(), required->as_array()->end(),
-                     [&](const Json& one) { return one.as_string() != nullptr && *one.as_string() == name; });
+  if (required == nullptr || required->as_array() == nullptr) return names;
+  for (const Json& one : *required->as_array())
+    if (one.as_string() != nullptr) names.insert(*one.as_string());
+  return names;
 }
 
 const Json& any_json() {
@@ -253,9 +237,11 @@ class ToolGrammar {
     const Json::Object* properties = properties_of(tool);
     if (tool.strict && tool.parameters != nullptr) require_plain(tool);
     if (properties == nullptr || properties->empty()) return any_parameters(from);
+    SchemaDocument document(*tool.parameters, tool.param);
+    const std::set<std::string_view> required = required_of(tool);
     for (const JsonMember& property : *properties) {
-      const auto piece = [&](State at) { return parameter(at, tool, property); };
-      from = is_required(tool, property.key) ? piece(from) : b_.optional(from, piece);
+      const auto piece = [&](State at) { return parameter(at, tool, document, property); };
+      from = required.contains(property.key) ? piece(from) : b_.optional(from, piece);
     }
     return from;
   }
@@ -270,20 +256,22 @@ class ToolGrammar {
                            tool.param, keyword));
   }
 
-  State parameter(State from, const Tool& tool, const JsonMember& property) {
+  State parameter(State from, const Tool& tool, SchemaDocument& document, const JsonMember& property) {
     const Json& root = *tool.parameters;
-    const unsigned kinds = kinds_of_schema(property.value, root);
+    const std::string path = "#/properties/" + property.key;
+    const unsigned types = types_of(document, property.value, path);
     const bool is_typed = !syntax_.json_key_end.empty();
     const State key = b_.text(written(from, syntax_.key_begin), property.key);
-    const auto as_text = [&](State at) { return string(written(at, syntax_.key_end), tool, property); };
+    const auto as_text = [&](State at) {
+      return string(written(at, syntax_.key_end), tool, document, property);
+    };
     const auto as_json = [&](State at) {
-      const std::string path = "#/properties/" + property.key;
       at = written(at, is_typed ? syntax_.json_key_end : syntax_.key_end);
       return can_hold(tool, root, property.value, path) ? json(at, tool, root, property.value, path)
                                                         : json(at, tool, any_json(), any_json(), "#");
     };
-    if ((kinds & kJsonString) == 0) return as_json(key);
-    if (!is_typed || kinds == kJsonString) return as_text(key);
+    if ((types & kStringType) == 0) return as_json(key);
+    if (!is_typed || types == kStringType) return as_text(key);
     const GrammarBuilder::Piece pieces[] = {as_text, as_json};
     return b_.any_of(key, pieces);
   }
@@ -308,9 +296,15 @@ class ToolGrammar {
   }
 
   // The value of a parameter that may be a string, and is one unless it reads as another kind that it may be.
-  State string(State from, const Tool& tool, const JsonMember& property) {
-    const Json* schema = resolved(property.value, *tool.parameters);
-    const auto constants = schema != nullptr ? constants_of(*schema) : std::span<const Json>();
+  State string(State from, const Tool& tool, SchemaDocument& document, const JsonMember& property) {
+    const Json* schema = nullptr;
+    std::span<const Json> constants;
+    try {
+      schema = &document.target(property.value, "#/properties/" + property.key);
+      if (SchemaDocument::is_constant(*schema))
+        constants = document.constants(*schema, "#/properties/" + property.key);
+    } catch (const Error&) {  // it is no schema
+    }
     std::vector<std::string> texts;
     for (const Json& one : constants)
       texts.push_back(one.as_string() != nullptr ? as_written(*one.as_string()) : compact_json(one));
@@ -369,12 +363,14 @@ Language tool_language(const ToolRequest& request, std::optional<Language> text)
 
 std::vector<ToolSignature> tool_signatures(const ToolRequest& request) {
   std::vector<ToolSignature> signatures;
+  if (request.syntax->body != Body::kParameters) return signatures;
   for (const Tool& tool : request.tools) {
-    ToolSignature& signature = signatures.emplace_back(ToolSignature{tool.name, {}});
     const Json::Object* properties = properties_of(tool);
-    for (size_t i = 0; properties != nullptr && i < properties->size(); ++i)
-      signature.parameters.emplace_back((*properties)[i].key,
-                                        kinds_of_schema((*properties)[i].value, *tool.parameters));
+    if (properties == nullptr) continue;
+    ToolSignature& signature = signatures.emplace_back(ToolSignature{tool.name, {}});
+    SchemaDocument document(*tool.parameters, tool.param);
+    for (const JsonMember& property : *properties)
+      signature.parameters.emplace_back(property.key, types_of(document, property.value, "#"));
   }
   return signatures;
 }

@@ -15,6 +15,7 @@ namespace quern {
 // held to, and no other keyword that says something of strings; such a keyword of a strict tool is a 400.
 Language tool_language(const ToolRequest& request, std::optional<Language> text);
 
+// What the reader of such answers has to know; empty where the syntax says of itself what is a string.
 std::vector<ToolSignature> tool_signatures(const ToolRequest& request);
 
 }  // namespace quern

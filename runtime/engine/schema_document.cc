@@ -113,7 +113,6 @@ std::string SchemaDocument::percent_decoded(const std::string& text, const std::
   return out;
 }
 
-// The schema that a chain of bare references ends at.
 const Json& SchemaDocument::target(const Json& schema, const std::string& path) {
   const Json* at = &schema;
   for (int hop = 0; hop < kMaxHops; ++hop) {
@@ -154,12 +153,16 @@ unsigned SchemaDocument::type_of(const Json& value) {
 unsigned SchemaDocument::own_types(const Json& schema, const std::string& path) {
   const Json& at = target(schema, path);
   if (at.as_object() == nullptr) return kAnyType;
-  if (at.find("const") != nullptr || at.find("enum") != nullptr) {
+  if (is_constant(at)) {
     unsigned types = 0;
     for (const Json& one : constants(at, path)) types |= type_of(one);
     return types & stated_types(at, path);
   }
   return stated_types(at, path);
+}
+
+bool SchemaDocument::is_constant(const Json& schema) {
+  return schema.find("const") != nullptr || schema.find("enum") != nullptr;
 }
 
 std::span<const Json> SchemaDocument::constants(const Json& schema, const std::string& path) const {
@@ -186,9 +189,6 @@ bool SchemaDocument::are_disjoint(const Json& first, const Json& second, const s
   const Json &a = target(first, path), &b = target(second, path);
   if (&a == &b || a.as_object() == nullptr || b.as_object() == nullptr) return false;
   if ((own_types(a, path) & own_types(b, path)) == 0) return true;
-  const auto is_constant = [](const Json& s) {
-    return s.find("const") != nullptr || s.find("enum") != nullptr;
-  };
   if (is_constant(a) && is_constant(b)) {
     std::set<std::string> texts;
     for (const Json& one : constants(a, path)) texts.insert(comparable(one));

@@ -35,19 +35,22 @@ class SchemaDocument {
 
   // The part of the document that "$ref" names, which begins with #.
   const Json& resolve(const std::string& reference, const std::string& path);
+  // The schema that a chain of bare references ends at; the one itself where it is none.
+  const Json& target(const Json& schema, const std::string& path);
   // Bits of "type"; all where there is none.
   unsigned stated_types(const Json& schema, const std::string& path) const;
   static unsigned type_of(const Json& value);
   // Types of the values that a schema takes, or more; through references.
   unsigned own_types(const Json& schema, const std::string& path);
-  // Values of "const" or "enum", of which there is one.
+  // It is the values of "const" or "enum", and no others.
+  static bool is_constant(const Json& schema);
+  // These values.
   std::span<const Json> constants(const Json& schema, const std::string& path) const;
   // oneOf: no two of these schemas may take the same value, as far as can be told.
   void require_disjoint(const Json& list, const std::string& path);
 
  private:
   const Json* member(const Json& object, std::string_view name);
-  const Json& target(const Json& schema, const std::string& path);
   bool are_disjoint(const Json& first, const Json& second, const std::string& path, int depth);
   std::string percent_decoded(const std::string& text, const std::string& path) const;
 

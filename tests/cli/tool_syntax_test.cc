@@ -9,6 +9,7 @@
 #include "cli/serve/tool_grammar.h"
 #include "cli/tool_calls.h"
 #include "runtime/engine/grammar_json.h"
+#include "runtime/engine/schema_document.h"
 #include "tests/runtime/engine/grammar_fixture.h"
 
 namespace quern {
@@ -259,6 +260,35 @@ TEST_F(ToolSyntaxes, TextsAreOfTheKindThatTheSchemaSays) {
   EXPECT_EQ(value("list", "[\"</parameter>\", 1]"), R"({"list":["</parameter>",1]})");
   EXPECT_EQ(value("unknown", "True"), R"({"unknown":true})");
   EXPECT_EQ(value("unknown", "{\"a\": [1]}"), R"({"unknown":{"a":[1]}})");
+}
+
+// Choices of choices, of which there are more ways than can be gone, and one that refers to itself.
+TEST_F(ToolSyntaxes, TypesOfNestedChoicesAreFoundWithoutGoingEachWay) {
+  std::string definitions =
+      R"("d8": {"type": ["string", "null"]}, "self": {"anyOf": [{"$ref": "#/$defs/self"},
+      {"type": "integer"}]})";
+  for (int i = 0; i < 8; ++i) {
+    std::string choices;
+    for (int k = 0; k < 40; ++k)
+      choices += fmt::format(R"({}{{"$ref": "#/$defs/d{}"}})", k > 0 ? ", " : "", i + 1);
+    definitions += fmt::format(R"(, "d{}": {{"anyOf": [{}]}})", i, choices);
+  }
+  const Json schema = parse_json(fmt::format(R"({{"$defs": {{{}}}, "type": "object", "properties": {{
+      "deep": {{"$ref": "#/$defs/d0"}}, "self": {{"$ref": "#/$defs/self"}}, "lost": {{"$ref": "#/nowhere"}}}}}})",
+                                             definitions),
+                                 "a schema", kSchemaLimits);
+  ToolRequest asked = request(*find_tool_syntax("glm"), ToolRequest::Choice::kRequired);
+  asked.tools = {{"f", "tools[0]", &schema, false}};
+  const std::vector<ToolSignature> signatures = tool_signatures(asked);
+  ASSERT_EQ(signatures.size(), 1u);
+  using Parameters = std::vector<std::pair<std::string, unsigned>>;
+  EXPECT_EQ(signatures[0].parameters,
+            (Parameters{{"deep", kStringType | kNullType}, {"self", kIntegerType}, {"lost", kAnyType}}));
+  const auto answers = language(asked);
+  EXPECT_TRUE(takes(answers,
+                    "<tool_call>f<arg_key>deep</arg_key><arg_value>3</arg_value><arg_key>lost</arg_key>"
+                    "<arg_value>[1]</arg_value></tool_call>"));
+  EXPECT_TRUE(tool_signatures(request(*find_tool_syntax("hermes"), ToolRequest::Choice::kAuto)).empty());
 }
 
 TEST_F(ToolSyntaxes, AStrictToolIsRefusedWhatItsTextsAreNotHeldTo) {
