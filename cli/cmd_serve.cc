@@ -14,11 +14,8 @@
 #include "cli/session_options.h"
 #include "quant/checked_math.h"
 #include "quant/format_size.h"
+#include "quant/machine/memory.h"
 #include "quant/machine/stop_signal.h"
-
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 namespace quern {
 namespace {
@@ -206,21 +203,13 @@ void wait_until_idle(const ServedModels& models) {
   while (!models.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
-// glibc takes what is large from the system and gives it back, but counts as large only what was never freed
-// before: bodies of requests, of which each connection's thread has a heap of its own, would stay in these
-// (30 bodies of 100 MB that were refused beyond their first 8 MB left 220 MiB).
-void give_back_large_blocks() {
-#ifdef __GLIBC__
-  constexpr int kLarge = 2 << 20;
-  mallopt(M_MMAP_THRESHOLD, kLarge);
-#endif
-}
-
 }  // namespace
 
 int run_serve(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
+  // Bodies of requests: each connection's thread has a heap of its own, in which they would stay (30 bodies
+  // of 100 MB that were refused beyond their first 8 MB left 220 MiB).
   give_back_large_blocks();
   const std::optional<InheritedSocket> inherited = take_inherited_socket();
   if (inherited) {

@@ -20,7 +20,6 @@
 #include "quant/error.h"
 #include "quant/machine/cpu_features.h"
 #include "quant/machine/stop_signal.h"
-#include "quant/mapped_file.h"
 #include "quant/output_file.h"
 
 namespace quern {

@@ -80,7 +80,7 @@ std::string read_bytes(const std::string& path) {
 
 std::string read_text(const TextInput& input, TextRule rule) {
   if (input.text == "-" && input.file == "-") fail(ErrorCode::kUsage, "-p - and -f - cannot both be stdin");
-  if (!input.given() && isatty(STDIN_FILENO) != 0)
+  if (!input.given() && stdin_is_terminal())
     fail(ErrorCode::kUsage, "no text: give -p TEXT, -f FILE or pipe it in");
   const auto skip_mark = [rule](std::string* bytes, const std::string& where) {
     if (rule == TextRule::kPrompt && skip_byte_order_mark(bytes))

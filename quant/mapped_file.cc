@@ -8,13 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <string_view>
 #include <utility>
 
 #include "quant/error.h"
 #include "quant/machine/file_descriptor.h"
-#include "quant/output_file.h"
 
 namespace quern {
 namespace {
@@ -77,18 +75,6 @@ bool is_in_memory(int fd, const uint8_t* data, uint64_t at) {
   uint8_t byte;
   const iovec to{&byte, 1};
   return ::preadv2(fd, &to, 1, static_cast<off_t>(at), RWF_NOWAIT) == 1;
-}
-
-extern "C" void handle_sigbus(int signal_number, siginfo_t* info, void*) {
-  if (info->si_code == BUS_ADRERR) {
-    constexpr std::string_view kMessage =
-        "error: a mapped file cannot be read any more: it shrank, or its disk failed\n";
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
-    remove_unfinished_outputs();
-    ::_exit(static_cast<int>(ErrorCode::kIo));
-  }
-  std::signal(signal_number, SIG_DFL);  // not ours to explain
-  std::raise(signal_number);
 }
 
 }  // namespace
@@ -177,14 +163,6 @@ void MappedFile::done_with(uint64_t begin, uint64_t size) const noexcept {
   if (!is_mapped() || begin >= size_) return;
   const auto [from, to] = page_range(begin, begin + std::min(size, size_ - begin), false);
   if (from < to) ::madvise(const_cast<uint8_t*>(data_) + from, to - from, MADV_DONTNEED);
-}
-
-void install_sigbus_handler() {
-  struct sigaction action {};
-  action.sa_sigaction = handle_sigbus;
-  action.sa_flags = SA_SIGINFO;
-  ::sigemptyset(&action.sa_mask);
-  ::sigaction(SIGBUS, &action, nullptr);
 }
 
 }  // namespace quern

@@ -45,9 +45,4 @@ class MappedFile {
   int fd_ = -1;  // of a mapped file; of a copy and of an empty file: none
 };
 
-// A page of a mapped model that cannot be read any more (the file shrank, or the disk failed) raises SIGBUS.
-// Installs a handler that says so in one line, removes unfinished outputs and ends the process with exit code
-// 5. Call once, from main.
-void install_sigbus_handler();
-
 }  // namespace quern

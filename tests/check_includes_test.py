@@ -16,7 +16,9 @@ class CheckIncludes(unittest.TestCase):
             for path, included in files.items():
                 file = pathlib.Path(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                lines = [f'#include "{line}"' if line.endswith((".h", ".hpp")) else line for line in included]
+                outside = ("fmt/", "nlohmann/", "sys/")
+                lines = [line if not line.endswith((".h", ".hpp")) else
+                         f"#include <{line}>" if line.startswith(outside) else f'#include "{line}"' for line in included]
                 file.write_text("\n".join(lines) + "\n")
             done = subprocess.run([sys.executable, SCRIPT, root], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
@@ -49,6 +51,16 @@ class CheckIncludes(unittest.TestCase):
         self.rejects({"runtime/a.cc": ["sys/resource.h"]}, "which stays in quant/machine/")
         self.rejects({"convert/a.cc": ["sys/mman.h"]}, "which stays in quant/machine/ and quant/mapped_file.cc")
         self.assertEqual(self.check({"quant/mapped_file.cc": ["sys/mman.h"]})[0], 0)
+
+    def test_finds_paths_that_are_not_from_the_root(self):
+        self.rejects({"quant/a.cc": ["../runtime/a.h"]}, 'quant/a.cc: includes "../runtime/a.h": a path from the root')
+        self.rejects({"cli/a.cc": ["report.h"]}, 'includes "report.h"')
+        self.rejects({"tests/a_test.cc": ["support/paths.h"]}, 'includes "support/paths.h"')
+        self.rejects({"kernels/a.cc": ["kernels/../cli/a.h"]}, 'includes "kernels/../cli/a.h"')
+
+    def test_finds_files_of_the_system_read_elsewhere(self):
+        self.rejects({"runtime/a.cc": ['const char* path = "/proc/meminfo";']}, 'runtime/a.cc: has "/proc/..., which stays in')
+        self.assertEqual(self.check({"quant/machine/a.cc": ['const char* path = "/sys/fs";']})[0], 0)
 
     def test_finds_names_whose_header_is_not_included(self):
         join = "const auto text = fmt::join(words, \", \");"

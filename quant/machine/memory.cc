@@ -1,5 +1,6 @@
 #include "quant/machine/memory.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -50,6 +51,13 @@ void lock_memory(uint64_t needed_bytes) {
        "raise the "
        "limit (ulimit -l unlimited, LimitMEMLOCK= of a service) or leave --mlock out",
        is_limited ? format_size(limit.rlim_cur) : "too little", format_size(needed_bytes));
+}
+
+void give_back_large_blocks() {
+#ifdef __GLIBC__
+  constexpr int kLarge = 2 << 20;
+  mallopt(M_MMAP_THRESHOLD, kLarge);
+#endif
 }
 
 std::string huge_page_mode(const std::string& root) {

@@ -24,6 +24,10 @@ bool restart_peak_memory();
 // message.
 void lock_memory(uint64_t needed_bytes);
 
+// From now on blocks of 2 MiB and more that are freed go back to the system. (By itself glibc counts as large
+// only what is larger than all that was freed before, and keeps the rest.)
+void give_back_large_blocks();
+
 // How the system backs memory with huge pages, on a file system that begins at `root` ("" for the real one):
 // "always", "madvise" (where it is asked to, as quern does), "never"; empty: not known.
 std::string huge_page_mode(const std::string& root = "");

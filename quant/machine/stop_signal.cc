@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <string_view>
 
 #include "quant/error.h"
 #include "quant/output_file.h"
@@ -34,6 +35,18 @@ void on_signal(int signal_number) {
   _exit(128 + signal_number);
 }
 
+void on_sigbus(int signal_number, siginfo_t* info, void*) {
+  if (info->si_code == BUS_ADRERR) {
+    constexpr std::string_view kMessage =
+        "error: a mapped file cannot be read any more: it shrank, or its disk failed\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage.data(), kMessage.size());
+    remove_unfinished_outputs();
+    _exit(static_cast<int>(ErrorCode::kIo));
+  }
+  signal(signal_number, SIG_DFL);  // not ours to explain
+  raise(signal_number);
+}
+
 void install(int signal_number, bool keep_ignored) {
   struct sigaction action {};
   if (keep_ignored && sigaction(signal_number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) return;
@@ -50,6 +63,14 @@ void install_stop_signals() {
   install(SIGINT, false);
   install(SIGTERM, false);
   install(SIGHUP, true);
+}
+
+void install_sigbus_handler() {
+  struct sigaction action {};
+  action.sa_sigaction = on_sigbus;
+  action.sa_flags = SA_SIGINFO;
+  sigemptyset(&action.sa_mask);
+  QUERN_CHECK(sigaction(SIGBUS, &action, nullptr) == 0);
 }
 
 void ignore_write_signals() {

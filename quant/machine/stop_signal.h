@@ -1,6 +1,7 @@
-// Signals that end the process: SIGINT, SIGTERM and SIGHUP.
+// Signals that end the process: SIGINT, SIGTERM and SIGHUP, which somebody sends, and SIGBUS, which a mapped
+// file raises.
 //
-// Outside of a StopScope such a signal ends the process at once: an unfinished output file is removed, the
+// Outside of a StopScope one that is sent ends the process at once: an unfinished output file is removed, the
 // terminal gets its modes back, the exit code is 128 + signal. Inside a StopScope the first signal only sets
 // a flag, which the work polls; the second ends the process at once.
 #pragma once
@@ -13,6 +14,11 @@ void install_stop_signals();
 // Call once, from main: writing to a closed pipe or past a size limit (SIGPIPE, SIGXFSZ) becomes an error to
 // report where it happens.
 void ignore_write_signals();
+
+// Call once, from main: a page of a mapped file that cannot be read any more (the file shrank, or the disk
+// failed) raises SIGBUS. That is said in one line, unfinished outputs are removed, and the process ends with
+// exit code 5.
+void install_sigbus_handler();
 
 // Remembers the terminal's modes now and restores them when a signal ends the process, after writing
 // `farewell` to it, which must live as long as the process. For line editing.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "quant/error.h"
+#include "quant/machine/stop_signal.h"
 #include "quant/output_file.h"
 #include "tests/quant/gguf_bytes.h"
 #include "tests/support/temp_folder.h"
