@@ -226,6 +226,7 @@ TEST(BlockFormatGolden, CoversTwelveFormats) {
 }
 
 TEST(BlockFormatGolden, DecodesToTheReferencesBits) {
+  size_t n = 0;
   for (const GoldenBlocks& golden : read_golden_blocks()) {
     SCOPED_TRACE(std::string(golden.format->name) + " " + golden.input_name);
     const size_t n_blocks = golden.input.size() / golden.format->block_weights;
@@ -233,7 +234,9 @@ TEST(BlockFormatGolden, DecodesToTheReferencesBits) {
     std::vector<float> decoded(golden.input.size());
     golden.format->decode(golden.bytes.data(), n_blocks, decoded.data());
     EXPECT_EQ(bits_of(decoded), bits_of(golden.decoded));
+    ++n;
   }
+  EXPECT_EQ(n, 17u * 12);
 }
 
 TEST(BlockFormatGolden, DecodesRandomBlocksToTheReferencesBits) {

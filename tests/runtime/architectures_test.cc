@@ -230,11 +230,15 @@ TEST_P(Architectures, ForgetWhatIsTruncated) {
   session.eval(ids);
   for (const size_t position : {ids.size() - 3, ids.size() - 100, size_t{20}}) {
     session.truncate(position);
+    size_t n_compared = 0;
     session.eval(std::span<const int32_t>(ids).subspan(position, 2), 2,
                  [&](size_t i, std::span<const float> z) {
                    const float* reference = expected.data() + (position + i) * vocab;
+                   ASSERT_EQ(z.size(), vocab);
                    EXPECT_EQ(std::memcmp(z.data(), reference, z.size_bytes()), 0) << position + i;
+                   ++n_compared;
                  });
+    EXPECT_EQ(n_compared, 2u);
     session.eval(std::span<const int32_t>(ids).subspan(position + 2));
   }
 }
@@ -318,12 +322,15 @@ TEST_P(RecurrentStates, AreKeptAfterEachRowOfAPassOfFew) {
     Sequence sequence(*model);
     const auto say = [&](size_t n) {
       const size_t begin = sequence.position();
+      size_t n_compared = 0;
       const Work work{
           &sequence, std::span(ids).subspan(begin, n), n, [&](size_t i, std::span<const float> z) {
             EXPECT_EQ(std::memcmp(z.data(), expected.data() + (begin + i) * vocab, z.size_bytes()), 0)
                 << rows << " rows, position " << begin + i;
+            ++n_compared;
           }};
       ASSERT_TRUE(engine.run({&work, 1}));
+      EXPECT_EQ(n_compared, n);
     };
     for (size_t back = 1; back < rows; ++back) {
       sequence.truncate(0);
