@@ -68,7 +68,7 @@ QUERN_INLINE void add_products(const Codes& w, const uint8_t* a, Bits sum[2]) {
 // prefetches do most when they are spread over the steps of a block and no more than these are under way in
 // all P streams. Measured with one thread beside busy ones, for one token of Q4_0 / Q8_0: bytes per second as
 // a share of a plain read's, by distance:
-//   one stream     none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 spread 0.89 / 0.88
+//   one stream     none 0.74 / 0.76, 4096 0.80 / 0.79, 1152 0.86 / 0.83, 1152 to 1536 spread 0.89 / 0.88
 //   two, spread    512 0.85 / 1.01, 768 0.93 / 1.08, 1280 0.91 / 1.01, 2048 0.88 / 0.96
 // and as a share of a plain read in four streams, which is faster:
 //   two, spread    768 0.82 / 0.85
