@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Tests that the scripts of .ci/ which run tests fail when they should."""
+"""Tests that scripts of .ci/ fail when they should."""
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -48,6 +49,47 @@ class Tests(unittest.TestCase):
 
     def test_a_ctest_that_fails_by_itself_is_an_error(self):
         self.assertEqual(self.run_tests(None)[0], 1)
+
+
+class Tidy(unittest.TestCase):
+    """.ci/tidy: what it reads, in a clone of its own."""
+
+    def read(self, *changed):
+        """(exit status, files that clang-tidy was given) where these files differ from main and one has a finding."""
+        with tempfile.TemporaryDirectory() as folder:
+            root, programs = pathlib.Path(folder, "tree"), pathlib.Path(folder, "programs")
+            files = ["quant/a.cc", "quant/a.h", "quant/alone.h", "quant/user.cc", "cli/b.cc", "tests/c_test.cc"]
+            for file in files:
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                (root / file).write_text("// first\n")
+            (root / "quant/user.cc").write_text('#include "quant/alone.h"\n')
+            for room in ("kernels", "runtime", "convert", "bench", ".ci"):
+                (root / room).mkdir()
+            shutil.copy(CI / "tidy", root / ".ci")
+            programs.mkdir()
+            sources = "".join(f'  "file": "{root}/{file}"\n' for file in files if file.endswith(".cc"))
+            write_program(programs / "cmake", "mkdir -p build/tidy", f"cat > build/tidy/compile_commands.json <<'END'\n{sources}\nEND")
+            write_program(programs / "clang-tidy-14", f'for last; do :; done; echo "$last" >> {folder}/read', 'case $last in */b.cc) exit 1 ;; esac')
+            git = ["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+            for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"], ["switch", "-qc", "branch"]):
+                subprocess.run([*git, *command], check=True)
+            for file in changed:
+                with (root / file).open("a") as out:
+                    out.write("// second\n")
+            environment = dict(os.environ, PATH=f"{programs}:{os.environ['PATH']}")
+            done = subprocess.run([root / ".ci/tidy"], capture_output=True, text=True, check=False, env=environment)
+            read = pathlib.Path(folder, "read")
+            found = sorted(line.removeprefix(f"{root}/") for line in read.read_text().splitlines()) if read.exists() else []
+            return done.returncode != 0, found
+
+    def test_reads_what_differs_and_fails_where_something_is_found(self):
+        self.assertEqual(self.read(), (False, []))
+        self.assertEqual(self.read("quant/a.cc", "tests/c_test.cc"), (False, ["quant/a.cc", "tests/c_test.cc"]))
+        self.assertEqual(self.read("quant/a.cc", "cli/b.cc"), (True, ["cli/b.cc", "quant/a.cc"]))
+
+    def test_reads_a_header_where_a_source_includes_it(self):
+        self.assertEqual(self.read("quant/a.h"), (False, ["quant/a.cc"]))
+        self.assertEqual(self.read("quant/alone.h"), (False, ["quant/user.cc"]))
 
 
 class Selected(unittest.TestCase):
