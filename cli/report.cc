@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <system_error>
 
 #include "quant/format_size.h"
 
@@ -203,28 +204,51 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-ProgressBar::ProgressBar(ProgressUnit unit, double delay)
-    : unit_(unit),
-      delay_(delay),
-      enabled_(stderr_is_terminal() && terminal_knows_sequences() && !is_quiet()),
-      start_(now_seconds()) {}
+ProgressBar::ProgressBar(ProgressUnit unit, double delay) : unit_(unit), start_(now_seconds()) {
+  if (!stderr_is_terminal() || !terminal_knows_sequences() || is_quiet()) return;
+  try {
+    thread_ = std::jthread([this, delay](const std::stop_token& stop) { redraw(stop, delay); });
+  } catch (const std::system_error&) {  // no more threads: the work matters, not the bar
+  }
+}
 
-void ProgressBar::update(uint64_t done, uint64_t total) {
-  constexpr double kRedrawSeconds = 0.1;
-  if (!enabled_) return;
-  const double now = now_seconds();
-  if (now - last_ < kRedrawSeconds || now - start_ < delay_) return;
-  last_ = now;
+void ProgressBar::redraw(const std::stop_token& stop, double delay) {
+  constexpr std::chrono::milliseconds kPeriod{100};
+  std::unique_lock lock(mutex_);
+  wanted_again_.wait_for(lock, stop, std::chrono::duration<double>(delay), [] { return false; });
+  while (!stop.stop_requested()) {
+    if (wanted_) draw();
+    wanted_again_.wait_for(lock, stop, kPeriod, [this] { return wanted_ && !drawn_; });
+  }
+}
+
+// Under the mutex. Throws nothing, as the thread that calls it must not: fmt::print would where the terminal
+// is gone.
+void ProgressBar::draw() {
   drawn_ = true;
   // "\033[K" erases what a longer line left. The last column stays free: a full line would wrap.
-  fmt::print(stderr, "\r{}\033[K", progress_line(done, total, now - start_, unit_, stderr_width(80) - 1));
+  const std::string line = progress_line(done_, total_, now_seconds() - start_, unit_, stderr_width(80) - 1);
+  std::fputs(fmt::format("\r{}\033[K", line).c_str(), stderr);
   std::fflush(stderr);
 }
 
+void ProgressBar::update(uint64_t done, uint64_t total) {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    done_ = done;
+    total_ = total;
+    wanted_ = true;
+    if (drawn_) return;
+  }
+  wanted_again_.notify_one();
+}
+
 void ProgressBar::clear() {
+  const std::lock_guard lock(mutex_);
+  wanted_ = false;
   if (!drawn_) return;
   drawn_ = false;
-  last_ = 0;
   std::fputs("\r\033[K", stderr);
   std::fflush(stderr);
 }

@@ -3,9 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -90,8 +94,9 @@ enum class ProgressUnit { kBytes, kTokens };
 std::string progress_line(uint64_t done, uint64_t total, double seconds,
                           ProgressUnit unit = ProgressUnit::kBytes, size_t width = SIZE_MAX);
 
-// A progress bar on stderr, redrawn at most ten times a second; nothing at all when stderr is no terminal
-// or one without control sequences, when quiet, and in the first `delay` seconds.
+// A progress bar on stderr, redrawn ten times a second by a thread of its own, so that it is seen to go on
+// while a step takes long; nothing at all when stderr is no terminal or one without control sequences, when
+// quiet, and in the first `delay` seconds. One thread calls it.
 class ProgressBar {
  public:
   explicit ProgressBar(ProgressUnit unit = ProgressUnit::kBytes, double delay = 0);
@@ -100,15 +105,20 @@ class ProgressBar {
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void update(uint64_t done, uint64_t total);
-  // Wipes the bar, so that a line can be printed in its place.
+  // Wipes the bar, so that a line can be printed in its place; the next update() brings it back.
   void clear();
 
  private:
-  ProgressUnit unit_;
-  double delay_;
-  bool enabled_;
-  bool drawn_ = false;
-  double start_ = 0, last_ = 0;  // seconds of a monotonic clock
+  void redraw(const std::stop_token& stop, double delay);  // the thread
+  void draw();
+
+  const ProgressUnit unit_;
+  const double start_;  // seconds of a monotonic clock
+  std::mutex mutex_;    // of what follows
+  std::condition_variable_any wanted_again_;
+  uint64_t done_ = 0, total_ = 0;
+  bool wanted_ = false, drawn_ = false;
+  std::jthread thread_;  // last: it sees all of the above; none: nothing is drawn
 };
 inline constexpr double kProgressDelay = 0.5;  // seconds, of work that is usually done sooner
 
