@@ -90,8 +90,8 @@ class Test {
   void evaluate(const std::vector<int32_t>& ids) {
     for (size_t begin = 0; begin < ids.size(); begin += kBenchBatch) {
       const auto batch = std::span(ids).subspan(begin, std::min(kBenchBatch, ids.size() - begin));
-      const bool finished = session_.eval(
-          batch, 1, [](size_t, std::span<const float>) {}, [&] { return stop_.requested(); });
+      const bool finished =
+          session_.eval(batch, 1, [](size_t, std::span<const float>) {}, {.stop = stop_.flag()});
       if (!finished || stop_.requested()) throw Interrupted();
     }
   }
@@ -140,7 +140,7 @@ class BatchTest {
     std::vector<Work> work;
     for (size_t i = 0; i < ids.size(); ++i)
       work.push_back({sequences_[i].get(), ids[i], 1, [](size_t, std::span<const float>) {}});
-    if (!engine_.run(work, [&] { return stop_.requested(); }) || stop_.requested()) throw Interrupted();
+    if (!engine_.run(work, {.stop = stop_.flag()}) || stop_.requested()) throw Interrupted();
   }
 
   Engine engine_;
@@ -192,9 +192,8 @@ class TextTest {
   }
 
   GenerateResult generate(const CompletionOptions& options, Speculation* speculation) {
-    const auto stop = [&] { return task_.stop.requested(); };
-    GenerateResult result =
-        quern::generate(session_, task_.text, options, {}, {}, stop, {.speculation = speculation});
+    GenerateResult result = quern::generate(session_, task_.text, options, {}, {},
+                                            {.stop = task_.stop.flag()}, {.speculation = speculation});
     if (task_.stop.requested()) throw Interrupted();
     return result;
   }

@@ -140,12 +140,14 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
     return 0;
   }
   const StopScope stop;
-  PromptProgress progress(session_, ids.size(), stop);
+  PromptProgress progress(session_, ids.size());
   const bool dims = stdout_is_terminal() && terminal_knows_sequences();
   ThinkingDimmer shown(dims && ends_in_thought(model_.tokenizer(), ids), on_text);
   const auto show = [&](std::string_view text) { dims ? shown.push(text) : on_text(text); };
-  last_ = generate(session_, ids, options_, show, {}, [&] { return progress.poll(); },
+  last_ = generate(session_, ids, options_, show, {},
+                   {.stop = stop.flag(), .on_micro_batch = [&] { progress.update(); }},
                    {.speculation = speculates_ ? &speculation_ : nullptr, .cache = cache_.get()});
+  progress.clear();
   if (dims) shown.finish();
   // An answer that was stopped is kept and closed like any other; an empty one cannot be (mistral_common).
   if (last_.text.empty()) {

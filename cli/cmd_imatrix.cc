@@ -93,7 +93,7 @@ int run_imatrix(std::span<const std::string> arguments) {
         n_chunks = done;
         report_chunk(done, total, now_seconds() - start);
       },
-      [&] { return stop.requested(); });
+      stop.flag());
   if (stop.requested()) return stop_exit_code();
   warn_of_unchosen(sums);
   const ImportanceOrigin origin{std::filesystem::path(*options.file).filename().string(),

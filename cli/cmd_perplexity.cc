@@ -208,8 +208,8 @@ class Measurement {
       log_->add(chunk, position, id, nll);
     };
     const PerplexityChunk last =
-        options_.ids ? measure_ids(model_, tokens_, on_token, stopped_)
-                     : measure_perplexity(model_, tokens_, perplexity_, on_chunk, on_token, stopped_);
+        options_.ids ? measure_ids(model_, tokens_, on_token, stop_.flag())
+                     : measure_perplexity(model_, tokens_, perplexity_, on_chunk, on_token, stop_.flag());
     if (options_.ids && !stop_.requested()) on_chunk(last);
     if (options_.plot && !running.empty())
       picture_ = plot_running_perplexity(options_.model, running, errors);
@@ -234,8 +234,8 @@ class Measurement {
     };
     const Comparison models{model_, *base_, options_.peer_storage};
     const KlStatistics statistics =
-        options_.ids ? compare_ids(models, tokens_, on_token, stopped_)
-                     : compare_perplexity(models, tokens_, perplexity_, on_chunk, on_token, stopped_);
+        options_.ids ? compare_ids(models, tokens_, on_token, stop_.flag())
+                     : compare_perplexity(models, tokens_, perplexity_, on_chunk, on_token, stop_.flag());
     const KlSummary summary = statistics.summary(/*with_percentiles=*/true);
     if (options_.plot && statistics.count() > 0)
       picture_ = plot_kl_distribution(options_.model, *options_.against, statistics.kl());
@@ -257,7 +257,6 @@ class Measurement {
   std::optional<TokenLog> log_;
   std::string picture_;
   const StopScope stop_;
-  const StopFn stopped_ = [this] { return stop_.requested(); };
   double start_ = 0;
 };
 

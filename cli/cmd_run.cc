@@ -130,13 +130,15 @@ int run_run(std::span<const std::string> arguments) {
   if (options.json && model->has_tokenizer()) on_text = [](std::string_view) {};
   if (!options.json && !ids) on_text = [&](std::string_view piece) { printer.text(piece); };
   if (!options.json && ids) on_token = [&](int32_t id) { printer.id(id); };
-  PromptProgress progress(session, prompt.size(), stop);
+  PromptProgress progress(session, prompt.size());
   Speculation speculation;
   if (draft) draft->join(&speculation);
   const auto cache = options.cache.open(*model);
   const GenerateResult result = generate(
-      session, prompt, generate_options, on_text, on_token, [&] { return progress.poll(); },
+      session, prompt, generate_options, on_text, on_token,
+      {.stop = stop.flag(), .on_micro_batch = [&] { progress.update(); }},
       {.speculation = options.generation.no_speculation ? nullptr : &speculation, .cache = cache.get()});
+  progress.clear();
 
   if (options.json)
     write_out(generation_json(*model, result));

@@ -24,12 +24,11 @@ std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options,
   });
 }
 
-bool PromptProgress::poll() {
+void PromptProgress::update() {
   if (session_.position() < n_tokens_)
     bar_.update(session_.position(), n_tokens_);
   else
     bar_.clear();
-  return stop_.requested();
 }
 
 }  // namespace quern

@@ -7,7 +7,6 @@
 
 #include "cli/report.h"
 #include "quant/error.h"
-#include "quant/machine/stop_signal.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 
@@ -24,15 +23,15 @@ std::unique_ptr<Model> load_model(const std::string& path, ModelOptions options,
 class PromptProgress {
  public:
   // n_tokens: of the whole sequence.
-  PromptProgress(const Session& session, size_t n_tokens, const StopScope& stop)
-      : session_(session), n_tokens_(n_tokens), stop_(stop) {}
-  // To be polled by generate(): true when the work is to stop.
-  bool poll();
+  PromptProgress(const Session& session, size_t n_tokens) : session_(session), n_tokens_(n_tokens) {}
+  // generate()'s on_micro_batch. Behind the prompt there is no bar.
+  void update();
+  // Where generate() may have been interrupted.
+  void clear() { bar_.clear(); }
 
  private:
   const Session& session_;
-  size_t n_tokens_;
-  const StopScope& stop_;
+  const size_t n_tokens_;
   ProgressBar bar_{ProgressUnit::kTokens, kProgressDelay};
 };
 

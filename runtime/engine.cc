@@ -252,12 +252,12 @@ void Engine::upload_positions(const Pass& pass) {
   pass.device.upload(std::span<const float>(table_).first(pass.n), *query_scales_, 0);
 }
 
-bool Engine::forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop) {
+bool Engine::forward(Pass& pass, std::span<const int32_t> ids, StopFlag stop) {
   upload_positions(pass);
   const Network& network = model_.network();
   network.embed(ids, pass);
   for (size_t i = 0; i < model_.hparams().n_layers; ++i) {
-    if (stop && stop()) return false;
+    if (stop.is_set()) return false;
     pass.device.enter_layer(i);
     network.layer(i, pass);
   }
@@ -290,9 +290,10 @@ void Engine::with_pass(std::span<const SequenceRows> sequences, const std::funct
   });
 }
 
-bool Engine::run(std::span<const Work> work, const StopFn& stop) {
+bool Engine::run(std::span<const Work> work, const RunControl& control) {
   EngineRun steps(*this, work);
   Device& device = model_.device();
+  if (control.on_micro_batch) control.on_micro_batch();
   while (!steps.finished()) {
     bool stopped = false;
     size_t begin = 0, end = 0;  // rows whose logits are on the device
@@ -303,10 +304,11 @@ bool Engine::run(std::span<const Work> work, const StopFn& stop) {
     };
     // The first rows with the layers, so that a token takes one pass.
     device.run_pass([&] {
-      stopped = !steps.step(stop);
+      stopped = !steps.step(control.stop);
       if (!stopped) compute();
     });
     if (stopped) return false;
+    if (control.on_micro_batch) control.on_micro_batch();
     while (begin < end) {
       for (size_t i = begin; i < end; ++i) steps.work_of(i).on_logits(steps.index_of(i), steps.logits(i));
       if (end == steps.n_logits()) break;
@@ -370,7 +372,7 @@ void EngineRun::take_rows() {
   }
 }
 
-bool EngineRun::step(const StopFn& stop) {
+bool EngineRun::step(StopFlag stop) {
   QUERN_CHECK(!finished_);
   take_rows();
   wanted_.clear();

@@ -1,6 +1,7 @@
 // Evaluates tokens of any number of sequences, some rows of each in one pass over the weights.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -90,9 +91,29 @@ class Sequence {
 // place of them; valid during the call. Called between passes, by the thread that called run(); what it
 // throws comes out of there.
 using LogitsFn = std::function<void(size_t index, std::span<const float> logits)>;
-// Polled before each layer, while the device's threads wait: it should be quick. True stops an evaluation
-// early.
-using StopFn = std::function<bool()>;
+
+// A flag that ends an evaluation early. Whoever wants that sets it: any thread, or a signal handler. The
+// engine reads it before each layer, and so calls nobody within a pass, where the device's threads wait and
+// other passes too. Refers to the flag, which outlives it; without one nothing ends.
+class StopFlag {
+ public:
+  StopFlag() = default;
+  StopFlag(const std::atomic<bool>& flag) : flag_(&flag) {}
+  StopFlag(const std::atomic<bool>&& flag) = delete;
+
+  bool is_set() const { return flag_ != nullptr && flag_->load(std::memory_order_acquire); }
+
+ private:
+  const std::atomic<bool>* flag_ = nullptr;
+};
+
+// How an evaluation is ended early, and followed.
+struct RunControl {
+  StopFlag stop{};
+  // Called before the first micro-batch and after each, before its logits are handed out: between passes, by
+  // the thread that called run(); what it throws comes out of there. May be null.
+  std::function<void()> on_micro_batch{};
+};
 
 // What a pass gives for a token.
 enum class RowValues : uint8_t {
@@ -122,8 +143,8 @@ class Engine {
   // A token's logits depend on nothing but its sequence: neither on the others, nor on micro_batch, threads
   // or instruction set. Sequences differ. Throws kResource when tokens do not fit a context, kUsage for an id
   // out of range (nothing is evaluated then), kIntegrity for a NaN in K or V (layer and position named).
-  // Returns false when `stop` ended it; the tokens of finished micro-batches remain.
-  bool run(std::span<const Work> work, const StopFn& stop = {});
+  // Returns false when control.stop ended it; the tokens of finished micro-batches remain.
+  bool run(std::span<const Work> work, const RunControl& control = {});
 
   // Calls body in the device's run_pass(), with a pass of these rows, at most micro_batch() of them: for who
   // takes rows through single layers. Their positions are uploaded; all else is up to the body, which looks
@@ -146,7 +167,7 @@ class Engine {
 
   // What the rows' positions make: rotations, factors of queries.
   void upload_positions(const Pass& pass);
-  bool forward(Pass& pass, std::span<const int32_t> ids, const StopFn& stop);
+  bool forward(Pass& pass, std::span<const int32_t> ids, StopFlag stop);
   void fail_on_nan(std::span<const SequenceRows> sequences);
   Pass pass_of(std::span<const SequenceRows> sequences, size_t n) const;
 
@@ -174,7 +195,7 @@ class EngineRun {
   bool finished() const { return finished_; }
   // Evaluates the next micro-batch, its logits apart. False: `stop` ended it. Belongs inside the device's
   // run_pass(), as compute_logits() does.
-  bool step(const StopFn& stop);
+  bool step(StopFlag stop);
 
   // Of the last step: rows whose logits are wanted, in run()'s order.
   size_t n_logits() const { return wanted_.size(); }

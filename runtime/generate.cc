@@ -24,13 +24,14 @@ class Generation {
  public:
   Generation(Session& session, Completion& completion, const SamplerOptions& sampler,
              const std::function<void(std::string_view)>& on_text,
-             const std::function<void(int32_t)>& on_token, const StopFn& stop, const GenerateAids& aids)
+             const std::function<void(int32_t)>& on_token, const RunControl& control,
+             const GenerateAids& aids)
       : session_(session),
         completion_(completion),
         sampler_(sampler),
         on_text_(on_text),
         on_token_(on_token),
-        stop_(stop),
+        control_(control),
         speculation_(aids.speculation),
         cache_(aids.cache) {}
 
@@ -85,7 +86,7 @@ class Generation {
     if (cache_ == nullptr) return true;
     for (size_t end; (end = (session_.position() / kBlock + 1) * kBlock) < prompt.size();) {
       const size_t begin = session_.position();
-      if (!session_.eval(prompt.subspan(begin, end - begin), 0, {}, stop_)) {
+      if (!session_.eval(prompt.subspan(begin, end - begin), 0, {}, control_)) {
         evaluated_ = Clock::now();
         show(completion_.interrupt());
         return false;
@@ -119,7 +120,7 @@ class Generation {
     Drafter::Text* const text = speculation_->draft;
     if (text == nullptr || !text->drafter().may_be_likelier(chances)) return false;
     const Drafter::Job job{text, most};
-    text->drafter().guess({&job, 1}, 1, kNoLimit, speculation_->costs, stop_);
+    text->drafter().guess({&job, 1}, 1, kNoLimit, speculation_->costs, control_.stop);
     return !text->chances().empty();
   }
 
@@ -132,7 +133,7 @@ class Generation {
       if (!right) return;
       if (n_used_++ == 0) evaluated_ = Clock::now();
       right = false;
-      if (stop_ && stop_()) return show(completion_.interrupt());
+      if (control_.stop.is_set()) return show(completion_.interrupt());
       const CompletionStep step = completion_.feed(logits);
       if (step.token) {
         if (guesser_) learn(*step.token);
@@ -142,7 +143,7 @@ class Generation {
       show(step.text);
     };
     const size_t begin = session_.position();
-    if (!session_.eval(tokens, 1 + n_guesses, feed, stop_)) {
+    if (!session_.eval(tokens, 1 + n_guesses, feed, control_)) {
       evaluated_ = Clock::now();
       show(completion_.interrupt());
       return false;
@@ -166,7 +167,7 @@ class Generation {
   const SamplerOptions& sampler_;
   const std::function<void(std::string_view)>& on_text_;
   const std::function<void(int32_t)>& on_token_;
-  const StopFn& stop_;
+  const RunControl& control_;
   Speculation* const speculation_;
   PrefixCache* const cache_;
   PrefixCache::Chain chain_;
@@ -179,13 +180,13 @@ class Generation {
 
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
-                        const std::function<void(int32_t)>& on_token, const StopFn& stop,
+                        const std::function<void(int32_t)>& on_token, const RunControl& control,
                         const GenerateAids& aids) {
   const bool with_text = on_text != nullptr;
   const Model& model = session.model();
   Completion completion(tokenizer_of(model, with_text), with_text, prompt, model.context(), options);
   GenerateResult result;
-  Generation generation(session, completion, options.sampler, on_text, on_token, stop, aids);
+  Generation generation(session, completion, options.sampler, on_text, on_token, control, aids);
   generation.read_prompt(prompt, &result);
   generation.decode(prompt, &result);
   result.reason = completion.reason();

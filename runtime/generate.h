@@ -45,13 +45,13 @@ struct GenerateAids {
 
 // Evaluates `prompt` (ids of the whole sequence; the common prefix with the session's tokens is reused) and
 // drives a completion to its end. on_text gets whole UTF-8 characters as they come (null: no tokenizer
-// needed); on_token every id. Both are called between passes. `stop` is polled between tokens and layers.
+// needed); on_token every id. Both are called between passes. control.stop is read between tokens and layers.
 // The result is the same with any aids, but for times, counts of passes and how much of the prompt was
 // evaluated.
 // Throws what Completion and Session::eval throw; a prompt that does not fit before any work.
 GenerateResult generate(Session& session, std::span<const int32_t> prompt, const CompletionOptions& options,
                         const std::function<void(std::string_view)>& on_text,
-                        const std::function<void(int32_t)>& on_token, const StopFn& stop,
+                        const std::function<void(int32_t)>& on_token, const RunControl& control,
                         const GenerateAids& aids = {});
 
 }  // namespace quern

@@ -71,7 +71,7 @@ class Sums {
 
 std::vector<ImportanceSums> measure_importance(const Model& model, std::span<const int32_t> tokens,
                                                const ImportanceOptions& options,
-                                               const ImportanceChunkFn& on_chunk, const StopFn& stop) {
+                                               const ImportanceChunkFn& on_chunk, StopFlag stop) {
   require_perplexity_text(tokens.size(), options.n_ctx);
   uint64_t n_chunks = tokens.size() / options.n_ctx;
   if (options.max_chunks != 0) n_chunks = std::min(n_chunks, options.max_chunks);
@@ -86,7 +86,7 @@ std::vector<ImportanceSums> measure_importance(const Model& model, std::span<con
     if (vocabulary != nullptr && vocabulary->add_bos) ids[0] = vocabulary->bos;
     sequence.truncate(0);
     const Work work[] = {{&sequence, ids, 0, {}}};
-    if (!engine.run(work, stop)) return {};
+    if (!engine.run(work, {.stop = stop})) return {};
     if (on_chunk) on_chunk(i + 1, n_chunks);
   }
   return sums.take();

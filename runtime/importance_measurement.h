@@ -26,6 +26,6 @@ using ImportanceChunkFn = std::function<void(uint64_t done, uint64_t total)>;
 // chunks, and what Engine::run throws. What `stop` ended says nothing: empty.
 std::vector<ImportanceSums> measure_importance(const Model& model, std::span<const int32_t> tokens,
                                                const ImportanceOptions& options,
-                                               const ImportanceChunkFn& on_chunk, const StopFn& stop);
+                                               const ImportanceChunkFn& on_chunk, StopFlag stop);
 
 }  // namespace quern

@@ -106,7 +106,7 @@ void require_finite(double value, size_t position, uint64_t chunk) {
 
 PerplexityChunk measure(const Model& model, const Chunks& chunks, const PerplexityOptions& options,
                         const std::function<void(const PerplexityChunk&)>& on_chunk,
-                        const ScoredTokenFn& on_token, const StopFn& stop) {
+                        const ScoredTokenFn& on_token, StopFlag stop) {
   Group group(model, chunks, options.micro_batch);
   Running running;
   PerplexityChunk last{};
@@ -121,7 +121,7 @@ PerplexityChunk measure(const Model& model, const Chunks& chunks, const Perplexi
         nlls[i].push_back(nll);
         if (options.on_row) options.on_row(logits);
       };
-    if (!group.engine().run(work, stop)) break;
+    if (!group.engine().run(work, {.stop = stop})) break;
     for (uint64_t i = 0; i < work.size(); ++i) {
       for (size_t t = 0; t < nlls[i].size(); ++t) {
         const uint64_t position = chunks.first + t + 1;
@@ -141,8 +141,7 @@ PerplexityChunk measure(const Model& model, const Chunks& chunks, const Perplexi
 // Takes two models through the same tokens, some rows of logits at a time.
 class SideBySide {
  public:
-  SideBySide(const Comparison& models, const Chunks& chunks, const PerplexityOptions& options,
-             const StopFn& stop)
+  SideBySide(const Comparison& models, const Chunks& chunks, const PerplexityOptions& options, StopFlag stop)
       : models_(models),
         model_(models.model, chunks, options.micro_batch),
         base_(models.base, chunks, options.micro_batch),
@@ -191,12 +190,12 @@ class SideBySide {
   const Comparison& models_;
   Group model_, base_;
   const LogitRowFn& on_row_;
-  const StopFn& stop_;
+  const StopFlag stop_;
   std::vector<uint16_t> stored_;
 };
 
 KlStatistics compare(const Comparison& models, const Chunks& chunks, const PerplexityOptions& options,
-                     const ComparisonChunkFn& on_chunk, const ComparedTokenFn& on_token, const StopFn& stop) {
+                     const ComparisonChunkFn& on_chunk, const ComparedTokenFn& on_token, StopFlag stop) {
   SideBySide both(models, chunks, options, stop);
   KlStatistics statistics;
   const uint64_t n_scored = chunks.n_inputs() - chunks.first;
@@ -250,24 +249,24 @@ uint64_t count_chunks(uint64_t n_tokens, const PerplexityOptions& options) {
 PerplexityChunk measure_perplexity(const Model& model, std::span<const int32_t> tokens,
                                    const PerplexityOptions& options,
                                    const std::function<void(const PerplexityChunk&)>& on_chunk,
-                                   const ScoredTokenFn& on_token, const StopFn& stop) {
+                                   const ScoredTokenFn& on_token, StopFlag stop) {
   return measure(model, cut_text(model, tokens, options), options, on_chunk, on_token, stop);
 }
 
 PerplexityChunk measure_ids(const Model& model, std::span<const int32_t> ids, const ScoredTokenFn& on_token,
-                            const StopFn& stop) {
+                            StopFlag stop) {
   return measure(model, one_chunk(ids), {}, {}, on_token, stop);
 }
 
 KlStatistics compare_perplexity(const Comparison& models, std::span<const int32_t> tokens,
                                 const PerplexityOptions& options, const ComparisonChunkFn& on_chunk,
-                                const ComparedTokenFn& on_token, const StopFn& stop) {
+                                const ComparedTokenFn& on_token, StopFlag stop) {
   const Chunks chunks = cut_text(models.model, tokens, options);
   return compare(models, chunks, options, on_chunk, on_token, stop);
 }
 
 KlStatistics compare_ids(const Comparison& models, std::span<const int32_t> ids,
-                         const ComparedTokenFn& on_token, const StopFn& stop) {
+                         const ComparedTokenFn& on_token, StopFlag stop) {
   return compare(models, one_chunk(ids), {}, {}, on_token, stop);
 }
 

@@ -42,12 +42,12 @@ using ScoredTokenFn = std::function<void(uint64_t chunk, uint64_t position, int3
 PerplexityChunk measure_perplexity(const Model& model, std::span<const int32_t> tokens,
                                    const PerplexityOptions& options,
                                    const std::function<void(const PerplexityChunk&)>& on_chunk,
-                                   const ScoredTokenFn& on_token, const StopFn& stop);
+                                   const ScoredTokenFn& on_token, StopFlag stop);
 
 // The ids as one chunk, nothing put in front, every next id scored: position 1 to ids.size() - 1 of chunk 0.
 // At least two ids, which the model's context holds.
 PerplexityChunk measure_ids(const Model& model, std::span<const int32_t> ids, const ScoredTokenFn& on_token,
-                            const StopFn& stop);
+                            StopFlag stop);
 
 // How many chunks measure_perplexity makes of a text.
 uint64_t count_chunks(uint64_t n_tokens, const PerplexityOptions& options);
@@ -73,9 +73,9 @@ using ComparedTokenFn =
 // one row of logits of either model is on the host, and Network::kLogitRows on its device.
 KlStatistics compare_perplexity(const Comparison& models, std::span<const int32_t> tokens,
                                 const PerplexityOptions& options, const ComparisonChunkFn& on_chunk,
-                                const ComparedTokenFn& on_token, const StopFn& stop);
+                                const ComparedTokenFn& on_token, StopFlag stop);
 KlStatistics compare_ids(const Comparison& models, std::span<const int32_t> ids,
-                         const ComparedTokenFn& on_token, const StopFn& stop);
+                         const ComparedTokenFn& on_token, StopFlag stop);
 
 // Throws kUsage when a text of n_tokens is too short for chunks of n_ctx, or n_ctx too small.
 void require_perplexity_text(uint64_t n_tokens, uint64_t n_ctx);

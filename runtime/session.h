@@ -21,9 +21,9 @@ class Session {
   // Appends tokens at position() and evaluates them (Engine::run). on_logits is called, in order, for the
   // last n_logits tokens.
   bool eval(std::span<const int32_t> tokens, size_t n_logits, const LogitsFn& on_logits,
-            const StopFn& stop = {}) {
+            const RunControl& control = {}) {
     const Work work{&sequence_, tokens, n_logits, on_logits};
-    return engine_.run({&work, 1}, stop);
+    return engine_.run({&work, 1}, control);
   }
   // Convenience: logits of the last token, valid until the next call.
   std::span<const float> eval(std::span<const int32_t> tokens) {

@@ -17,6 +17,7 @@ namespace {
 // All that the handler touches is lock-free.
 std::atomic<bool> in_scope = false;
 std::atomic<int> seen_signal = 0;
+std::atomic<bool> stop_requested = false;
 std::atomic<bool> has_saved_modes = false;
 termios saved_modes;
 const char* farewell_text = "";  // set before has_saved_modes
@@ -24,6 +25,7 @@ const char* farewell_text = "";  // set before has_saved_modes
 void on_signal(int signal_number) {
   if (in_scope && seen_signal == 0) {
     seen_signal = signal_number;
+    stop_requested = true;
     return;
   }
   remove_unfinished_outputs();
@@ -85,10 +87,13 @@ void restore_terminal_on_exit(const char* farewell) {
 
 StopScope::StopScope() {
   seen_signal = 0;
+  stop_requested = false;
   QUERN_CHECK(!in_scope.exchange(true));
 }
 
 StopScope::~StopScope() { in_scope = false; }
+
+const std::atomic<bool>& StopScope::flag() const noexcept { return stop_requested; }
 
 int StopScope::signal() const noexcept { return seen_signal; }
 

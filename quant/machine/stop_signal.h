@@ -6,6 +6,8 @@
 // a flag, which the work polls; the second ends the process at once.
 #pragma once
 
+#include <atomic>
+
 namespace quern {
 
 // Call once, from main. SIGHUP stays ignored where it was (nohup).
@@ -32,7 +34,9 @@ class StopScope {
   StopScope(const StopScope&) = delete;
   StopScope& operator=(const StopScope&) = delete;
 
-  bool requested() const noexcept { return signal() != 0; }
+  bool requested() const noexcept { return flag(); }
+  // For work that reads a flag itself (StopFlag); it lives as long as the process.
+  const std::atomic<bool>& flag() const noexcept;
   int signal() const noexcept;  // 0: none yet
 };
 

@@ -102,7 +102,7 @@ Drafter::Guess Drafter::pick(Text& text, std::span<const float> logits) const {
 }
 
 // One guess more behind each text.
-bool Drafter::evaluate(std::span<const Job> jobs, const StopFn& stop) {
+bool Drafter::evaluate(std::span<const Job> jobs, StopFlag stop) {
   std::vector<Guess> guesses(jobs.size());
   std::vector<Work> work;
   size_t n_rows = 0;
@@ -115,7 +115,7 @@ bool Drafter::evaluate(std::span<const Job> jobs, const StopFn& stop) {
                     }});
   }
   const auto begin = std::chrono::steady_clock::now();
-  if (!engine_.run(work, stop)) return false;
+  if (!engine_.run(work, {.stop = stop})) return false;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   // The first one brings weights and buffers in.
   if (std::exchange(is_warm_, true)) costs_.add(n_rows, seconds.count());
@@ -130,7 +130,7 @@ bool Drafter::evaluate(std::span<const Job> jobs, const StopFn& stop) {
 }
 
 void Drafter::guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
-                    const StopFn& stop) {
+                    StopFlag stop) {
   for (const Job& job : jobs) job.text->forget_guesses();
   try {
     read_and_guess(jobs, rows, slowest, costs, stop);
@@ -140,7 +140,7 @@ void Drafter::guess(std::span<const Job> jobs, size_t rows, double slowest, cons
 }
 
 void Drafter::read_and_guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
-                             const StopFn& stop) {
+                             StopFlag stop) {
   constexpr size_t kRest = 32;  // times without guesses before it is tried again
   constexpr size_t kRead = 64;  // tokens that are read at a time while others wait
   const size_t piece = std::isinf(slowest) ? engine_.micro_batch() : kRead;
@@ -169,7 +169,7 @@ void Drafter::read_and_guess(std::span<const Job> jobs, size_t rows, double slow
     const auto unread = std::span<const TokenId>(text.tokens_).subspan(text.sequence_.position());
     if (unread.size() > piece) {  // of one text at a time
       const Work work{&text.sequence_, unread.first(piece), 0, {}};
-      if (!has_read && !engine_.run({&work, 1}, stop)) return;
+      if (!has_read && !engine_.run({&work, 1}, {.stop = stop})) return;
       has_read = true;
       continue;
     }

@@ -87,7 +87,7 @@ class Drafter {
     size_t most;
   };
   void guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
-             const StopFn& stop = {});
+             StopFlag stop = {});
   // Is it worth asking where a text itself suggests guesses with these chances?
   bool may_be_likelier(std::span<const double> chances) const {
     return chances.empty() || chances[0] < rates_.mean();
@@ -99,9 +99,9 @@ class Drafter {
     double probability;
   };
   void read_and_guess(std::span<const Job> jobs, size_t rows, double slowest, const PassCosts& costs,
-                      const StopFn& stop);
+                      StopFlag stop);
   Guess pick(Text& text, std::span<const float> logits) const;
-  bool evaluate(std::span<const Job> jobs, const StopFn& stop);
+  bool evaluate(std::span<const Job> jobs, StopFlag stop);
 
   const Model& model_;
   const size_t vocab_size_;  // of the model whose text it is

@@ -137,6 +137,7 @@ Scheduler::~Scheduler() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
+    judge_pass();
   }
   wake_.notify_all();
   thread_.join();
@@ -197,6 +198,7 @@ void Scheduler::cancel(const std::shared_ptr<Ticket>& ticket) {
   {
     const std::lock_guard lock(mutex_);
     ticket->cancelled_ = true;
+    judge_pass();
     for (auto queue = queues_.begin(); queue != queues_.end(); ++queue) {
       const auto place = std::find(queue->waiting.begin(), queue->waiting.end(), ticket);
       if (place == queue->waiting.end()) continue;
@@ -446,7 +448,7 @@ void Scheduler::ask_small_model(std::span<const Turn> turns, std::span<const siz
     slot.is_drafted = most[i] > 0 && drafter_->may_be_likelier(drafts[i].chances);
     if (slot.is_drafted) jobs.push_back({&*slot.draft, most[i]});
   }
-  drafter_->guess(jobs, n_rows, slowest, costs_, [this] { return stopping_.load(); });
+  drafter_->guess(jobs, n_rows, slowest, costs_, stopping_);
   for (size_t i = 0; i < turns.size(); ++i) {
     Slot& slot = *turns[i].slot;
     slot.is_drafted = slot.is_drafted && !slot.draft->chances().empty();
@@ -486,12 +488,19 @@ Work Scheduler::work_of(const Turn& turn) {
           }};
 }
 
+// Under the mutex, whenever what it says may have changed.
+void Scheduler::judge_pass() {
+  pass_is_vain_ = stopping_ || std::all_of(in_pass_.begin(), in_pass_.end(),
+                                           [](const TicketPtr& ticket) { return ticket->cancelled_.load(); });
+}
+
 void Scheduler::evaluate(std::span<const Turn> turns) {
-  const auto all_cancelled = [&] {
-    return stopping_ || std::all_of(turns.begin(), turns.end(), [](const Turn& turn) {
-             return !turn.slot->busy() || turn.slot->ticket->cancelled_;
-           });
-  };
+  {
+    const std::lock_guard lock(mutex_);
+    in_pass_.clear();
+    for (const Turn& turn : turns) in_pass_.push_back(turn.slot->ticket);
+    judge_pass();
+  }
   std::vector<Work> work;
   std::vector<size_t> begins;
   size_t n_rows = 0;
@@ -503,7 +512,7 @@ void Scheduler::evaluate(std::span<const Turn> turns) {
   const auto begin = Clock::now();
   bool finished = false;
   try {
-    finished = engine_.run(work, all_cancelled);
+    finished = engine_.run(work, {.stop = pass_is_vain_});
   } catch (const std::exception& error) {
     for (size_t i = 0; i < turns.size(); ++i) take_back_guesses(turns[i], begins[i]);
     if (turns.size() > 1 || turns[0].n_guesses > 0) {
@@ -620,6 +629,8 @@ void Scheduler::end(Slot& slot, const AnswerEvent& event) {
   {
     const std::lock_guard lock(mutex_);
     --n_admitted_;
+    std::erase(in_pass_, ticket);
+    judge_pass();
   }
   publish();
   ticket->listener_(event);

@@ -149,8 +149,8 @@ class Scheduler {
   // in `requests`.
   using GroupFn = std::function<void(size_t index, const AnswerEvent& event)>;
   Tickets submit(std::vector<AnswerRequest> requests, const GroupFn& listener);
-  // Ends an answer before the next pass, or the pass that it is alone in before its next layer. It gets a
-  // kFinished, unless it has ended already.
+  // Ends an answer before the next pass; a pass whose answers are all cancelled ends before its next layer.
+  // The answer gets a kFinished, unless it has ended already.
   void cancel(const std::shared_ptr<Ticket>& ticket);
 
   // Nothing waits and nothing runs.
@@ -185,6 +185,7 @@ class Scheduler {
   void ask_small_model(std::span<const Turn> turns, std::span<const size_t> most, size_t n_rows,
                        double slowest, std::span<Draft> drafts);
   void evaluate(std::span<const Turn> turns);
+  void judge_pass();
   Work work_of(const Turn& turn);
   void take_logits(Slot& slot, size_t position, std::span<const float> logits);
   void take_state(Slot& slot, size_t position, std::span<const float> state);
@@ -215,8 +216,11 @@ class Scheduler {
   std::vector<TicketPtr> gone_;  // were cancelled while they waited
   uint64_t n_refused_ = 0;
   SchedulerStats stats_;
+  std::vector<TicketPtr> in_pass_;  // wait for what the pass brings
+  // Written under the mutex, read without.
   std::atomic<bool> stopping_ = false;
-  std::thread thread_;  // last: it sees all of the above
+  std::atomic<bool> pass_is_vain_ = false;  // all of in_pass_ are cancelled: the engine ends it
+  std::thread thread_;                      // last: it sees all of the above
 };
 
 }  // namespace quern

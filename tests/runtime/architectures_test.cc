@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -281,14 +282,14 @@ TEST_P(RecurrentStates, AreKeptAtMultiplesOf512WithinTheirMemory) {
   const size_t vocab = model->hparams().vocab_size;
   Engine engine(*model);
   Sequence sequence(*model);
-  const auto say = [&](size_t n, const StopFn& stop = {}) {
+  const auto say = [&](size_t n, StopFlag stop = {}) {
     const size_t begin = sequence.position();
     const Work work{
         &sequence, std::span(ids).subspan(begin, n), n, [&](size_t i, std::span<const float> z) {
           EXPECT_EQ(std::memcmp(z.data(), expected.data() + (begin + i) * vocab, z.size_bytes()), 0)
               << begin + i;
         }};
-    return engine.run({&work, 1}, stop);
+    return engine.run({&work, 1}, {.stop = stop});
   };
   ASSERT_TRUE(say(100));
   ASSERT_TRUE(say(2000));  // the oldest two of four states are dropped
@@ -298,8 +299,10 @@ TEST_P(RecurrentStates, AreKeptAtMultiplesOf512WithinTheirMemory) {
     ASSERT_TRUE(say(30));
   }
   // A pass that is stopped within a layer's work loses nothing before it.
-  size_t polls = 0;
-  EXPECT_FALSE(say(60, [&] { return ++polls == 2; }));
+  std::atomic<bool> stop = false;
+  observe_products(model->device(), [&](const DeviceMatrix&, std::span<const float* const>) { stop = true; });
+  EXPECT_FALSE(say(60, stop));
+  observe_products(model->device(), {});
   EXPECT_EQ(sequence.n_cached(), 2048u);
   ASSERT_TRUE(say(60));
   sequence.truncate(1600);

@@ -1,6 +1,7 @@
 // Two models side by side: the same numbers as one after the other, however the chunks are put together.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 
 #include "runtime/perplexity.h"
@@ -98,9 +99,10 @@ TEST(Comparison, StopsWhereItIsAskedTo) {
   options.n_ctx = 32;
   options.micro_batch = 31;  // a chunk in a pass
   uint64_t chunks = 0;
-  const KlStatistics statistics = compare_perplexity(
-      {*model, *base}, some_ids(4 * 32), options, [&](const ComparisonChunk&) { ++chunks; }, {},
-      [&] { return chunks == 2; });
+  std::atomic<bool> stop = false;
+  const auto on_chunk = [&](const ComparisonChunk&) { stop = ++chunks == 2; };
+  const KlStatistics statistics =
+      compare_perplexity({*model, *base}, some_ids(4 * 32), options, on_chunk, {}, stop);
   EXPECT_EQ(chunks, 2u);
   EXPECT_EQ(statistics.count(), 2u * 15);
 }

@@ -262,18 +262,26 @@ TEST(Completions, OfSeveralSequencesTogetherAreThoseOfEachAlone) {
 }
 
 // A pass holds the device: another one inside of it would wait for ever.
-TEST(Logits, AreHandedOutWhileTheDeviceIsFree) {
+TEST(Callbacks, FindTheDeviceFree) {
   const auto model = open("tiny-mistral", 128);
   const std::vector<int32_t> ids = test::random_ids(*model, 70, 1);
   const std::vector<float> expected = test::all_logits(*model, ids, ids.size(), 512);
-  Session outer(*model), inner(*model);
+  Session outer(*model, 32), inner(*model), other(*model);
   std::vector<float> logits, inner_logits;
-  outer.eval(ids, ids.size(), [&](size_t index, std::span<const float> z) {
-    logits.insert(logits.end(), z.begin(), z.end());
-    inner.eval({&ids[index], 1}, 1, [&](size_t, std::span<const float> other) {
-      inner_logits.insert(inner_logits.end(), other.begin(), other.end());
-    });
-  });
+  std::vector<size_t> positions;
+  const auto on_micro_batch = [&] {
+    positions.push_back(outer.position());
+    other.eval({&ids[0], 1});
+  };
+  outer.eval(ids, ids.size(),
+             [&](size_t index, std::span<const float> z) {
+               logits.insert(logits.end(), z.begin(), z.end());
+               inner.eval({&ids[index], 1}, 1, [&](size_t, std::span<const float> row) {
+                 inner_logits.insert(inner_logits.end(), row.begin(), row.end());
+               });
+             },
+             {.on_micro_batch = on_micro_batch});
+  EXPECT_EQ(positions, (std::vector<size_t>{0, 32, 64, 70}));
   EXPECT_TRUE(same_bits(logits, expected));
   EXPECT_TRUE(same_bits(inner_logits, expected));
 }

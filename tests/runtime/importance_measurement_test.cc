@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -163,7 +164,8 @@ TEST(ImportanceMeasurement, WantsTwoChunksAtLeastAndCanBeStopped) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUsage);
   }
-  EXPECT_TRUE(measure_importance(*model, tokens, {kContext}, {}, [] { return true; }).empty());
+  const std::atomic<bool> stop = true;
+  EXPECT_TRUE(measure_importance(*model, tokens, {kContext}, {}, stop).empty());
 }
 
 }  // namespace

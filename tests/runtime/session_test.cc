@@ -8,6 +8,7 @@
 #include <functional>
 #include <thread>
 
+#include "kernels/cpu_device.h"
 #include "runtime/generate.h"
 #include "runtime/memory_plan.h"
 #include "tests/support/models.h"
@@ -84,18 +85,15 @@ TEST(Session, MayBeUsedWhileAnotherThreadUsesOneOfTheSameModel) {
 TEST(Session, PassesOfTwoThreadsFollowOneAnother) {
   const auto model = tiny(64, 1);
   std::atomic<bool> inside{false}, met{false};
+  const auto in_the_pass = [&](const DeviceMatrix&, std::span<const float* const>) {
+    if (inside.exchange(true)) met = true;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    inside = false;
+  };
+  observe_products(model->device(), in_the_pass);
   const auto evaluate = [&] {
     Session session(*model);
-    for (int32_t token = 1; token <= 20; ++token) {
-      const auto in_the_pass = [&] {  // asked several times a pass: never by two passes at once
-        if (inside.exchange(true)) met = true;
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        inside = false;
-        return false;
-      };
-      session.eval(
-          {&token, 1}, 1, [](size_t, std::span<const float>) {}, in_the_pass);
-    }
+    for (int32_t token = 1; token <= 20; ++token) logits_after(session, {token});
   };
   std::thread other(evaluate);
   evaluate();
@@ -134,13 +132,23 @@ TEST(Session, RefusesIdsOutsideTheVocabulary) {
 TEST(Session, StopLeavesOnlyFinishedMicroBatches) {
   const auto model = tiny();
   Session session(*model, 4);
-  const size_t layers = model->hparams().n_layers;
-  size_t polls = 0;
+  std::atomic<bool> stop = false;
+  std::vector<size_t> positions;
+  size_t n_products = 0;  // of the second micro-batch, the first of which stops it
+  observe_products(model->device(), [&](const DeviceMatrix&, std::span<const float* const>) {
+    if (positions.size() < 2) return;
+    stop = true;
+    ++n_products;
+  });
   const std::vector<int32_t> ids(12, 5);
-  const bool finished = session.eval(
-      ids, 1, [](size_t, std::span<const float>) {}, [&] { return ++polls > layers + 1; });
+  const bool finished =
+      session.eval(ids, 1, [](size_t, std::span<const float>) { FAIL(); },
+                   {.stop = stop, .on_micro_batch = [&] { positions.push_back(session.position()); }});
   EXPECT_FALSE(finished);
   EXPECT_EQ(session.position(), 4u);
+  EXPECT_EQ(positions, (std::vector<size_t>{0, 4}));
+  ASSERT_GT(model->hparams().n_layers, 1u);
+  EXPECT_EQ(n_products, 7u) << "those of the first layer";
 }
 
 TEST(Generate, RefusesAPromptThatLeavesNoRoomNamingBothNumbers) {

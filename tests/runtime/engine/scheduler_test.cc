@@ -11,6 +11,7 @@
 #include <map>
 #include <random>
 
+#include "kernels/cpu_device.h"
 #include "runtime/generate.h"
 #include "tests/quant/gguf_bytes.h"
 #include "tests/support/models.h"
@@ -324,6 +325,37 @@ TEST(Scheduler, CancelledAnswerLeavesItsSlotAtOnce) {
   EXPECT_EQ(scheduler.stats().finished, 1u);
   scheduler.cancel(next.ticket);  // has ended: nothing happens
   EXPECT_TRUE(scheduler.idle());
+}
+
+// Of two answers in a pass; for the sake of one the pass goes on.
+TEST(Scheduler, APassEndsBeforeItsNextLayerOnceAllItsAnswersAreCancelled) {
+  const auto model = open("tiny-mistral", 1024);
+  const size_t n_layers = model->hparams().n_layers;
+  ASSERT_GT(n_layers, 1u);
+  constexpr size_t kOfLayer = 7;  // products
+  for (const size_t n_cancelled : {2, 1}) {
+    std::promise<Scheduler::Tickets> submitted;
+    Scheduler* cancelling = nullptr;
+    size_t n_products = 0;
+    observe_products(model->device(), [&](const DeviceMatrix&, std::span<const float* const>) {
+      if (n_products++ > 0) return;
+      const Scheduler::Tickets tickets = submitted.get_future().get();
+      for (size_t i = 0; i < n_cancelled; ++i) cancelling->cancel(tickets[i]);
+    });
+    Heard heard[2];
+    {
+      Scheduler scheduler(*model, {.slots = 2, .speculation = false});
+      cancelling = &scheduler;
+      submitted.set_value(scheduler.submit({request_of(*model, 100, 5, 1), request_of(*model, 100, 5, 2)},
+                                           [&](size_t i, const AnswerEvent& event) { heard[i](event); }));
+      for (Heard& each : heard) ASSERT_TRUE(each.wait_for_end());
+    }
+    observe_products(model->device(), {});
+    EXPECT_EQ(last(heard[0].events()).reason, FinishReason::kInterrupted);
+    EXPECT_EQ(last(heard[1].events()).reason,
+              n_cancelled == 2 ? FinishReason::kInterrupted : FinishReason::kMaxTokens);
+    EXPECT_EQ(n_products, n_cancelled == 2 ? kOfLayer : 5 * (n_layers * kOfLayer + 1));
+  }
 }
 
 TEST(Scheduler, RefusesWhatTheQueueHasNoRoomFor) {
