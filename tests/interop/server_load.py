@@ -2,12 +2,17 @@
 """A server under load and under attack, by hand: nothing crashes, memory stays flat, every valid request is answered.
 
     server_load.py --quern BINARY [--model FILE.gguf] [--requests 10000] [--streams 256] [--aborted 1000]
+    server_load.py --quern BINARY --minutes 30
 
 Without --model it converts tests/data/stories260k. Standard library alone. What it does, one after the other:
 short requests over connections that stay open; as many streams at once; answers whose client goes away behind
 the first event; bodies of 100 MB, announced and in chunks; what is no HTTP, and HTTP that is no request, while
 valid requests go on. Each answer must be the one that its request got alone. Prints a line for each part, exits
 with 1 if one of them was not as it should be.
+
+With --minutes all of that goes on at once for so long, with objects that a schema asks for and prompts of several
+blocks beside it: a soak, also of a binary with a sanitizer (ASAN_OPTIONS=quarantine_size_mb=16, so that memory can
+be compared).
 """
 import argparse, asyncio, json, os, pathlib, random, signal, struct, subprocess, sys, tempfile, time
 
@@ -239,11 +244,81 @@ async def settle(server):
     return server.figures()
 
 
+def long_body(kind):
+    """A prompt of several blocks of the prefix cache, or an object."""
+    if kind % 2 == 0:
+        return json.dumps({"prompt": f"Story {kind % 6}. " + "One day Tom and Lily went to the park. " * 30,
+                           "max_tokens": 8, "seed": kind, "temperature": 0.8}).encode()
+    return json.dumps({"prompt": f"Lily {kind}: ", "max_tokens": 60, "seed": kind, "temperature": 0.8, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "child", "schema": {
+            "type": "object", "required": ["age", "kind"], "additionalProperties": False,
+            "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99}, "kind": {"enum": ["boy", "girl"]}}}}}}).encode()
+
+
+async def soak(options, server, wanted):
+    """Everything at once, round after round; memory is compared between the middle and the end."""
+    port, chooser = server.port, random.Random(2)
+    one = await Connection().open(port)
+    wanted_long = [text_of((await one.ask(request(long_body(kind))))[1]) for kind in range(KINDS)]
+    one.close()
+    for kind in range(1, KINDS, 2):
+        json.loads(wanted_long[kind][0])
+    counts = dict.fromkeys(("short", "long", "streams", "aborted", "garbage", "large"), 0)
+
+    async def long_ones(n):
+        right = 0
+        connection = await Connection().open(port)
+        for _ in range(n):
+            kind = chooser.randrange(KINDS)
+            status, answer = await connection.ask(request(long_body(kind)))
+            right += status == 200 and text_of(answer) == wanted_long[kind]
+        connection.close()
+        return right
+
+    async def streams(n):
+        kinds = [chooser.randrange(KINDS) for _ in range(n)]
+        got = await asyncio.gather(*(stream_once(port, kind) for kind in kinds))
+        return sum(text == wanted[kind] for text, kind in zip(got, kinds))
+
+    async def aborted(n):
+        await asyncio.gather(*(abort_once(port, chooser.randrange(KINDS), chooser) for _ in range(n)))
+        return n
+
+    async def large(n):
+        return sum([await large_body(port, 20 << 20, i % 2 == 0) in (413, None) for i in range(n)])
+
+    begin = time.monotonic()
+    middle, next_line = None, begin
+    while (now := time.monotonic()) < begin + 60 * options.minutes:
+        sizes = {"short": 100, "long": 6, "streams": 24, "aborted": 20, "garbage": 20, "large": 1}
+        got = await asyncio.gather(ask_many(port, wanted, 100, 8, chooser), long_ones(6), streams(24), aborted(20),
+                                   throw_garbage(port, 20, chooser), large(1))
+        for (name, n), found in zip(sizes.items(), got):
+            check(name, found == n, f"{found} of {n}")
+            counts[name] += found
+        if now > next_line:
+            next_line = now + 120
+            print(f"{(now - begin) / 60:.0f} min: {counts}, {server.figures()}", flush=True)
+        if middle is None and now > begin + 30 * options.minutes:
+            middle = await settle(server)
+    after = await settle(server)
+    print(f"{options.minutes} min: {counts}; middle {middle}, end {after}; at most {server.status('VmHWM') / 1024:.1f} MiB")
+    compare_figures(middle, after)
+
+
+def compare_figures(before, after):
+    check("memory is flat", after["RSS MiB"] <= before["RSS MiB"] * 1.05 + 8, f"{before} {after}")
+    check("threads end", after["threads"] <= before["threads"] + 2)
+    check("descriptors are closed", after["descriptors"] <= before["descriptors"] + 2)
+
+
 async def run(options, server):
     port, chooser = server.port, random.Random(1)
     one = await Connection().open(port)
     wanted = [text_of((await one.ask(request(body(kind))))[1]) for kind in range(KINDS)]
     one.close()
+    if options.minutes:
+        return await soak(options, server, wanted)
 
     async def part(name, work, expected):
         begin = time.monotonic()
@@ -285,15 +360,14 @@ async def run(options, server):
 
     after = await settle(server)
     print(f"before {before}, after {after}; at most {server.status('VmHWM') / 1024:.1f} MiB")
-    check("memory is flat", after["RSS MiB"] <= before["RSS MiB"] * 1.05 + 8, f"{before} {after}")
-    check("threads end", after["threads"] <= before["threads"] + 2)
-    check("descriptors are closed", after["descriptors"] <= before["descriptors"] + 2)
+    compare_figures(before, after)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quern", required=True)
     parser.add_argument("--model")
+    parser.add_argument("--minutes", type=float, help="a soak of so long")
     for name, n in (("requests", 10000), ("streams", 256), ("aborted", 1000), ("garbage", 2000)):
         parser.add_argument(f"--{name}", type=int, default=n)
     options = parser.parse_args()
