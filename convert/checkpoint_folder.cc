@@ -134,9 +134,7 @@ bool is_plain_file_name(std::string_view name) {
 
 std::vector<std::string> safetensors_names(const std::string& folder) {
   std::vector<std::string> names = names_in(folder);
-  std::erase_if(names, [](const std::string& name) {
-    return !name.ends_with(kExtension) || name.starts_with(kAdapterPrefix);
-  });
+  std::erase_if(names, [](const std::string& name) { return !name.ends_with(kExtension); });
   for (const std::string& name : names) {
     if (!is_plain_file_name(name))
       fail(ErrorCode::kMalformed, "{}: bad file name '{}'", folder, printable(name, kPathBytes));
@@ -145,7 +143,8 @@ std::vector<std::string> safetensors_names(const std::string& folder) {
 }
 
 std::vector<CheckpointCandidate> find_checkpoints(const std::string& folder) {
-  const std::vector<std::string> names = safetensors_names(folder);
+  std::vector<std::string> names = safetensors_names(folder);
+  std::erase_if(names, [](const std::string& name) { return name.starts_with(kAdapterPrefix); });
   const auto has = [&](std::string_view name) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };

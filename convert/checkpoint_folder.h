@@ -23,7 +23,7 @@ struct CheckpointCandidate {
 // that cannot be printed as they are, kIo when the folder cannot be listed.
 std::vector<CheckpointCandidate> find_checkpoints(const std::string& folder);
 
-// Names of all *.safetensors files of a folder but adapters, sorted.
+// Names of all *.safetensors files of a folder, sorted.
 std::vector<std::string> safetensors_names(const std::string& folder);
 
 // Throws kMalformed for a folder without a checkpoint: says what it holds instead and what to do about it.

@@ -452,6 +452,17 @@ TEST(Checkpoint, FilesThatAreNotReadAreNamed) {
   EXPECT_NE(notices[0].find("model-fp16.safetensors beside it is ignored"), std::string::npos) << notices[0];
 }
 
+// transformers would apply it: whoever expects that must hear of it.
+TEST(Checkpoint, AnAdapterBesideTheModelIsNamed) {
+  const TempFolder folder;
+  write_single(folder, all_tensors());
+  folder.write("adapter_model.safetensors", "not even read");
+  EXPECT_EQ(open(folder).files.unread, std::vector<std::string>{"adapter_model.safetensors"});
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("adapter_model.safetensors beside it is ignored"), std::string::npos)
+      << notices[0];
+}
+
 TEST(Checkpoint, DimensionsOfOneAtTheEndsSayNothing) {
   const TempFolder folder;
   write_single(folder, with(with(all_tensors(), tensor("model.norm.weight", {1, 8})),
