@@ -130,13 +130,15 @@ std::vector<AddedTokenEntry> read_any(const std::string& folder,
   return added;
 }
 
-// Gives the token at an id that the vocabulary has already the entry's spelling and type.
+// Gives the token at an id that the vocabulary has already the entry's spelling and type. A user-defined
+// piece of sentencepiece's that gets another of either is Hugging Face's from then on.
 void mark_token(Vocabulary* vocabulary, const AddedTokenEntry& entry, const std::string& where,
                 const Notice& notice) {
   const auto id = static_cast<size_t>(entry.id);
   std::string& piece = vocabulary->pieces[id];
   TokenType& type = vocabulary->types[id];
-  if (piece != entry.text) {
+  const bool is_renamed = piece != entry.text;
+  if (is_renamed) {
     if (type == TokenType::kByte) {
       fail(ErrorCode::kMalformed, "{}: added token {} is '{}', but that id is the byte token {}", where, id,
            printable(entry.text), piece);
@@ -153,6 +155,9 @@ void mark_token(Vocabulary* vocabulary, const AddedTokenEntry& entry, const std:
   } else if (!entry.special && type == TokenType::kNormal) {
     type = TokenType::kUserDefined;
   }
+  if (auto* parts = std::get_if<SentencePieceParts>(&vocabulary->parts);
+      parts != nullptr && (is_renamed || type != TokenType::kUserDefined))
+    std::erase(parts->user_defined, static_cast<TokenId>(id));
 }
 
 // A tokenizer.json has told of its own tokens already.

@@ -204,6 +204,31 @@ TEST(AddedTokens, MarkAndRenamePiecesThatAreThere) {
   EXPECT_FALSE(folder.has_notice("token 1001"));
 }
 
+// A field 1 (pieces) behind the others of a serialised model is one more piece.
+std::string user_defined_piece(const std::string& text) {
+  const std::string type = {0x18, 4};
+  const std::string message = std::string{0x0A, static_cast<char>(text.size())} + text + type;
+  return std::string{0x0A, static_cast<char>(message.size())} + message;
+}
+
+// The folder and the file that is written from it cut the same tokens: sentencepiece's rule is for pieces
+// that are still its own.
+TEST(AddedTokens, TakeUserDefinedPiecesOver) {
+  const std::string model = test::read_file(kTiny + "/tokenizer.model");
+  Folder folder;
+  folder.write("tokenizer.model", model + user_defined_piece("<turn>") + user_defined_piece("<unused>") +
+                                      user_defined_piece("<table>") + user_defined_piece("[PAD]"));
+  EXPECT_EQ(folder.read(1028).sentencepiece().user_defined, (std::vector<TokenId>{1024, 1025, 1026, 1027}));
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {
+      "1024": {"content": "<turn>", "special": true}, "1025": {"content": "<tool>", "special": false},
+      "1026": {"content": "<table>", "special": false}}})");
+  const Vocabulary v = folder.read(1028);
+  EXPECT_EQ(v.types[1024], TokenType::kControl);
+  EXPECT_EQ(v.pieces[1025], "<tool>");
+  EXPECT_EQ(v.types[1025], TokenType::kUserDefined);
+  EXPECT_EQ(v.sentencepiece().user_defined, (std::vector<TokenId>{1026, 1027}));
+}
+
 TEST(AddedTokens, BeyondTheEmbeddingAreDropped) {
   Folder folder;
   folder.write("tokenizer_config.json", kDecoder);
