@@ -19,7 +19,6 @@
 #include "cli/thinking.h"
 #include "quant/machine/stop_signal.h"
 #include "quant/output_file.h"
-#include "quant/utf8.h"
 #include "runtime/generate.h"
 
 namespace quern {
@@ -184,7 +183,7 @@ bool Chat::command(std::string_view line, std::optional<std::string>* message) {
       TextInput input;
       input.file = argument;
       if (name == "/read")
-        *message = read_text(input, TextRule::kPrompt);
+        *message = read_text(input, TextRule::kMessage);
       else
         load(argument);
     } catch (const Error& error) {
@@ -318,12 +317,7 @@ std::string read_message(const Options& options) {
   if (options.opening) return *options.opening;
   if (options.input.text && !options.input.file && options.input.text != "-" && stdin_holds_a_text())
     notice("stdin is not read beside -p: -f - reads it too, behind the text of -p");
-  std::string message = read_text(options.input, TextRule::kPrompt);
-  if (options.input.given()) return message;
-  skip_byte_order_mark(&message);
-  if (message.ends_with('\n')) message.pop_back();
-  if (message.ends_with('\r')) message.pop_back();
-  return message;
+  return read_text(options.input, TextRule::kMessage);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct Options {
   GenerationArguments generation;
   GrammarArguments grammar;
   CacheArguments cache;
-  bool json = false;
+  bool json = false, parse_special = false;
 };
 
 bool parse(std::span<const std::string> arguments, Options* options) {
@@ -35,6 +35,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                    "  quern run model.gguf --ids 1,15043 -n 8 --temp 0");
   parser.positional("MODEL", "A GGUF file", &options->model);
   add_text_input(parser, &options->input, "-p and --stop");
+  add_parse_special(parser, &options->parse_special);
   parser.text("--ids", "N,N,...", "The prompt as token ids; the completion is printed as ids too",
               &options->ids);
   parser.text("--ids-file", "FILE", "The same from a file: a JSON list of ids, or an object with ids",
@@ -116,8 +117,7 @@ int run_run(std::span<const std::string> arguments) {
   const auto model = load_model(options.model, model_options);
   if (options.ids_file) require_ids_of(*model, *options.ids_file, given);
   if (options.ids) require_given_ids(*model, given);
-  const std::vector<TokenId> prompt =
-      ids ? given : encode(text, role_of(options.input.parse_special), *model);
+  const std::vector<TokenId> prompt = ids ? given : encode(text, role_of(options.parse_special), *model);
   CompletionOptions generate_options = options.generation.options();
   if (grammar) generate_options.constraint = constrain(*model, std::move(*grammar));
   const auto draft = load_draft(draft_path, model_options, *model);

@@ -23,7 +23,7 @@ struct Options {
   ChatArguments conversation;
   TextInput input;
   std::optional<std::string> chat, decode;
-  bool no_bos = false, json = false, render = false;
+  bool no_bos = false, parse_special = false, json = false, render = false;
 };
 
 bool parse(std::span<const std::string> arguments, Options* options) {
@@ -40,6 +40,7 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "checkpoint folder; known by what is in it",
       &options->model);
   add_text_input(parser, &options->input, "-p");
+  add_parse_special(parser, &options->parse_special);
   parser.flag("--no-bos", "Without the tokens that the vocabulary adds to a text (begin, end)",
               &options->no_bos);
   parser.text("--chat", "FILE",
@@ -64,6 +65,10 @@ bool parse(std::span<const std::string> arguments, Options* options) {
                                     {"--eos-text", conversation.eos_text.has_value()},
                                     {"--now", conversation.now.has_value()}})
     if (given && !options->chat) fail(ErrorCode::kUsage, "{} needs --chat", name);
+  for (const auto& [name, given] :
+       {std::pair("--parse-special", options->parse_special), {"--no-bos", options->no_bos}})
+    if (given && (options->chat || options->decode))
+      fail(ErrorCode::kUsage, "{} is about a text, of --prompt or --file", name);
   options->conversation.check();
   return true;
 }
@@ -154,7 +159,7 @@ int run_tokenize(std::span<const std::string> arguments) {
     ids = encoding.encode(variables);
   } else {
     const std::string text = read_text(options.input, TextRule::kExact);
-    const TextRole role = role_of(options.input.parse_special);
+    const TextRole role = role_of(options.parse_special);
     ids = options.no_bos ? tokenizer.encode(text, role) : tokenizer.encode_document(text, role);
   }
   options.json ? print_json(ids, tokenizer) : print_ids(ids, tokenizer);

@@ -28,6 +28,20 @@ bool is_null_device(const struct stat& status) {
          status.st_rdev == null_device.st_rdev;
 }
 
+std::string without_returns(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i)
+    if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') out += text[i];
+  return out;
+}
+
+// The newline that an editor or `echo` put at the end.
+void drop_newline(TextRule rule, std::string* text) {
+  if (text->ends_with('\n')) text->pop_back();
+  if (rule != TextRule::kExact && text->ends_with('\r')) text->pop_back();
+}
+
 }  // namespace
 
 void add_text_input(Arguments& arguments, TextInput* input, std::string_view escapes_of) {
@@ -39,7 +53,6 @@ void add_text_input(Arguments& arguments, TextInput* input, std::string_view esc
       &input->file);
   arguments.flag("-e,--escapes", fmt::format("\\n, \\t, \\\\ and \\xNN in {} stand for bytes", escapes_of),
                  &input->escapes);
-  add_parse_special(arguments, &input->parse_special);
 }
 
 void add_parse_special(Arguments& arguments, bool* parse_special) {
@@ -82,23 +95,24 @@ std::string read_text(const TextInput& input, TextRule rule) {
   if (input.text == "-" && input.file == "-") fail(ErrorCode::kUsage, "-p - and -f - cannot both be stdin");
   if (!input.given() && stdin_is_terminal())
     fail(ErrorCode::kUsage, "no text: give -p TEXT, -f FILE or pipe it in");
-  const auto skip_mark = [rule](std::string* bytes, const std::string& where) {
-    if (rule == TextRule::kPrompt && skip_byte_order_mark(bytes))
-      print_notice("{}: the byte order mark at its start is skipped", where);
+  const auto read_person = [rule](const std::string& path) {
+    std::string bytes = read_bytes(path);
+    if (rule == TextRule::kExact) return bytes;
+    if (skip_byte_order_mark(&bytes))
+      print_notice("{}: the byte order mark at its start is skipped",
+                   path == "-" ? "stdin" : printable(path, kPathBytes));
+    return rule == TextRule::kMessage ? without_returns(bytes) : bytes;
   };
   std::string text;
   if (!input.given() || input.text == "-") {
-    text = read_bytes("-");
-    skip_mark(&text, "stdin");
+    text = read_person("-");
+    if (rule == TextRule::kMessage && !input.given()) drop_newline(rule, &text);
   } else if (input.text) {
     text = input.escapes ? unescape("--prompt", *input.text) : *input.text;
   }
   if (!input.file) return text;
-  std::string content = read_bytes(*input.file);
-  const std::string where = *input.file == "-" ? "stdin" : printable(*input.file, kPathBytes);
-  skip_mark(&content, where);
-  if (content.ends_with('\n')) content.pop_back();
-  if (rule == TextRule::kPrompt && content.ends_with('\r')) content.pop_back();
+  std::string content = read_person(*input.file);
+  drop_newline(rule, &content);
   return text + content;
 }
 

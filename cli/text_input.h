@@ -20,13 +20,13 @@ struct TextInput {
   std::optional<std::string> text;
   std::optional<std::string> file;
   bool escapes = false;  // -e: of -p, and of what else the command applies unescape() to
-  bool parse_special = false;
 
   bool given() const { return text || file; }
 };
 
-// Declares -p, -f, -e and --parse-special; escapes_of: which options' texts -e is about, for the help.
+// Declares -p, -f and -e; escapes_of: which options' texts -e is about, for the help.
 void add_text_input(Arguments& arguments, TextInput* input, std::string_view escapes_of);
+// Declares --parse-special, for raw text; what is said in a conversation spells no token.
 void add_parse_special(Arguments& arguments, bool* parse_special);
 // Which tokens the text can spell (formats.md 3.6).
 TextRole role_of(bool parse_special);
@@ -34,14 +34,15 @@ TextRole role_of(bool parse_special);
 // How a file's bytes become a text. Text that begins like UTF-16 (FF FE or FE FF) is refused whatever the
 // rule.
 enum class TextRule {
-  kExact,   // every byte but one newline at the end: what is measured or counted
-  kPrompt,  // and a file's "\r\n" goes like "\n", a byte order mark at the start is skipped, with a notice
+  kExact,    // every byte but one newline at the end: what is measured or counted
+  kPrompt,   // and a file's "\r\n" goes like "\n", a byte order mark at the start is skipped, with a notice
+  kMessage,  // and the "\r" before every newline goes: lines that a person wrote
 };
 
 // -p (its escapes resolved with -e), then -f, which has a newline at its end dropped (editors put one there);
-// neither: all of stdin, its last newline included. "-p -" and "-f -" are stdin. Throws kUsage when none is
-// given and stdin is a terminal; kIo for what cannot be read; kMalformed for UTF-16; kResource beyond
-// kMaxTextBytes.
+// neither: all of stdin, its last newline included, but of a message. "-p -" and "-f -" are stdin. Throws
+// kUsage when none is given and stdin is a terminal; kIo for what cannot be read; kMalformed for UTF-16;
+// kResource beyond kMaxTextBytes.
 std::string read_text(const TextInput& input, TextRule rule);
 inline constexpr uint64_t kMaxTextBytes = 256u << 20;
 

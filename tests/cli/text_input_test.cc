@@ -163,6 +163,19 @@ TEST_F(ChatLines, OnceReadsAsRunDoes) {
   EXPECT_EQ(once({}, input("\xEF\xBB\xBFhi there\n")).out, expected);
   EXPECT_EQ(once({"hi there"}).out, expected);
   EXPECT_EQ(once({"-p", "hi ", "-f", "-"}, input("there\n")).out, expected);
+  // Of every line the carriage return goes.
+  const std::string lines = once({"-e", "-p", R"(hi\nthere)"}).out;
+  ASSERT_NE(lines, expected);
+  EXPECT_EQ(once({}, input("hi\r\nthere\r\n")).out, lines);
+  EXPECT_EQ(once({"-f", folder_.write("lines.txt", "hi\r\nthere\r\n")}).out, lines);
+  EXPECT_EQ(once({"-p", "-"}, input("hi\r\nthere")).out, lines);
+}
+
+TEST_F(ChatLines, FileReadAsAMessageLosesItsCarriageReturns) {
+  const std::string text = folder_.write("message.txt", "\xEF\xBB\xBFone\r\ntwo\r\n");
+  const std::string file = folder_.file("talk.json");
+  chat("/read " + text + "\n/save " + file + "\n");
+  EXPECT_EQ(Json::parse(read_file(file))[0]["content"], "one\ntwo");
 }
 
 TEST_F(ChatLines, FileOnStdinBesideAPromptIsPointedAt) {
