@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <iterator>
 
+#include "cli/report.h"
 #include "quant/error.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -62,6 +64,7 @@ constexpr ForeignOption kForeign[] = {
     {"--grammar-file", "run", Value::kOne, "--grammar", "", ""},
     {"-jf|--json-schema-file", "run", Value::kOne, "--json-schema", "", ""},
     {"--ids-only|--ids", "tokenize", Value::kNone, "--json", "", ""},
+    {"-md|--model-draft", "run|chat|serve", Value::kOne, "--draft", "", ""},
     {"-a", "serve", Value::kOne, "--alias", "", ""},
     {"--sleep-idle-seconds", "serve", Value::kOne, "--idle-unload", "", ""},
     // What happens anyway.
@@ -112,14 +115,18 @@ constexpr ForeignOption kForeign[] = {
     {"--lora|--lora-scaled|--control-vector", "", Value::kOne, kAnyway, "none of them",
      "adapters are not supported: merge one into its model before converting that"},
     {"-mm|--mmproj|--image|--audio", "", Value::kOne, kAnyway, "none of them", "only text goes in"},
-    {"-md|--model-draft|--draft|--draft-max|--draft-n|--draft-min|--draft-p-min|--spec-type", "", Value::kOne,
-     kAnyway, "none of them", "drafting with a second model is not supported"},
+    {"--draft-max|--draft-n|--draft-min|--draft-p-min|--spec-type", "", Value::kOne, kAnyway, "none of them",
+     "how many guesses are tried follows from what they cost; --draft FILE names a model that guesses"},
+    {"-md|--model-draft|--draft", "", Value::kOne, kAnyway, "none of them",
+     "a second model guesses in quern run, chat and serve: --draft FILE"},
     {"-cnv|--conversation|--interactive|-i|--interactive-first|-if|--instruct|-ins|-st|--single-turn|--jinja",
      "run", Value::kNone, kAnyway, "none of them", kChatCommand},
     {"-sys|--system-prompt|--system|-sysf|--system-prompt-file|--chat-template-file", "run", Value::kOne,
      kAnyway, "none of them", kChatCommand},
     {"-sysf|--system-prompt-file", "chat", Value::kOne, kAnyway, "none of them",
      "--system TEXT takes the text itself: --system \"$(cat FILE)\""},
+    {"--parse-special", "chat|serve", Value::kNone, kAnyway, "none of them",
+     "what is said in a conversation spells no token; quern run takes raw text"},
     {"--no-jinja", "", Value::kNone, kAnyway, "none of them",
      "a file's own chat template is executed; --chat-format NAME takes a format that quern knows"},
     {"--rope-scaling|--rope-scale|--rope-freq-base|--rope-freq-scale|--yarn-orig-ctx|--yarn-ext-factor|--"
@@ -213,6 +220,11 @@ std::string with_dashes(std::string_view name) {
   return out;
 }
 
+// "-temp" as "--temp": a name of that form would be read as the one letter and its value.
+std::string with_second_dash(std::string_view name) {
+  return name.starts_with("--") || name.size() < 3 ? std::string() : with_dashes(fmt::format("-{}", name));
+}
+
 // An argument that begins with a dash and is not a number.
 bool looks_like_option(std::string_view text) {
   return text.size() > 1 && text[0] == '-' && !(text[1] >= '0' && text[1] <= '9') && text[1] != '.';
@@ -240,6 +252,11 @@ std::vector<std::string> translate_foreign(const CommandTable& table,
     }
     const ForeignOption* foreign = looks_like_option(argument) ? find_foreign(name, table.name) : nullptr;
     if (foreign == nullptr) {
+      const std::string longer = with_second_dash(given);
+      if (looks_like_option(argument) && !longer.empty() &&
+          (find_own(table, longer) != nullptr || find_foreign(longer, table.name) != nullptr))
+        fail(ErrorCode::kUsage, "unknown option '{}' (did you mean '{}'?); see quern {} --help", given,
+             longer, table.name);
       out.push_back(argument);
       continue;
     }
@@ -247,10 +264,11 @@ std::vector<std::string> translate_foreign(const CommandTable& table,
     if (equals != argument.npos) {
       value = argument.substr(equals + 1);
     } else if (foreign->value != Value::kNone && i + 1 < arguments.size() &&
-               (foreign->value == Value::kOne || is_among(arguments[i + 1], "on|off|auto|0|1"))) {
+               (foreign->value == Value::kOne ||
+                is_among(lower_ascii(arguments[i + 1]), "on|off|auto|0|1"))) {
       value = arguments[++i];
     }
-    if (!foreign->harmless.empty() && !is_among(value, foreign->harmless))
+    if (!foreign->harmless.empty() && !is_among(lower_ascii(value), foreign->harmless))
       fail(ErrorCode::kUsage, "{}{}{}: {} (see quern {} --help)", given, value.empty() ? "" : " ",
            printable(value), foreign->advice, table.name);
     if (foreign->ours == "MODEL") {
@@ -263,7 +281,11 @@ std::vector<std::string> translate_foreign(const CommandTable& table,
       if (foreign->value != Value::kNone) out.push_back(value);
     }
   }
-  out.insert(out.begin(), models.begin(), models.end());
+  if (models.empty()) return out;
+  if (models.size() > 1)
+    print_notice("-m/--model is given {} times: the last counts ('{}')", models.size(),
+                 printable(models.back(), kPathBytes));
+  out.insert(out.begin(), models.back());
   return out;
 }
 

@@ -119,6 +119,8 @@ TEST(ArgumentParser, SpellingsOfOtherProgramsMeanTheSame) {
   EXPECT_EQ(parse({"x", "--n-predict=6", "--temperature", "0"}).n, 6);
   EXPECT_EQ(parse({"x", "--max_tokens", "7"}).n, 7);
   EXPECT_EQ(parse({"x", "-s", "9"}).seed, 9u);
+  EXPECT_EQ(parse({"-m", "x.gguf", "-m", "y.gguf"}).model, "y.gguf");
+  EXPECT_EQ(parse({"x", "--color", "ON"}).model, "x");
   for (const std::vector<std::string>& idle : {std::vector<std::string>{"-no-cnv"},
                                                {"-fa"},
                                                {"-fa", "on"},
@@ -155,6 +157,21 @@ TEST(ArgumentParser, SpellingsThatMeanSomethingElseGetALine) {
     arguments.insert(arguments.end(), more.begin(), more.end());
     EXPECT_NE(usage_error(arguments).find(expected), std::string::npos) << usage_error(arguments);
   }
+}
+
+// "-p" with the value "rompt" is what nobody means.
+TEST(ArgumentParser, OneDashBeforeALongNameIsPointedOut) {
+  for (const auto& [name, meant] : {std::pair("-prompt", "--prompt"),
+                                    {"-seed", "--seed"},
+                                    {"-kv", "--kv"},
+                                    {"-json", "--json"},
+                                    {"-max_tokens", "--max-tokens"},
+                                    {"-temperature", "--temperature"},
+                                    {"-no-warmup", "--no-warmup"}})
+    EXPECT_EQ(usage_error({"m", name, "1"}),
+              fmt::format("unknown option '{}' (did you mean '{}'?); see quern run --help", name, meant));
+  EXPECT_EQ(parse({"m", "-prompter"}).prompt, "rompter");
+  EXPECT_EQ(parse({"m", "-p", "-seed"}).prompt, "-seed");
 }
 
 TEST(ArgumentParser, ValuesOfOwnOptionsAreNoForeignOptions) {

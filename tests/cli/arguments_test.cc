@@ -164,6 +164,10 @@ TEST(Arguments, MessagesAreOurs) {
   expect_usage_error({"run", "x", "--temp", "-1"}, "--temp: -1 is not a number from 0 on");
   expect_usage_error({"run", "x", "--temp", "1e39"}, "--temp: 1e39 is too large");
   expect_usage_error({"imatrix", "x", "-ngl", "99"}, "CPU alone");
+  expect_usage_error({"bench", "x", "-md", "y"}, "quern run, chat and serve: --draft FILE");
+  expect_usage_error({"chat", "x", "--parse-special"}, "spells no token");
+  expect_usage_error({"tokenize", "x", "--chat", "y", "--parse-special"}, "--parse-special is about a text");
+  expect_usage_error({"tokenize", "x", "--decode", "1", "--no-bos"}, "--no-bos is about a text");
   expect_usage_error({"bench", "x", "-ngl", "many"},
                      "--gpu-layers: expected a number of layers, auto or all");
   for (const char* command : {"run", "convert", "tokenize"})
