@@ -33,9 +33,10 @@ const ChatFormat& require_chat_format(const std::string& name) {
   return *format;
 }
 
-// The built-in chat format that the file names, or whose published template it has; null: neither.
+// The built-in chat format whose published template the file has, or which a file without a template names;
+// null: neither. Beside a template the name says what convert took that for; another may stand there since.
 const ChatFormat* known_chat_format(const Vocabulary& vocabulary) {
-  if (!vocabulary.chat_format.empty()) return find_chat_format(vocabulary.chat_format);
+  if (vocabulary.chat_template.empty()) return find_chat_format(vocabulary.chat_format);
   return find_chat_format(recognise_chat_format(vocabulary));
 }
 
@@ -85,7 +86,7 @@ void require_conversations(const ChatArguments& arguments, const std::string& pa
   }
   const GgufReader& gguf = files->gguf();
   const ConversationKeys keys = read_conversation_keys(gguf, {});
-  if (find_chat_format(keys.chat_format) != nullptr) return;
+  if (keys.chat_template.empty() && find_chat_format(keys.chat_format) != nullptr) return;
   try {
     if (!keys.chat_template.empty()) {
       const ChatTemplate parsed(keys.chat_template, kOwnTemplate);
@@ -158,7 +159,11 @@ ChatEncoding::ChatEncoding(const ChatArguments& arguments, const Tokenizer& toke
     choice_ = fmt::format("chat format: {} (override: --chat-format, --template)", known->name);
   } else if (!vocabulary.chat_template.empty()) {
     use_template(vocabulary.chat_template, kOwnTemplate);
-    choice_ = "chat template: the file's own (override: --template, --chat-format)";
+    choice_ = fmt::format(
+        "chat template: the file's own{} (override: --template, --chat-format)",
+        vocabulary.chat_format.empty()
+            ? ""
+            : fmt::format(", which is not that of {}, as the file says", printable(vocabulary.chat_format)));
   } else if (!fallback.empty()) {
     format_ = &require_chat_format(std::string(fallback));
     choice_ =

@@ -21,6 +21,13 @@ bool holds(const Vocabulary& vocabulary, std::string_view piece) {
   return std::find(vocabulary.pieces.begin(), vocabulary.pieces.end(), piece) != vocabulary.pieces.end();
 }
 
+// What encode_mistral() asks for.
+bool has_control_token(const Vocabulary& vocabulary, std::string_view piece) {
+  const auto found = std::find(vocabulary.pieces.begin(), vocabulary.pieces.end(), piece);
+  return found != vocabulary.pieces.end() &&
+         vocabulary.types[static_cast<size_t>(found - vocabulary.pieces.begin())] == TokenType::kControl;
+}
+
 template <const MistralVersion& version>
 std::vector<TokenId> encode(const Tokenizer& tokenizer, std::span<const ChatMessage> messages) {
   return encode_mistral(version, tokenizer, messages);
@@ -33,11 +40,21 @@ bool is_first_vocabulary(const Vocabulary& vocabulary) {
          vocabulary.pieces[kBracket] == "]" && !holds(vocabulary, "[INST]");
 }
 
+bool has_marks(const MistralVersion& version, const Vocabulary& vocabulary) {
+  for (const std::string_view mark : {"[INST]", "[/INST]"})
+    if (!has_control_token(vocabulary, mark)) return false;
+  for (const std::string_view mark : {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"})
+    if (version.system_has_a_place && !has_control_token(vocabulary, mark)) return false;
+  return true;
+}
+
+// Tekken is BPE; the vocabularies of versions 2 and 3 are SentencePiece's; version 7 has both.
 template <const MistralVersion& version>
 bool fits(const Vocabulary& vocabulary) {
   if (!version.markers_are_tokens) return is_first_vocabulary(vocabulary);
-  return holds(vocabulary, "[INST]") && holds(vocabulary, "[/INST]") &&
-         (!version.system_has_a_place || holds(vocabulary, "[SYSTEM_PROMPT]"));
+  const bool is_tekken = std::holds_alternative<BytePairParts>(vocabulary.parts);
+  return has_marks(version, vocabulary) &&
+         (version.system_has_a_place || is_tekken == (version.name == kMistralV3Tekken.name));
 }
 
 constexpr std::array<ChatFormat, 5> kChatFormats = {{
@@ -65,7 +82,9 @@ const ChatFormat* find_chat_format(std::string_view name) noexcept {
 std::string_view recognise_chat_format(const Vocabulary& vocabulary) {
   const std::string_view name = published_format(vocabulary.chat_template);
   // v0.3 was published with v0.2's template too, but its markers are tokens of their own.
-  return holds(vocabulary, "[INST]") == (name != kMistralV1.name) ? name : "";
+  const bool fits =
+      name == kMistralV1.name ? !holds(vocabulary, "[INST]") : has_marks(kMistralV3, vocabulary);
+  return fits ? name : "";
 }
 
 }  // namespace quern

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/gguf_files.h"
 
 namespace quern::test {
 namespace {
@@ -125,6 +126,31 @@ TEST_F(ChatTemplateCommand, FormatsAndTemplatesExcludeEachOther) {
                   .err.find(std::string(option) + " needs --chat"),
               std::string::npos)
         << option;
+}
+
+// Other programs exchange a file's template and know nothing of quern's own key.
+TEST_F(ChatTemplateCommand, NameOfAFormatCountsOnlyWithoutAnotherTemplate) {
+  const std::string model = converted(folder_, "tiny-mistral", "q8_0");
+  const std::string chat = folder_.write("chat.json", R"([{"role": "user", "content": "hi"}])");
+  const auto file = [&](const std::string& text) {
+    const std::string path = folder_.file(text.empty() ? "named.gguf" : "other.gguf");
+    rewrite_gguf(model, path, [&](GgufMetadata* metadata) {
+      metadata->set_string("quern.chat_format", "mistral-v1");
+      if (!text.empty()) metadata->set_string("tokenizer.chat_template", text);
+    });
+    return path;
+  };
+  const std::string expected =
+      quern({"tokenize", model, "--chat", chat, "--chat-format", "mistral-v1", "--json"}).out;
+  ASSERT_NE(expected, "");
+  EXPECT_EQ(quern({"tokenize", file(""), "--chat", chat, "--json"}).out, expected);
+  const std::string other = file("{{ bos_token }}Q: {{ messages[0].content }}");
+  EXPECT_EQ(quern({"tokenize", other, "--chat", chat, "--render"}).out, "<s>Q: hi");
+  const ProcessResult said = quern({"chat", other, "--once", "-p", "hi", "-n", "1"});
+  EXPECT_EQ(said.exit_code, 0) << describe(said);
+  EXPECT_NE(said.err.find("the file's own, which is not that of mistral-v1, as the file says"),
+            std::string::npos)
+      << describe(said);
 }
 
 TEST_F(ChatTemplateCommand, ToolsWithAMistralFormatAreRefusedByName) {

@@ -177,9 +177,11 @@ std::string with(std::string_view text, std::string_view from, std::string_view 
   return changed;
 }
 
-std::string_view recognised(std::string_view chat_template, std::vector<std::string> pieces = {}) {
+std::string_view recognised(std::string_view chat_template, std::vector<std::string> pieces = {},
+                            TokenType type = TokenType::kControl) {
   Vocabulary vocabulary;
   vocabulary.chat_template = chat_template;
+  vocabulary.types.assign(pieces.size(), type);
   vocabulary.pieces = std::move(pieces);
   return recognise_chat_format(vocabulary);
 }
@@ -228,6 +230,7 @@ TEST(ChatTemplate, RecognisesNothingElse) {
 TEST(ChatTemplate, MarkersThatAreTokensAreAnotherFormat) {
   EXPECT_EQ(recognised(kReleaseTemplate, {"<unk>", "[", "INST"}), "mistral-v1");
   EXPECT_EQ(recognised(kReleaseTemplate, {"<unk>", "[INST]", "[/INST]"}), "");
+  EXPECT_EQ(recognised(kReleaseTemplate, {"<unk>", "[INST]", "[/INST]"}, TokenType::kUserDefined), "");
 }
 
 TEST(ChatFormats, AreFoundByName) {
@@ -247,17 +250,30 @@ TEST(ChatFormat, FitsVocabulariesThatHaveItsMarks) {
       if (format.fits(vocabulary)) names.emplace_back(format.name);
     return names;
   };
+  using Names = std::vector<std::string>;
   Vocabulary vocabulary;
   vocabulary.pieces.assign(32000, "x");
-  EXPECT_EQ(fitting(vocabulary), std::vector<std::string>{});
+  vocabulary.types.assign(32000, TokenType::kNormal);
+  EXPECT_EQ(fitting(vocabulary), Names{});
   vocabulary.pieces[16289] = "INST";
   vocabulary.pieces[28793] = "]";
-  EXPECT_EQ(fitting(vocabulary), std::vector<std::string>{"mistral-v1"});
-  vocabulary.pieces[3] = "[INST]";
-  vocabulary.pieces[4] = "[/INST]";
-  EXPECT_EQ(fitting(vocabulary), (std::vector<std::string>{"mistral-v2", "mistral-v3", "mistral-v3-tekken"}));
-  vocabulary.pieces[5] = "[SYSTEM_PROMPT]";
-  EXPECT_EQ(fitting(vocabulary).back(), "mistral-v7");
+  EXPECT_EQ(fitting(vocabulary), Names{"mistral-v1"});
+  const auto add = [&](size_t id, const char* text) {
+    vocabulary.pieces[id] = text;
+    vocabulary.types[id] = TokenType::kControl;
+  };
+  add(3, "[INST]");
+  add(4, "[/INST]");
+  EXPECT_EQ(fitting(vocabulary), (Names{"mistral-v2", "mistral-v3"}));
+  vocabulary.parts = BytePairParts();
+  EXPECT_EQ(fitting(vocabulary), Names{"mistral-v3-tekken"});
+  add(5, "[SYSTEM_PROMPT]");
+  EXPECT_EQ(fitting(vocabulary), Names{"mistral-v3-tekken"});
+  add(6, "[/SYSTEM_PROMPT]");
+  EXPECT_EQ(fitting(vocabulary), (Names{"mistral-v3-tekken", "mistral-v7"}));
+  // What a format could not encode with is not offered.
+  vocabulary.types[3] = TokenType::kUserDefined;
+  EXPECT_EQ(fitting(vocabulary), Names{});
 }
 
 }  // namespace
