@@ -31,6 +31,7 @@
 #include "quant/gguf_split_writer.h"
 #include "quant/importance.h"
 #include "quant/machine/stop_signal.h"
+#include "quant/output_file.h"
 #include "quant/panel_layout.h"
 #include "quant/parallel.h"
 #include "quant/quantize.h"
@@ -111,6 +112,7 @@ class Conversion {
     const GgufSplitPlan plan = make_plan();
     report_.files = plan.paths(options_.output);
     for (const std::string& file : report_.files) check_output(file);
+    name_temporary_files();
     if (options_.dry_run)
       look_for_zeros();
     else
@@ -157,6 +159,16 @@ class Conversion {
       tell(fmt::format("left from an earlier split, and not of this model: {}{}",
                        printable(older[0], kPathBytes),
                        older.size() == 1 ? "" : fmt::format(" and {} more", older.size() - 1)));
+  }
+
+  // Where the file system has no files without a name, one that was killed leaves what it had written.
+  void name_temporary_files() const {
+    if (options_.output.empty()) return;  // of a dry run
+    for (const std::string& file : report_.files)
+      for (const std::string& left : temporary_files_of(file))
+        tell(fmt::format(
+            "{}: left from a convert that was killed (unless one is writing it now): it can be removed",
+            printable(left, kPathBytes)));
   }
 
   // The output must not replace what is being read; everything else about it is checked when it is created.

@@ -11,7 +11,10 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <limits>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "quant/error.h"
@@ -21,6 +24,9 @@ namespace quern {
 namespace {
 
 constexpr size_t kFileNameBytes = 255;  // NAME_MAX of every file system in use
+constexpr size_t kRandomDigits = 16;
+constexpr std::string_view kTemporaryEnd = ".tmp";
+constexpr size_t kSuffixBytes = 1 + kRandomDigits + kTemporaryEnd.size();
 
 std::string shown(const std::string& path) { return printable(path, kPathBytes); }
 
@@ -50,13 +56,17 @@ std::pair<std::string, std::string> split_path(const std::string& path) {
   return {slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
 }
 
+// What its temporary files' names begin with.
+std::string_view temporary_prefix(std::string_view name) {
+  return name.substr(0, kFileNameBytes - kSuffixBytes);
+}
+
 // "<folder>/<name>.<16 random hex digits>.tmp": random, because a process number would not be unique in a
 // folder that several machines or containers share.
 std::string temporary_name(const std::string& target) {
-  const std::string suffix = fmt::format(".{:016x}.tmp", random_value<uint64_t>());
-  const auto [folder, name] = split_path(target);
-  const std::string prefix = target.substr(0, target.size() - name.size());
-  return prefix + name.substr(0, kFileNameBytes - suffix.size()) + suffix;
+  const std::string name = split_path(target).second;
+  return fmt::format("{}{}.{:0{}x}{}", target.substr(0, target.size() - name.size()), temporary_prefix(name),
+                     random_value<uint64_t>(), kRandomDigits, kTemporaryEnd);
 }
 
 void check_target(const std::string& target, bool overwrite) {
@@ -133,6 +143,26 @@ int rename_to_new(const std::string& from, const std::string& to) {
 std::string path_of_descriptor(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 
 }  // namespace
+
+std::vector<std::string> temporary_files_of(const std::string& target) {
+  namespace fs = std::filesystem;
+  const auto [folder, name] = split_path(target);
+  const std::string_view prefix = temporary_prefix(name);
+  const auto is_temporary = [&](std::string_view file) {
+    if (file.size() != prefix.size() + kSuffixBytes || !file.starts_with(prefix) ||
+        !file.ends_with(kTemporaryEnd) || file[prefix.size()] != '.')
+      return false;
+    const std::string_view digits = file.substr(prefix.size() + 1, kRandomDigits);
+    return digits.find_first_not_of("0123456789abcdef") == digits.npos;
+  };
+  std::vector<std::string> found;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (const std::string file = it->path().filename().string(); is_temporary(file))
+      found.push_back(target.substr(0, target.size() - name.size()) + file);
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
 void flush_folder_of(const std::string& target) {
   const std::string folder = split_path(target).first;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace quern {
 
@@ -51,6 +52,10 @@ class OutputFile {
   int fd_ = -1;
   bool overwrite_ = false;
 };
+
+// Temporary files with names, of OutputFiles of this target that are being written, or whose process was
+// killed; sorted. Empty where the folder cannot be listed.
+std::vector<std::string> temporary_files_of(const std::string& target);
 
 // fsync of the folder that `target` is in. Throws kIo.
 void flush_folder_of(const std::string& target);

@@ -588,6 +588,19 @@ TEST(Convert, OutputNeverReplacesAnInput) {
   EXPECT_NE(error_of([&] { convert(options, {}); }).find("replace the input"), std::string::npos);
 }
 
+TEST(Convert, NamesWhatAKilledOneLeftOfItsTarget) {
+  const TempFolder folder;
+  const std::string left = folder.write("a.gguf.0123456789abcdef.tmp", "half a model");
+  folder.write("b.gguf.0123456789abcdef.tmp", "of another");
+  std::vector<std::string> notices;
+  ConvertCallbacks callbacks;
+  callbacks.notice = [&](std::string_view line) { notices.emplace_back(line); };
+  run(kTiny, folder.file("a.gguf"), "q8_0", 2, callbacks);
+  std::erase_if(notices, [](const std::string& line) { return line.find(".tmp") == line.npos; });
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_TRUE(notices[0].starts_with(left + ": left from a convert that was killed")) << notices[0];
+}
+
 TEST(Convert, ExistingTargetAndFoldersAreRefused) {
   const TempFolder folder;
   folder.write("a.gguf", "old");

@@ -89,6 +89,24 @@ TEST(OutputFile, ReservesItsSpaceFirst) {
   EXPECT_EQ(std::filesystem::file_size(folder.path() / folder.names().at(0)), 1u << 20);
 }
 
+TEST(OutputFile, FindsTheTemporaryFilesOfATarget) {
+  const TempFolder folder;
+  const std::string target = folder.file("model.gguf"), left = target + ".0123456789abcdef.tmp";
+  EXPECT_EQ(temporary_files_of(target), Names{});
+  folder.write("model.gguf.0123456789abcdef.tmp", "");
+  for (const char* other : {"model.gguf", "model.gguf.tmp", "model.gguf.0123456789abcdeg.tmp",
+                            "model.gguf.0123456789abcdef.tmp2", "other.gguf.0123456789abcdef.tmp",
+                            "model.gguf-0123456789abcdef.tmp", "model.gguf.00123456789abcdef.tmp"})
+    folder.write(other, "");
+  EXPECT_EQ(temporary_files_of(target), Names{left});
+  const OutputFile file(target, 8, true, OutputFile::Temporary::kNamed);
+  EXPECT_EQ(temporary_files_of(target).size(), 2u);
+  const std::string long_name = folder.file(std::string(250, 'x'));
+  const OutputFile long_file(long_name, 8, false, OutputFile::Temporary::kNamed);
+  EXPECT_EQ(temporary_files_of(long_name).size(), 1u);
+  EXPECT_EQ(temporary_files_of("/nowhere/at/all"), Names{});
+}
+
 TEST_P(OutputFileBothWays, VanishesWhenItIsNotCommitted) {
   const TempFolder folder;
   const std::string target = folder.write("a", "old");
