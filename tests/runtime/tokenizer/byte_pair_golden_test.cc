@@ -116,7 +116,7 @@ TEST_P(VocabularyPairs, EncodesEveryTextToTheIdsBesideIt) {
   const std::vector<std::string> texts = split(read_file(*path + ".inp"), "\n__ggml_vocab_test__\n");
   const std::vector<std::string> lines = split(read_file(*path + ".out"), "\n");
   ASSERT_EQ(texts.size(), lines.size());
-  ASSERT_GT(texts.size(), 40u);
+  EXPECT_EQ(texts.size(), GetParam() == std::string("qwen35") ? 50u : 46u);
   for (size_t i = 0; i < texts.size(); ++i) {
     Ids expected;
     std::istringstream numbers(lines[i]);
