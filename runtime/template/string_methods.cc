@@ -95,6 +95,8 @@ Value join(BuiltinCall& call) {
 // The bytes that the arguments start and end, from `first`, name; npos for begin: outside the text.
 std::pair<size_t, size_t> byte_range(BuiltinCall& call, size_t first) {
   const std::string_view bytes = text_of(call).bytes();
+  if (!call.has(first) && !call.has(first + 1)) return {0, bytes.size()};
+  call.in.charge_bytes(bytes.size());
   const auto size = static_cast<int64_t>(call.self.as_string().n_chars());
   const auto position = [&](size_t argument, int64_t fallback) {
     if (!call.has(argument) || call[argument].is_none()) return fallback;
@@ -116,10 +118,11 @@ Value has_affix(BuiltinCall& call, std::string_view name) {
   const bool is_tuple = tuple != nullptr && tuple->is_tuple();
   if (!is_tuple && !call[0].is_string())
     call.in.raise("{} first arg must be str or a tuple of str, not {}", name, type_name(call[0]));
-  const std::vector<Value> affixes = is_tuple ? tuple->items : std::vector<Value>{call[0]};
-  for (const Value& affix : affixes) {
+  for (const Value& affix : is_tuple ? std::span(tuple->items) : std::span(&call[0], 1)) {
     if (!affix.is_string())
       call.in.raise("tuple for {} must only contain str, not {}", name, type_name(affix));
+    call.in.charge(1);
+    call.in.charge_bytes(std::min(affix.bytes().size(), text.size()));
     if (at_end ? text.ends_with(affix.bytes()) : text.starts_with(affix.bytes())) return Value::boolean(true);
   }
   return Value::boolean(false);
@@ -180,12 +183,14 @@ Value partition(BuiltinCall& call) {
 
 Value removeprefix(BuiltinCall& call) {
   const std::string_view prefix = string_argument(call, 0).bytes();
+  call.in.charge_bytes(prefix.size());
   if (!text_of(call).bytes().starts_with(prefix)) return call.self;
   return result(call, text_of(call).part(prefix.size(), text_of(call).size()));
 }
 
 Value removesuffix(BuiltinCall& call) {
   const std::string_view suffix = string_argument(call, 0).bytes();
+  call.in.charge_bytes(suffix.size());
   if (!text_of(call).bytes().ends_with(suffix)) return call.self;
   return result(call, text_of(call).part(0, text_of(call).size() - suffix.size()));
 }

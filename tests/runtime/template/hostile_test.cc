@@ -94,6 +94,22 @@ const std::vector<Case> kCases = {
     {"KeyOfMegabytes", kBig + "{% for i in range(100000) %}{{ {ns.s: 1}[ns.s] }}{% endfor %}", kSteps},
     {"LengthOfMegabytes", kBig + "{% for i in range(100000) %}{{ (ns.s ~ 'x') | length }}{% endfor %}",
      kSteps},
+    {"AffixesOfMegabytes",
+     kBig + "{% set a = ns.s ~ 'x' %}{% for i in range(100000) %}{{ a.startswith(ns.s) and a.endswith(a) }}"
+            "{% endfor %}",
+     kSteps},
+    {"ManyAffixes",
+     "{% set t = ('b',) * 1000000 %}{% for i in range(100000) %}{{ 'a'.startswith(t) }}{% endfor %}", kSteps},
+    {"PrefixesOfMegabytesTakenOff",
+     kBig + "{% set a = ns.s ~ 'x' %}{% for i in range(100000) %}{{ a.removeprefix(ns.s) }}{% endfor %}",
+     kSteps},
+    {"SuffixesOfMegabytesTakenOff",
+     kBig + "{% set a = 'x' ~ ns.s %}{% for i in range(100000) %}{{ a.removesuffix(ns.s) }}{% endfor %}",
+     kSteps},
+    {"PositionsInMegabytesBeyondAscii",
+     "{% set s = 'é' * 8000000 %}{% for i in range(100000) %}{{ s.count('x', 7999999) }}"
+     "{{ s.startswith('x', 7999999) }}{% endfor %}",
+     kSteps},
     {"JsonOfMegabytes", kBig + "{% for i in range(100000) %}{% set x = ns.s | tojson %}{% endfor %}", kSteps},
     {"StripsMegabytes",
      kBig + "{% set s = (ns.s | replace('a', ' ')) %}{% for i in range(100000) %}{% set x = s.strip(ns.s) "
