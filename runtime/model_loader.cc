@@ -92,6 +92,7 @@ class ModelLoader {
     if (notice_) notice_(line);
   }
 
+  void refuse_other_kinds() const;
   void read_shape();
   void check_quantization_version() const;
   void read_tokenizer();
@@ -137,7 +138,32 @@ std::unique_ptr<TensorSource> ModelLoader::open(const std::string& path) const {
   return std::make_unique<GgufFile>(path, options_.allow_mmap, notice_);
 }
 
+// GGUF files that are no models by themselves.
+void ModelLoader::refuse_other_kinds() const {
+  struct Kind {
+    std::string_view type, architecture, advice;
+  };
+  constexpr Kind kKinds[] = {
+      {"adapter", "",
+       "an adapter (LoRA), which is not a model by itself: merge it into its base model and take that"},
+      {"mmproj", "clip",
+       "what a model sees and hears with (mmproj), and only text goes in: give the file of the model itself"},
+      {"imatrix", "", "an importance matrix, not a model: quern convert --imatrix takes it"},
+  };
+  const auto text = [this](std::string_view key) {
+    const GgufValue* value = gguf().find(key);
+    return value == nullptr ? std::string_view() : value->as_string().value_or("");
+  };
+  for (const Kind& kind : kKinds)
+    if (text("general.type") == kind.type ||
+        (!kind.architecture.empty() && text("general.architecture") == kind.architecture))
+      gguf().refuse(std::string(kind.advice));
+  if (gguf().tensors().empty() && gguf().find("tokenizer.ggml.tokens") != nullptr)
+    gguf().refuse("a vocabulary without weights, which quern tokenize reads");
+}
+
 void ModelLoader::read_shape() {
+  refuse_other_kinds();
   check_quantization_version();
   const std::string_view name = gguf().require_string("general.architecture");
   const Architecture* architecture = find_architecture(name);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/cli/quern_cli.h"
+#include "tests/support/gguf_files.h"
 #include "tests/support/paths.h"
 
 namespace quern::test {
@@ -158,6 +159,18 @@ TEST(HostileFiles, WhatIsNotAModelIsNamed) {
   folder.write("ggufs/one.gguf", "");
   expect_said({"run", folder.file("ggufs"), "-p", "a"},
               "give the model's file: " + folder.file("ggufs/one.gguf"));
+  expect_said({"run", unpacked_data("vocabularies/ggml-vocab-gpt-2.gguf"), "-p", "a"},
+              "a vocabulary without weights, which quern tokenize reads");
+  const std::string model = converted(folder, "stories260k", "q8_0");
+  const auto expect_kind = [&](const std::string& type, const std::string& words) {
+    const std::string other = folder.file(type + ".gguf");
+    rewrite_gguf(model, other, [&](GgufMetadata* metadata) { metadata->set_string("general.type", type); });
+    expect_said({"run", other, "-p", "a"}, words);
+    EXPECT_NE(quern({"inspect", other}).out.find(words), std::string::npos) << type;
+  };
+  expect_kind("adapter", "an adapter (LoRA)");
+  expect_kind("mmproj", "give the file of the model itself");
+  expect_kind("imatrix", "quern convert --imatrix takes it");
 }
 
 }  // namespace
