@@ -125,6 +125,22 @@ std::string snapshot_of(const std::string& folder) {
   return (fs::path(folder) / "snapshots" / (snapshots.empty() ? "<hash>" : snapshots.front())).string();
 }
 
+// Without links, "." and a slash at the end.
+fs::path full_path(const std::string& folder) {
+  std::error_code ignored;
+  const fs::path full = fs::weakly_canonical(folder, ignored);
+  return full.filename().empty() ? full.parent_path() : full;
+}
+
+// "OWNER--NAME" of models--OWNER--NAME/snapshots/HASH, or "NAME" where there is no owner; empty: not in a
+// cache.
+std::string repository_of(const std::string& folder) {
+  const fs::path snapshots = full_path(folder).parent_path();
+  const std::string name = snapshots.parent_path().filename().string();
+  const bool is_snapshot = snapshots.filename() == "snapshots" && name.starts_with(kCachePrefix);
+  return is_snapshot ? name.substr(kCachePrefix.size()) : std::string();
+}
+
 }  // namespace
 
 bool is_plain_file_name(std::string_view name) {
@@ -205,17 +221,29 @@ void refuse_folder(const std::string& folder) {
 }
 
 std::string model_name_of_folder(const std::string& folder) {
-  std::error_code ignored;
-  const fs::path full = fs::weakly_canonical(folder, ignored);
-  const fs::path own = full.filename().empty() ? full.parent_path() : full;
-  const std::string repository = own.parent_path().parent_path().filename().string();
-  const bool is_snapshot =
-      own.parent_path().filename() == "snapshots" && repository.starts_with(kCachePrefix);
-  if (!is_snapshot) return well_formed_utf8(own.filename().string());
-  // models--OWNER--NAME; repositories without an owner have one part.
-  std::string name = repository.substr(kCachePrefix.size());
+  std::string name = repository_of(folder);
+  if (name.empty()) return well_formed_utf8(full_path(folder).filename().string());
   if (const size_t owner_end = name.find("--"); owner_end != name.npos) name = name.substr(owner_end + 2);
   return well_formed_utf8(name);
+}
+
+std::string_view chat_format_of_repository(const std::string& folder) {
+  struct Row {
+    std::string_view repository, format;
+  };
+  constexpr Row kRows[] = {
+      {"mistralai--Mistral-7B-Instruct-v0.1", "mistral-v1"},
+      {"mistralai--Mistral-7B-Instruct-v0.2", "mistral-v1"},
+      {"mistralai--Mixtral-8x7B-Instruct-v0.1", "mistral-v1"},
+      {"mistralai--Mistral-7B-Instruct-v0.3", "mistral-v3"},
+      {"mistralai--Mixtral-8x22B-Instruct-v0.1", "mistral-v3"},
+      {"mistralai--Mistral-Nemo-Instruct-2407", "mistral-v3-tekken"},
+      {"mistralai--Mistral-Large-Instruct-2411", "mistral-v7"},
+  };
+  const std::string repository = repository_of(folder);
+  for (const Row& row : kRows)
+    if (row.repository == repository) return row.format;
+  return "";
 }
 
 }  // namespace quern

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "convert/hf_config.h"
@@ -36,5 +37,10 @@ bool is_plain_file_name(std::string_view name);
 // The name that a model from this folder gets: the folder's own, also for ".", "x/" and links; for a snapshot
 // in Hugging Face's cache (models--OWNER--NAME/snapshots/HASH) the repository's. Valid UTF-8.
 std::string model_name_of_folder(const std::string& folder);
+
+// The built-in chat format that a model was trained on, by the repository that a snapshot in that cache
+// belongs to: "mistral-v1". Empty for other repositories, and for folders elsewhere, which anybody may have
+// named.
+std::string_view chat_format_of_repository(const std::string& folder);
 
 }  // namespace quern

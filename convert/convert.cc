@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "convert/calibration_keys.h"
+#include "convert/checkpoint_folder.h"
 #include "convert/source.h"
 #include "convert/tensor_transforms.h"
 #include "quant/checked_math.h"
@@ -96,13 +97,7 @@ class Conversion {
     report_.unwritten = source_.unwritten;
     report_.unread_files = source_.unread_files;
     if (recipe_ == nullptr) tell("formats: those of the source (override: --type)");
-    // Worded as a choice, which -q drops (cli/report.h): most who convert a base model know.
-    if (source_.lacks_chat_template)
-      tell(
-          fmt::format("{}: no chat template (tokenizer_config.json or chat_template.jinja hold it): a base "
-                      "model needs none; `quern chat` will ask for one (override: --template FILE or "
-                      "--chat-format NAME there)",
-                      printable(options.source, kPathBytes)));
+    if (source_.lacks_chat_template) tell_of_conversations();
   }
 
   ConvertReport run() {
@@ -138,6 +133,20 @@ class Conversion {
     for (const Recipe& recipe : recipes())
       names += fmt::format("{}{}", names.empty() ? "" : ", ", recipe.name);
     fail(ErrorCode::kUsage, "unknown type '{}': expected one of {}", printable(type), names);
+  }
+
+  // Worded as a choice, which -q drops (cli/report.h): most who convert a base model know. What a model was
+  // trained on nothing but its template and its repository's name says, config.json least of all.
+  void tell_of_conversations() const {
+    const std::string_view format = chat_format_of_repository(options_.source);
+    tell(fmt::format(
+        "{}: no chat template (tokenizer_config.json or chat_template.jinja hold it): {}",
+        printable(options_.source, kPathBytes),
+        format.empty() ? "a base model needs none; `quern chat` will ask for one (override: --template FILE "
+                         "or --chat-format NAME there)"
+                       : fmt::format("this repository's model was trained on {} (override: --chat-format {} "
+                                     "or --template FILE of `quern chat`)",
+                                     format, format)));
   }
 
   // Parts of the same name that an earlier split into another number of files left: nothing replaces them,

@@ -486,6 +486,12 @@ TEST(Convert, SaysThatThereIsNoChatTemplate) {
   const ProcessResult quiet =
       quern({"convert", test_data("stories260k"), "-o", folder.file("x.gguf"), "--force", "-q"});
   EXPECT_EQ(quiet.err.find("chat template"), std::string::npos) << describe(quiet);
+  const std::string snapshot = folder.file("models--mistralai--Mistral-7B-Instruct-v0.3/snapshots/0");
+  std::filesystem::create_directories(snapshot);
+  std::filesystem::copy(test_data("stories260k"), snapshot);
+  const ProcessResult known = quern({"convert", snapshot, "-o", folder.file("y.gguf")});
+  EXPECT_NE(known.err.find("trained on mistral-v3 (override: --chat-format mistral-v3"), std::string::npos)
+      << describe(known);
   // No format is offered that the vocabulary has no marks of.
   const ProcessResult chat = quern({"chat", folder.file("x.gguf")});
   EXPECT_EQ(chat.exit_code, 1) << describe(chat);

@@ -124,5 +124,20 @@ TEST(CheckpointFolder, ModelIsNamedAfterTheFolderOrTheRepositoryOfACache) {
   EXPECT_EQ(named("my\xff\xfemodel"), "my\xEF\xBF\xBD\xEF\xBF\xBDmodel");
 }
 
+TEST(CheckpointFolder, ChatFormatIsKnownByTheRepositoryOfACacheOnly) {
+  const TempFolder folder;
+  const auto format = [&](const std::string& path) {
+    fs::create_directories(folder.path() / path);
+    return chat_format_of_repository(folder.file(path));
+  };
+  EXPECT_EQ(format("models--mistralai--Mistral-7B-Instruct-v0.2/snapshots/3ad372fc79158a2148299e3318516c786"),
+            "mistral-v1");
+  EXPECT_EQ(format("models--mistralai--Mistral-Nemo-Instruct-2407/snapshots/a"), "mistral-v3-tekken");
+  EXPECT_EQ(format("models--mistralai--Mistral-7B-v0.1/snapshots/a"), "") << "a base model";
+  EXPECT_EQ(format("models--somebody--Mistral-7B-Instruct-v0.2/snapshots/a"), "") << "a fine-tune";
+  EXPECT_EQ(format("mistralai--Mistral-7B-Instruct-v0.2"), "");
+  EXPECT_EQ(format("Mistral-7B-Instruct-v0.2"), "");
+}
+
 }  // namespace
 }  // namespace quern
