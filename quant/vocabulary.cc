@@ -112,14 +112,33 @@ std::vector<std::string> read_pieces(const GgufReader& gguf, uint64_t n_embeddin
   return {texts->begin(), texts->end()};
 }
 
-// Without types in a file, special ids and their spelling tell.
+// Ends of turns and messages.
+constexpr std::string_view kEndSpellings[] = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
+                                              "<|eom_id|>"};
+bool is_spelled_like_an_end(std::string_view piece) {
+  return std::find(std::begin(kEndSpellings), std::end(kEndSpellings), piece) != std::end(kEndSpellings);
+}
+
+// Without types in a file, their spelling tells, and special ids (mark_special_tokens).
 std::vector<TokenType> guess_types(const std::vector<std::string>& pieces) {
   std::vector<TokenType> types(pieces.size(), TokenType::kNormal);
   for (size_t id = 0; id < pieces.size(); ++id) {
     if (pieces[id] == "<unk>") types[id] = TokenType::kUnknown;
-    if (pieces[id] == "<s>" || pieces[id] == "</s>") types[id] = TokenType::kControl;
+    if (pieces[id] == "<s>" || pieces[id] == "</s>" || is_spelled_like_an_end(pieces[id]))
+      types[id] = TokenType::kControl;
   }
   return types;
+}
+
+void mark_special_tokens(const GgufReader& gguf, Vocabulary* vocabulary) {
+  for (const SpecialToken& token : kSpecialTokens) {
+    const TokenId id = vocabulary->*token.id;
+    if (gguf.find(token.key) == nullptr || id == kNoToken ||
+        vocabulary->types[static_cast<size_t>(id)] != TokenType::kNormal)
+      continue;
+    vocabulary->types[static_cast<size_t>(id)] =
+        token.id == &Vocabulary::unk ? TokenType::kUnknown : TokenType::kControl;
+  }
 }
 
 std::vector<TokenType> read_types(const GgufReader& gguf, const std::vector<std::string>& pieces,
@@ -196,15 +215,12 @@ std::vector<TokenId> phi3_strips_right(const Vocabulary& vocabulary) {
 
 // The ends of turns and messages of a file that does not state them.
 void find_ends_by_spelling(Vocabulary* vocabulary) {
-  constexpr std::string_view kSpellings[] = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
-                                             "<|eom_id|>"};
   bool harmony = false;  // its <|end|> is the end of a message that another follows
   for (const std::string& piece : vocabulary->pieces) harmony |= piece == "<|return|>" || piece == "<|call|>";
   for (size_t id = 0; id < vocabulary->size(); ++id) {
     const std::string& piece = vocabulary->pieces[id];
     if (vocabulary->types[id] != TokenType::kControl || (harmony && piece == "<|end|>")) continue;
-    if (std::find(std::begin(kSpellings), std::end(kSpellings), piece) != std::end(kSpellings))
-      vocabulary->more_ends.push_back(static_cast<TokenId>(id));
+    if (is_spelled_like_an_end(piece)) vocabulary->more_ends.push_back(static_cast<TokenId>(id));
   }
 }
 
@@ -326,6 +342,7 @@ Vocabulary read_vocabulary(const GgufReader& gguf, uint64_t n_embedding_rows, co
     if (token.id == &Vocabulary::eot || token.id == &Vocabulary::eom)
       states_ends |= vocabulary.*token.id != kNoToken;
   }
+  if (gguf.find(keys::kTypes) == nullptr) mark_special_tokens(gguf, &vocabulary);
   for (const TokenList& list : kTokenLists)
     vocabulary.*list.ids = read_token_list(gguf, list.key, vocabulary.size(), notice);
   states_ends |= !vocabulary.more_ends.empty();

@@ -375,6 +375,19 @@ TEST(Vocabulary, KnowsTokensByTheirSpellingWhereTypesAreMissing) {
   EXPECT_EQ(read_back(metadata).types, small_vocabulary().types);
 }
 
+TEST(Vocabulary, SpecialIdsAndEndsAreControlTokensWhereTypesAreMissing) {
+  Vocabulary v = small_vocabulary();
+  v.pieces[260] = "<|endoftext|>", v.pieces[261] = "<|im_end|>", v.pieces[262] = "<|im_start|>";
+  v.bos = v.eos = 260;
+  GgufMetadata metadata = to_metadata(v);
+  metadata.erase("tokenizer.ggml.token_type");
+  const Vocabulary w = read_back(metadata);
+  EXPECT_EQ(w.types[260], TokenType::kControl);
+  EXPECT_EQ(w.types[261], TokenType::kControl);
+  EXPECT_EQ(w.types[262], TokenType::kNormal) << "nothing says otherwise";
+  EXPECT_EQ(w.more_ends, std::vector<TokenId>{261});
+}
+
 TEST(Vocabulary, KnowsByteTokensByTheirSpellingWhereNoneHasTheType) {
   Vocabulary v = small_vocabulary();
   for (TokenType& type : v.types)
