@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "convert/added_tokens.h"
@@ -176,8 +177,13 @@ Vocabulary read(const std::string& folder, const ModelConfig* config, const std:
   }
   if (const auto path = find_file(folder, "tokenizer_config.json")) {
     const Json json = parse_json(read_text_file(*path), *path);
-    vocabulary.add_bos = flag_or(json, "add_bos_token", vocabulary.add_bos, *path);
-    vocabulary.add_eos = flag_or(json, "add_eos_token", vocabulary.add_eos, *path);
+    for (const auto& [key, adds] :
+         {std::pair("add_bos_token", &vocabulary.add_bos), {"add_eos_token", &vocabulary.add_eos}}) {
+      const bool before = std::exchange(*adds, flag_or(json, key, *adds, *path));
+      if (before && !*adds && file->kind == TokenizerFile::kTokenizerJson)
+        notice(fmt::format("{}: {} is false, and {}'s post-processor adds that token: the former counts",
+                           *path, key, file->path));
+    }
   }
   if (vocabulary.bos == kNoToken) vocabulary.add_bos = false;  // one that is never added does no harm
   if (vocabulary.eos == kNoToken) vocabulary.add_eos = false;

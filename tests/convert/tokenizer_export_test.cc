@@ -37,8 +37,9 @@ class Folder {
         std::count_if(notices_.begin(), notices_.end(),
                       [part](const std::string& line) { return line.find(part) != line.npos; }));
   }
-  // In place of the tokenizer.model: a tokenizer.json of the 256 bytes and these added tokens.
-  void write_byte_vocabulary(std::string_view added_tokens) {
+  // In place of the tokenizer.model: a tokenizer.json of the 256 bytes, these added tokens and what `more`
+  // has.
+  void write_byte_vocabulary(std::string_view added_tokens, std::string_view more = "") {
     std::filesystem::remove(folder_.file("tokenizer.model"));
     std::string vocab;
     for (int byte = 0; byte < 256; ++byte) {
@@ -46,10 +47,10 @@ class Folder {
       const char* escape = spelling == "\"" || spelling == "\\" ? "\\" : "";
       vocab += fmt::format(R"({}"{}{}": {})", byte == 0 ? "" : ", ", escape, spelling, byte);
     }
-    write("tokenizer.json", fmt::format(R"({{"added_tokens": {}, "pre_tokenizer":
+    write("tokenizer.json", fmt::format(R"({{"added_tokens": {}, {} "pre_tokenizer":
         {{"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}},
         "model": {{"type": "BPE", "vocab": {{{}}}, "merges": []}}}})",
-                                        added_tokens, vocab));
+                                        added_tokens, more, vocab));
   }
 
  private:
@@ -167,6 +168,21 @@ TEST(AddedTokens, OfOneIdInAVocabularysOwnFileAreNamedOnce) {
   EXPECT_EQ(folder.count_notices("token 256 is '<a>' and '<b>': the former counts (1 in all)"), 1u);
   EXPECT_EQ(v.pieces[97], "<z>");
   EXPECT_EQ(folder.count_notices("token 97 is called '<z>', not '"), 1u);
+}
+
+TEST(AddedEnds, ConfigThatContradictsAPostProcessorCountsWithANotice) {
+  Folder folder;
+  folder.write_byte_vocabulary(R"([{"id": 256, "content": "<s>", "special": true}])",
+                               R"("post_processor": {"type": "TemplateProcessing",
+          "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}],
+          "special_tokens": {"<s>": {"ids": [256]}}},)");
+  EXPECT_TRUE(folder.read(257).add_bos);
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true, "add_eos_token": false})");
+  EXPECT_TRUE(folder.read(257).add_bos);
+  EXPECT_FALSE(folder.has_notice("add_"));
+  folder.write("tokenizer_config.json", R"({"add_bos_token": false})");
+  EXPECT_FALSE(folder.read(257).add_bos);
+  EXPECT_EQ(folder.count_notices("add_bos_token is false, and "), 1u);
 }
 
 TEST(AddedTokens, OfATokenizerJsonBeyondTheEmbeddingAreDropped) {
