@@ -92,9 +92,9 @@ void require_conversations(const ChatArguments& arguments, const std::string& pa
       const ChatTemplate parsed(keys.chat_template, kOwnTemplate);
       return;
     }
-  } catch (const Error&) {
+  } catch (const Error& problem) {
     Model::check(path, options);  // a template does not matter where the model does not run at all
-    throw;
+    fail(problem.code(), "{}; --template FILE runs another", problem.what());
   }
   if (!Model::check(path, options).empty()) return;  // it has no text at all
   const TensorView* const embedding = gguf.find_tensor("token_embd.weight");
