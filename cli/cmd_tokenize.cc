@@ -88,9 +88,12 @@ Source read_source(const Options& options) {
   return {read_tokenizer_file(file.bytes(), options.model, options.pre_tokenizer, notice), is_bare};
 }
 
-// A bare tokenizer.model does not say which conversations it is for; the v1 vocabulary is Mistral's.
+// A bare tokenizer.model does not say which conversations it is for; Mistral's first vocabulary does by
+// itself.
 ChatEncoding chat_encoding(const Options& options, const Tokenizer& tokenizer, bool bare) {
-  ChatEncoding encoding(options.conversation, tokenizer, bare ? "mistral-v1" : "");
+  constexpr const char* kFirst = "mistral-v1";
+  const bool is_first = bare && find_chat_format(kFirst)->fits(tokenizer.vocabulary());
+  ChatEncoding encoding(options.conversation, tokenizer, is_first ? kFirst : "");
   if (!encoding.choice().empty()) notice(encoding.choice());
   return encoding;
 }

@@ -153,6 +153,14 @@ TEST_F(ChatTemplateCommand, NameOfAFormatCountsOnlyWithoutAnotherTemplate) {
       << describe(said);
 }
 
+TEST_F(ChatTemplateCommand, BareModelOfAnotherVocabularyIsNotTakenForMistrals) {
+  const std::string chat = folder_.write("chat.json", kMessages);
+  EXPECT_EQ(quern({"tokenize", kMistral, "--chat", chat}).exit_code, 0);
+  const ProcessResult other = quern({"tokenize", test_data("tiny-mistral/tokenizer.model"), "--chat", chat});
+  EXPECT_EQ(other.exit_code, 1) << describe(other);
+  EXPECT_NE(other.err.find("give --template FILE"), std::string::npos) << describe(other);
+}
+
 TEST_F(ChatTemplateCommand, ToolsWithAMistralFormatAreRefusedByName) {
   const std::string chat = folder_.write(
       "chat.json", R"({"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]})");
