@@ -97,13 +97,6 @@ void check_tokens(const std::vector<std::string>& tokens, const std::string& whe
   }
 }
 
-// With line ends spelled as escapes, as patterns come either way.
-std::string canonical_pattern(std::string_view pattern) {
-  std::string out;
-  for (const char c : pattern) c == '\r' ? out += "\\r" : c == '\n' ? out += "\\n" : out += c;
-  return out;
-}
-
 }  // namespace
 
 BytePairParts merges_of_ranks(const std::vector<std::string>& tokens, std::string pre_tokenizer) {
@@ -139,8 +132,7 @@ BytePairParts merges_of_ranks(const std::vector<std::string>& tokens, std::strin
 
 std::string pre_tokenizer_of_pattern(std::string_view pattern, const std::string& where) {
   for (const PreTokenizer& row : pre_tokenizers()) {
-    if (row.steps.size() == 1 && canonical_pattern(row.steps[0].pattern) == canonical_pattern(pattern))
-      return std::string(row.name);
+    if (row.steps.size() == 1 && is_same_pattern(row.steps[0].pattern, pattern)) return std::string(row.name);
   }
   fail(ErrorCode::kMalformed,
        "{}: text is cut into words by the pattern '{}', which no known pre-tokenizer has (override: --pre "

@@ -250,18 +250,11 @@ void Reader::read_steps(const Json& pre_tokenizer) {
   }
 }
 
-// A pattern with line ends spelled as escapes, as it comes either way.
-std::string canonical(std::string_view pattern) {
-  std::string out;
-  for (const char c : pattern) c == '\r' ? out += "\\r" : c == '\n' ? out += "\\n" : out += c;
-  return out;
-}
-
 bool same_steps(const PreTokenizer& row, const Steps& steps) {
   return row.alphabet == steps.alphabet &&
          std::equal(row.steps.begin(), row.steps.end(), steps.steps.begin(), steps.steps.end(),
                     [](const SplitStep& a, const Steps::Step& b) {
-                      return a.sees_bytes == b.sees_bytes && canonical(a.pattern) == canonical(b.pattern);
+                      return a.sees_bytes == b.sees_bytes && is_same_pattern(a.pattern, b.pattern);
                     });
 }
 

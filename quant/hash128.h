@@ -13,6 +13,10 @@ struct Hash128 {
   uint64_t low = 0, high = 0;
   bool operator==(const Hash128&) const = default;
 };
+// Of hashes as keys of unordered containers.
+struct HashOfHash128 {
+  size_t operator()(const Hash128& hash) const noexcept { return static_cast<size_t>(hash.low); }
+};
 // 32 hexadecimal digits.
 std::string to_hex(Hash128 hash);
 

@@ -3,6 +3,7 @@
 #include "quant/pre_tokenizer.h"
 
 #include <algorithm>
+#include <string>
 
 namespace quern {
 namespace {
@@ -150,7 +151,17 @@ constexpr PreTokenizer kRows[] = {
     {"gemma4", {}, kLineSteps, kSpaceSymbol, WholeWords::kLineBreaks, true},
 };
 
+std::string with_escaped_line_ends(std::string_view pattern) {
+  std::string out;
+  for (const char c : pattern) c == '\r' ? out += "\\r" : c == '\n' ? out += "\\n" : out += c;
+  return out;
+}
+
 }  // namespace
+
+bool is_same_pattern(std::string_view a, std::string_view b) {
+  return with_escaped_line_ends(a) == with_escaped_line_ends(b);
+}
 
 std::span<const PreTokenizer> pre_tokenizers() { return kRows; }
 

@@ -55,5 +55,7 @@ inline constexpr std::string_view kByteLevelNumber = R"([0-9\xB2\xB3\xB9\xBC-\xB
 std::span<const PreTokenizer> pre_tokenizers();
 // By name or alias; null: unknown.
 const PreTokenizer* find_pre_tokenizer(std::string_view name);
+// Whether two patterns are one: line ends in them stand as bytes or as escapes.
+bool is_same_pattern(std::string_view a, std::string_view b);
 
 }  // namespace quern

@@ -64,9 +64,6 @@ class PrefixCache {
     uint64_t bytes() const { return memory.size() + ids.size() * sizeof(TokenId); }
   };
   using Blocks = std::list<Block>;  // the one used last first
-  struct HashOfKey {
-    size_t operator()(const Hash128& key) const { return static_cast<size_t>(key.low); }
-  };
 
   Hash128 start(std::string_view owner) const;
   Hash128 next(const Hash128& before, std::span<const TokenId> ids) const;
@@ -81,7 +78,7 @@ class PrefixCache {
   const HashSecret secret_;
   const Hash128 model_hash_;
   Blocks blocks_;
-  std::unordered_map<Hash128, Blocks::iterator, HashOfKey> by_key_;
+  std::unordered_map<Hash128, Blocks::iterator, HashOfHash128> by_key_;
   PrefixCacheStats stats_;
 };
 

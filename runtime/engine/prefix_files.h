@@ -62,9 +62,6 @@ class PrefixFiles {
     uint64_t n_bytes;
   };
   using Files = std::list<File>;  // the one used last first
-  struct HashOfKey {
-    size_t operator()(const Hash128& key) const { return static_cast<size_t>(key.low); }
-  };
 
   void read_secret();
   void list_files();
@@ -79,7 +76,7 @@ class PrefixFiles {
   const Notice notice_;
   HashSecret secret_{};
   Files files_;
-  std::unordered_map<Hash128, Files::iterator, HashOfKey> by_key_;
+  std::unordered_map<Hash128, Files::iterator, HashOfHash128> by_key_;
   uint64_t bytes_ = 0;
   bool told_of_writing_ = false;
 };
