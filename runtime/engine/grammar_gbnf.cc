@@ -6,6 +6,7 @@
 
 #include "quant/error.h"
 #include "quant/utf8.h"
+#include "runtime/engine/grammar_reader.h"
 
 namespace quern {
 namespace {
@@ -13,10 +14,10 @@ namespace {
 constexpr size_t kMaxGbnfBytes = 1u << 18;
 constexpr size_t kMaxGbnfDepth = 64;
 
-class GbnfParser {
+class GbnfParser final : GrammarReader {
  public:
   GbnfParser(GrammarBuilder& builder, std::string_view text, const std::string& where)
-      : builder_(builder), text_(text), where_(where) {}
+      : GrammarReader(text), builder_(builder), where_(where) {}
 
   GrammarBuilder::Rule parse() {
     if (text_.size() > kMaxGbnfBytes)
@@ -40,23 +41,13 @@ class GbnfParser {
     size_t place;  // of its first mention
     bool defined = false;
   };
-  struct Count {
-    size_t min;
-    std::optional<size_t> max;
-  };
 
-  [[noreturn]] void refuse(const std::string& why) const {
+  [[noreturn]] void refuse(const std::string& why) const override {
     fail(ErrorCode::kMalformed, "{}: line {}: {}", where_, line_of(at_), why);
   }
   size_t line_of(size_t place) const {
     const std::string_view before = text_.substr(0, place);
     return 1 + static_cast<size_t>(std::count(before.begin(), before.end(), '\n'));
-  }
-  char peek(size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
-  bool take(std::string_view expected) {
-    if (!text_.substr(at_).starts_with(expected)) return false;
-    at_ += expected.size();
-    return true;
   }
 
   // White space and comments, with the ends of lines where they mean nothing.
@@ -173,18 +164,6 @@ class GbnfParser {
     return count;
   }
 
-  size_t parse_number() {
-    size_t value = 0;
-    const size_t begin = at_;
-    for (; peek() >= '0' && peek() <= '9'; ++at_) {
-      value = value * 10 + static_cast<size_t>(peek() - '0');
-      if (value > GrammarBuilder::kMaxCount)
-        refuse(fmt::format("a count of more than {}", GrammarBuilder::kMaxCount));
-    }
-    if (at_ == begin) refuse("expected a number in the count");
-    return value;
-  }
-
   State parse_atom(State from, size_t depth) {
     if (take("\"")) return parse_text(from);
     if (take("[")) return builder_.chars(from, parse_class());
@@ -283,9 +262,7 @@ class GbnfParser {
   }
 
   GrammarBuilder& builder_;
-  const std::string_view text_;
   const std::string where_;
-  size_t at_ = 0;
   std::map<std::string, NamedRule> rules_;
 };
 

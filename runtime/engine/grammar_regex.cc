@@ -5,6 +5,7 @@
 
 #include "quant/error.h"
 #include "quant/utf8.h"
+#include "runtime/engine/grammar_reader.h"
 
 namespace quern {
 namespace {
@@ -18,13 +19,13 @@ const CharSet kWordChars = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
 const CharSet kSpaces = {{'\t', '\r'}, {' ', ' '}};
 const CharSet kLineEnds = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
 
-class RegexParser {
+class RegexParser final : GrammarReader {
  public:
   using State = GrammarBuilder::State;
 
   RegexParser(GrammarBuilder& builder, std::string_view pattern, const std::string& where,
               const RegexOptions& options)
-      : builder_(builder), text_(pattern), where_(where), options_(options) {}
+      : GrammarReader(pattern), builder_(builder), where_(where), options_(options) {}
 
   State parse(State from) {
     if (text_.size() > kMaxPatternBytes)
@@ -36,19 +37,8 @@ class RegexParser {
   }
 
  private:
-  struct Count {
-    size_t min;
-    std::optional<size_t> max;
-  };
-
-  [[noreturn]] void refuse(const std::string& why) const {
+  [[noreturn]] void refuse(const std::string& why) const override {
     fail(ErrorCode::kMalformed, "{}: the expression '{}', at {}: {}", where_, printable(text_), at_, why);
-  }
-  char peek(size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
-  bool take(std::string_view expected) {
-    if (!text_.substr(at_).starts_with(expected)) return false;
-    at_ += expected.size();
-    return true;
   }
 
   State write(State from, const CharSet& set) const {
@@ -116,18 +106,6 @@ class RegexParser {
     if (!take("}")) refuse("expected } behind the count");
     if (count.max && *count.max < count.min) refuse("a count has a maximum below its minimum");
     return count;
-  }
-
-  size_t parse_number() {
-    size_t value = 0;
-    const size_t begin = at_;
-    for (; peek() >= '0' && peek() <= '9'; ++at_) {
-      value = value * 10 + static_cast<size_t>(peek() - '0');
-      if (value > GrammarBuilder::kMaxCount)
-        refuse(fmt::format("a count of more than {}", GrammarBuilder::kMaxCount));
-    }
-    if (at_ == begin) refuse("expected a number in the count");
-    return value;
   }
 
   State parse_group(State from, size_t depth) {
@@ -264,10 +242,8 @@ class RegexParser {
   }
 
   GrammarBuilder& builder_;
-  const std::string_view text_;
   const std::string where_;
   const RegexOptions& options_;
-  size_t at_ = 0;
 };
 
 }  // namespace
