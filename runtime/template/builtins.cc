@@ -19,6 +19,14 @@ std::vector<std::string_view> split_words(std::string_view words) {
 
 }  // namespace
 
+int64_t BuiltinCall::integer(size_t i, int64_t fallback) const {
+  if (!has(i)) return fallback;
+  const Value& value = *args[i];
+  in.require_defined(value);
+  if (!value.is_whole()) in.raise("'{}' object cannot be interpreted as an integer", type_name(value));
+  return value.as_integer();
+}
+
 Value Builtin::call(Interpreter& in, const Value& self, const Arguments& arguments) const {
   BuiltinCall call{in, self, {}, arguments};
   if (parameters == "*") return run(call);

@@ -20,6 +20,10 @@ struct BuiltinCall {
 
   bool has(size_t i) const { return args[i] != nullptr; }
   const Value& operator[](size_t i) const { return *args[i]; }
+  // False where it is not given.
+  bool flag(size_t i) const { return has(i) && truth(*args[i]); }
+  // Raises a TypeError's text for what is no whole number.
+  int64_t integer(size_t i, int64_t fallback) const;
 };
 
 struct Builtin {

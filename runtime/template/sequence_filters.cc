@@ -14,8 +14,6 @@ namespace {
 
 using Values = std::vector<Value>;
 
-bool flag(BuiltinCall& call, size_t i) { return call.has(i) && truth(call[i]); }
-
 // Strings in lower case, everything else as it is.
 Value without_case(Interpreter& in, const Value& value) {
   return value.is_string() ? in.text(quern::jinja::lower(in, value.as_text())) : value;
@@ -82,7 +80,7 @@ Values sorted(Interpreter& in, const Values& values, const KeyOf& key_of, bool r
 Value extreme(BuiltinCall& call, bool wants_most) {
   const Values values = iterate(call.in, call.self);
   if (values.empty()) return Value::undefined("No aggregated item, sequence was empty.");
-  const Key key(call, optional(call, 1), flag(call, 0));
+  const Key key(call, optional(call, 1), call.flag(0));
   size_t best = 0;
   Value best_key = key(values[0]);
   for (size_t i = 1; i < values.size(); ++i) {
@@ -159,9 +157,9 @@ Value dictsort(BuiltinCall& call) {
   for (const auto& [key, value] : dict->entries()) pairs.push_back(call.in.tuple({key, value}));
   const auto key_of = [&](const Value& pair) {
     const Value& part = pair.as<Sequence>()->items[by == "value"];
-    return flag(call, 0) ? part : without_case(call.in, part);
+    return call.flag(0) ? part : without_case(call.in, part);
   };
-  return call.in.list(sorted(call.in, pairs, key_of, flag(call, 2)));
+  return call.in.list(sorted(call.in, pairs, key_of, call.flag(2)));
 }
 
 Value first(BuiltinCall& call) {
@@ -180,7 +178,7 @@ Value groupby(BuiltinCall& call) {
   const Path path(call.in, call[0]);
   const Value fallback = optional(call, 1);
   const Value* use_fallback = fallback.is_none() ? nullptr : &fallback;
-  const bool case_sensitive = flag(call, 2);
+  const bool case_sensitive = call.flag(2);
   const auto key_of = [&](const Value& value) {
     const Value key = path.follow(call.in, value, use_fallback);
     return case_sensitive ? key : without_case(call.in, key);
@@ -300,16 +298,16 @@ Value sort(BuiltinCall& call) {
   const Value attribute = optional(call, 2);
   if (attribute.is_string()) {
     for (const Text& part : split(call.in, attribute.as_text(), ",", -1))
-      keys.emplace_back(call, Value::string(part), flag(call, 1));
+      keys.emplace_back(call, Value::string(part), call.flag(1));
   } else {
-    keys.emplace_back(call, attribute, flag(call, 1));
+    keys.emplace_back(call, attribute, call.flag(1));
   }
   const auto key_of = [&](const Value& value) {
     Values parts;
     for (const Key& key : keys) parts.push_back(key(value));
     return call.in.list(std::move(parts));
   };
-  return call.in.list(sorted(call.in, iterate(call.in, call.self), key_of, flag(call, 0)));
+  return call.in.list(sorted(call.in, iterate(call.in, call.self), key_of, call.flag(0)));
 }
 
 Value sum(BuiltinCall& call) {
@@ -322,7 +320,7 @@ Value sum(BuiltinCall& call) {
 }
 
 Value unique(BuiltinCall& call) {
-  const Key key(call, optional(call, 1), flag(call, 0));
+  const Key key(call, optional(call, 1), call.flag(0));
   auto* seen = call.in.make<Dict>();
   Values out;
   for (const Value& value : iterate(call.in, call.self)) {

@@ -30,14 +30,6 @@ std::optional<std::string_view> optional_string(BuiltinCall& call, size_t i) {
   return string_argument(call, i).bytes();
 }
 
-int64_t integer_argument(BuiltinCall& call, size_t i, int64_t fallback) {
-  if (!call.has(i)) return fallback;
-  call.in.require_defined(call[i]);
-  if (!call[i].is_whole())
-    call.in.raise("'{}' object cannot be interpreted as an integer", type_name(call[i]));
-  return call[i].as_integer();
-}
-
 Value list_of(BuiltinCall& call, std::vector<Text> parts) {
   std::vector<Value> values;
   values.reserve(parts.size());
@@ -56,24 +48,23 @@ Value stripped(BuiltinCall& call) {
 }
 
 Value split_method(BuiltinCall& call) {
-  return list_of(call,
-                 split(call.in, text_of(call), optional_string(call, 0), integer_argument(call, 1, -1)));
+  return list_of(call, split(call.in, text_of(call), optional_string(call, 0), call.integer(1, -1)));
 }
 
 Value rsplit(BuiltinCall& call) {
-  return list_of(call, split_from_right(call.in, text_of(call), optional_string(call, 0),
-                                        integer_argument(call, 1, -1)));
+  return list_of(call,
+                 split_from_right(call.in, text_of(call), optional_string(call, 0), call.integer(1, -1)));
 }
 
 Value splitlines(BuiltinCall& call) {
-  return list_of(call, split_lines(call.in, text_of(call), call.has(0) && truth(call[0])));
+  return list_of(call, split_lines(call.in, text_of(call), call.flag(0)));
 }
 
 Value replace_method(BuiltinCall& call) {
   const Text& with = string_argument(call, 1);
   const bool escapes = call.self.is_markup() && !call[1].is_markup();
   return result(call, replace(call.in, text_of(call), string_argument(call, 0).bytes(),
-                              escapes ? escape(call.in, with) : with, integer_argument(call, 2, -1)));
+                              escapes ? escape(call.in, with) : with, call.integer(2, -1)));
 }
 
 Value join(BuiltinCall& call) {
@@ -100,7 +91,7 @@ std::pair<size_t, size_t> byte_range(BuiltinCall& call, size_t first) {
   const auto size = static_cast<int64_t>(call.self.as_string().n_chars());
   const auto position = [&](size_t argument, int64_t fallback) {
     if (!call.has(argument) || call[argument].is_none()) return fallback;
-    const int64_t value = integer_argument(call, argument, fallback);
+    const int64_t value = call.integer(argument, fallback);
     return value < 0 ? std::max<int64_t>(value + size, 0) : value;
   };
   const int64_t begin = position(first, 0), end = std::min(position(first + 1, size), size);
@@ -200,13 +191,13 @@ template <Side side>
 Value padded(BuiltinCall& call) {
   const Text fill = call.has(1) ? string_argument(call, 1) : Text(" ", Origin::kTemplate);
   if (count_chars(fill.bytes()) != 1) call.in.raise("The fill character must be exactly one character long");
-  return result(call, pad(call.in, call.self.as_string(), integer_argument(call, 0, 0), fill, side));
+  return result(call, pad(call.in, call.self.as_string(), call.integer(0, 0), fill, side));
 }
 
 Value zfill(BuiltinCall& call) {
   const Text& text = text_of(call);
   const bool has_sign = text.bytes().starts_with('-') || text.bytes().starts_with('+');
-  const int64_t width = integer_argument(call, 0, 0) - int64_t{has_sign};
+  const int64_t width = call.integer(0, 0) - int64_t{has_sign};
   Text out = text.part(0, has_sign);
   out.append(pad(call.in, String(text.part(has_sign, text.size())), width, Text("0", Origin::kTemplate),
                  Side::kLeft));
@@ -214,7 +205,7 @@ Value zfill(BuiltinCall& call) {
 }
 
 Value expandtabs(BuiltinCall& call) {
-  const int64_t size = integer_argument(call, 0, 8);
+  const int64_t size = call.integer(0, 8);
   if (size > 1024) call.in.raise("tabs of more than 1024 columns are not supported");
   Text out;
   int64_t column = 0;

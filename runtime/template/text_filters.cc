@@ -27,16 +27,6 @@ Value changed(BuiltinCall& call) {
   return call.in.text(change(call.in, text.as_text()), text.is_markup());
 }
 
-bool flag(BuiltinCall& call, size_t i) { return call.has(i) && truth(call[i]); }
-
-int64_t whole(BuiltinCall& call, size_t i, int64_t fallback) {
-  if (!call.has(i)) return fallback;
-  call.in.require_defined(call[i]);
-  if (!call[i].is_whole())
-    call.in.raise("'{}' object cannot be interpreted as an integer", type_name(call[i]));
-  return call[i].as_integer();
-}
-
 const Value& require_string(BuiltinCall& call) {
   if (!call.self.is_string()) call.in.raise("'{}' object has no attribute 'rsplit'", type_name(call.self));
   return call.self;
@@ -113,7 +103,7 @@ Value safe(BuiltinCall& call) { return call.in.text(to_text(call.in, call.self),
 Value center(BuiltinCall& call) {
   const Value text = soft_string(call);
   return call.in.text(
-      pad(call.in, text.as_string(), whole(call, 0, 80), Text(" ", Origin::kTemplate), Side::kBoth),
+      pad(call.in, text.as_string(), call.integer(0, 80), Text(" ", Origin::kTemplate), Side::kBoth),
       text.is_markup());
 }
 
@@ -121,7 +111,7 @@ Value filesizeformat(BuiltinCall& call) {
   if (!call.self.is_number())
     call.in.raise("float() argument must be a string or a real number, not '{}'", type_name(call.self));
   static constexpr char kPrefixes[] = {'k', 'M', 'G', 'T', 'P', 'E', 'Z', 'Y'};
-  const bool binary = flag(call, 0);
+  const bool binary = call.flag(0);
   const double base = binary ? 1024 : 1000, bytes = call.self.as_number();
   std::string text;
   if (bytes == 1) {
@@ -159,15 +149,15 @@ Value indent(BuiltinCall& call) {
   if (!call.self.is_string())
     call.in.raise("unsupported operand type(s) for +=: '{}' and 'str'", type_name(call.self));
   const bool is_text = call.has(0) && call[0].is_string();
-  const Text indention = is_text ? call[0].as_text() : spaces(call, whole(call, 0, 4));
+  const Text indention = is_text ? call[0].as_text() : spaces(call, call.integer(0, 4));
   Text text = call.self.as_text();
   text.append(newline());  // so that a last empty line counts
   const std::vector<Text> lines = split_lines(call.in, text, false);
   Text out;
-  if (flag(call, 1)) out.append(indention);
+  if (call.flag(1)) out.append(indention);
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out.append(newline());
-    if (i > 0 && (flag(call, 2) || !lines[i].empty())) out.append(indention);
+    if (i > 0 && (call.flag(2) || !lines[i].empty())) out.append(indention);
     out.append(lines[i]);
     call.in.charge_bytes(lines[i].size() + indention.size());
     call.in.check_size(out.size());
@@ -179,7 +169,8 @@ Value replace(BuiltinCall& call) {
   const Text text = to_text(call.in, call.self), old = to_text(call.in, call[0]),
              with = to_text(call.in, call[1]);
   const bool all = !call.has(2) || call[2].is_none();
-  return call.in.text(quern::jinja::replace(call.in, text, old.bytes(), with, all ? -1 : whole(call, 2, -1)));
+  return call.in.text(
+      quern::jinja::replace(call.in, text, old.bytes(), with, all ? -1 : call.integer(2, -1)));
 }
 
 Value striptags(BuiltinCall& call) {
@@ -212,11 +203,11 @@ Value striptags(BuiltinCall& call) {
 // json.dumps, with transformers' defaults.
 Value tojson(BuiltinCall& call) {
   JsonStyle style;
-  style.ensure_ascii = flag(call, 0);
-  style.sort_keys = flag(call, 3);
+  style.ensure_ascii = call.flag(0);
+  style.sort_keys = call.flag(3);
   const auto punctuation = [](std::string_view text) { return Text(std::string(text), Origin::kMessage); };
   if (call.has(1) && !call[1].is_none()) {
-    style.indent = call[1].is_string() ? call[1].as_text() : spaces(call, whole(call, 1, 0));
+    style.indent = call[1].is_string() ? call[1].as_text() : spaces(call, call.integer(1, 0));
   }
   style.item_separator = punctuation(style.indent ? "," : ", ");
   style.key_separator = punctuation(": ");
@@ -244,8 +235,8 @@ Value trim(BuiltinCall& call) {
 Value truncate(BuiltinCall& call) {
   const std::optional<size_t> size = quern::jinja::length(call.self);
   if (!size) call.in.raise("object of type '{}' has no len()", type_name(call.self));
-  const int64_t limit = whole(call, 0, 255),
-                leeway = call.has(3) && !call[3].is_none() ? whole(call, 3, 5) : 5;
+  const int64_t limit = call.integer(0, 255),
+                leeway = call.has(3) && !call[3].is_none() ? call.integer(3, 5) : 5;
   const Text end = call.has(2) ? to_text(call.in, call[2]) : Text("...", Origin::kTemplate);
   const auto end_chars = static_cast<int64_t>(count_chars(end.bytes()));
   if (limit < end_chars) call.in.raise("expected length >= {}, got {}", end_chars, limit);
@@ -254,7 +245,7 @@ Value truncate(BuiltinCall& call) {
   const Value& text = require_string(call);
   const Text kept =
       text.as_text().part(0, byte_of_char(text.bytes(), static_cast<size_t>(limit - end_chars)));
-  Text out = flag(call, 1) ? kept : split_from_right(call.in, kept, " ", 1).front();
+  Text out = call.flag(1) ? kept : split_from_right(call.in, kept, " ", 1).front();
   out.append(end);
   return call.in.text(std::move(out));
 }

@@ -84,7 +84,7 @@ Value attribute(BuiltinCall& call) {
 }
 
 Value default_value(BuiltinCall& call) {
-  const bool empty_too = call.has(1) && truth(call[1]);
+  const bool empty_too = call.flag(1);
   if (!call.self.is_undefined() && !(empty_too && !truth(call.self))) return call.self;
   return call.has(0) ? call[0] : Value::string(Text());
 }
