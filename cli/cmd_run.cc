@@ -9,6 +9,7 @@
 #include "cli/session_options.h"
 #include "cli/text_input.h"
 #include "quant/machine/stop_signal.h"
+#include "quant/shell_word.h"
 #include "runtime/generate.h"
 
 namespace quern {
@@ -105,7 +106,7 @@ int run_run(std::span<const std::string> arguments) {
   const std::vector<TokenId> given = given_ids(options);  // refused before the model is loaded
   if (!ids && !options.input.given() && stdin_is_terminal())
     fail(ErrorCode::kUsage, "no text: give -p TEXT or -f FILE; `quern chat {}` opens a conversation",
-         printable(options.model, kPathBytes));
+         shell_word(options.model));
   const std::string text = ids ? std::string() : read_text(options.input, TextRule::kPrompt);
   if (options.input.escapes)
     for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);

@@ -21,6 +21,7 @@
 #include "quant/machine/cpu_features.h"
 #include "quant/machine/stop_signal.h"
 #include "quant/output_file.h"
+#include "quant/shell_word.h"
 
 namespace quern {
 namespace {
@@ -112,8 +113,8 @@ std::string completions(const std::vector<std::string>& arguments) {
   for (const Command& command : kCommands) names.emplace_back(command.name);
   std::error_code ignored;
   if (std::filesystem::exists(name, ignored))
-    fail(ErrorCode::kUsage, "'{0}' is a file, not a command: `quern chat {0}` talks with a model",
-         printable(name, kPathBytes));
+    fail(ErrorCode::kUsage, "'{}' is a file, not a command: `quern chat {}` talks with a model",
+         printable(name, kPathBytes), shell_word(name));
   fail(ErrorCode::kUsage, "unknown command '{}'{}; see quern --help", printable(name),
        suggestion(name, names));
 }

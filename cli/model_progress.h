@@ -12,8 +12,8 @@
 
 namespace quern {
 
-// Throws kIo for a path where nothing is. Who comes from a program that fetches models by name is told that
-// quern does not; a name with an ending is a file's that was mistyped.
+// Throws kIo for a path where nothing is, and says what to do: a name of the folder that is near, or that
+// quern fetches no models, for who comes from a program that does.
 void require_model_path(const std::string& path);
 
 // Model::load, with a bar on a terminal while it lasts. `tell` gets the choices and warnings, a line each.

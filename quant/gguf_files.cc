@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "quant/shell_word.h"
+
 namespace quern {
 namespace {
 
@@ -81,10 +83,12 @@ void require_all_there(const std::vector<std::string>& paths) {
   } else if (fs::exists(fs::path(folder) / "config.json", error) ||
              fs::exists(fs::path(folder) / "params.json", error)) {
     advice = fmt::format("it holds a checkpoint, which becomes a file first: quern convert {} -o model.gguf",
-                         shown(folder));
-  } else if (fs::is_directory(fs::path(folder) / "snapshots", error)) {
-    advice = fmt::format("it is a repository in Hugging Face's cache: look in {}",
-                         shown((fs::path(folder) / "snapshots").string()));
+                         shell_word(folder));
+  } else if (const fs::path snapshots = fs::path(folder) / "snapshots"; fs::is_directory(snapshots, error)) {
+    advice = "it is a repository in Hugging Face's cache: look in " + shown(snapshots.string());
+    for (fs::directory_iterator it(snapshots, error), end; !error && it != end; it.increment(error))
+      if (const auto cached = gguf_models_in(it->path().string()); !cached.empty())
+        advice = "it is a repository in Hugging Face's cache: give " + shown(cached.front());
   }
   fail(ErrorCode::kIo, "{}: is a folder, not a GGUF file; {}", shown(folder), advice);
 }

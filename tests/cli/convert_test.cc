@@ -529,6 +529,51 @@ TEST(Convert, NamesOfModelsAreNotFetchedAndThatIsSaid) {
   EXPECT_EQ(mistyped.err.find(hint), std::string::npos) << describe(mistyped);
 }
 
+TEST(Convert, ModelThatIsNotThereIsLookedForUnderANearName) {
+  const TempFolder folder;
+  folder.write("My Model-Q4_0.gguf", "");
+  folder.write("phi.gguf", "");
+  const std::string near = folder.file("My Model-Q4_0.gguf"), phi = folder.file("phi.gguf");
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {folder.file("My Model-q4_0.gguf"), "did you mean '" + near + "'?"},  // in quotes, for the shell
+      {folder.file("My Model-Q4_0.ggfu"), "did you mean '" + near + "'?"},
+      {folder.file("phi"), "did you mean " + phi + "?"},
+      {folder.file("phy.gguf"), "did you mean " + phi + "?"},
+      {folder.file("none/phi.gguf"), "its folder is not there: " + folder.file("none")},
+      {folder.file("quite-another.gguf"), "No such file or directory; ls shows"},
+      {"~/phi.gguf", "the shell replaces a ~ only"},
+      {"https://example.org/phi.gguf", "quern fetches no models"},
+      {"-", "not read from a pipe"},
+      {"", "a model's name is empty"},
+  };
+  for (const auto& [path, expected] : cases) {
+    const ProcessResult result = quern({"run", path, "-p", "x"});
+    EXPECT_EQ(result.exit_code, 5) << describe(result);
+    EXPECT_NE(result.err.find(expected), std::string::npos) << describe(result);
+  }
+}
+
+TEST(Convert, CommandsThatAreProposedSurviveTheShell) {
+  const TempFolder folder;
+  const std::string source = folder.file("my model"), model = folder.write("it's.gguf", "GGUF");
+  std::filesystem::copy(test_data("tiny-mistral"), source);
+  EXPECT_NE(quern({"run", source, "-p", "x"}).err.find("quern convert '" + source + "' -o"),
+            std::string::npos);
+  EXPECT_NE(quern({model}).err.find("`quern chat '" + folder.file("it'\\''s.gguf") + "'`"),
+            std::string::npos);
+}
+
+TEST(Convert, FolderOfAHuggingFaceCacheNamesTheModelInIt) {
+  const TempFolder folder;
+  const std::string snapshot = folder.file("models--a--b/snapshots/0123");
+  std::filesystem::create_directories(snapshot);
+  EXPECT_NE(quern({"run", folder.file("models--a--b"), "-p", "x"}).err.find("look in "), std::string::npos);
+  folder.write("models--a--b/snapshots/0123/b.gguf", "GGUF");
+  const ProcessResult result = quern({"run", folder.file("models--a--b"), "-p", "x"});
+  EXPECT_EQ(result.exit_code, 5) << describe(result);
+  EXPECT_NE(result.err.find("give " + snapshot + "/b.gguf"), std::string::npos) << describe(result);
+}
+
 TEST(Convert, SaysThatATypeForExpertsHasNoneToEncode) {
   const TempFolder folder;
   const ProcessResult dense =
