@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "cli/chat_encoding.h"
 #include "cli/chat_messages.h"
@@ -15,6 +17,7 @@
 #include "cli/model_progress.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
+#include "cli/suggest.h"
 #include "cli/text_input.h"
 #include "cli/thinking.h"
 #include "quant/machine/stop_signal.h"
@@ -79,6 +82,24 @@ constexpr std::string_view kHelp =
     "A message that begins with a slash: put a space before it.";
 
 std::string turns(size_t n) { return fmt::format("{} turn{}", n, n == 1 ? "" : "s"); }
+
+// Commands that Tab completes.
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  std::string_view help = kHelp;
+  while (!help.empty()) {
+    const std::string_view line = help.substr(0, help.find('\n'));
+    if (line.starts_with('/')) names.emplace_back(line.substr(0, line.find(' ')));
+    help.remove_prefix(std::min(line.size() + 1, help.size()));
+  }
+  return names;
+}
+
+// A file's name as a shell would have read it: no shell did.
+std::string expand_home(const std::string& path) {
+  const char* const home = std::getenv("HOME");
+  return path.starts_with("~/") && home != nullptr ? home + path.substr(1) : path;
+}
 
 class Chat {
  public:
@@ -159,11 +180,30 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   return stop.signal();
 }
 
+// What a command is called here that ollama and llama-cli call otherwise.
+std::string_view own_command(std::string_view name) {
+  if (name == "/bye" || name == "/quit") return "/exit";
+  if (name == "/clear") return "/reset";
+  if (name == "/?") return "/help";
+  return name;
+}
+
+// "/exit strategies?" is a message whose space was forgotten: nobody's conversation ends by that.
+bool takes_argument(std::string_view name) {
+  constexpr std::string_view kAlone[] = {"/help", "/reset", "/undo", "/regen", "/stats", "/exit"};
+  return std::find(std::begin(kAlone), std::end(kAlone), name) == std::end(kAlone);
+}
+
 bool Chat::command(std::string_view line, std::optional<std::string>* message) {
-  const size_t space = line.find(' ');
-  const std::string_view name = line.substr(0, space);
-  const std::string argument(space == std::string_view::npos ? "" : line.substr(space + 1));
-  if (name == "/exit" || name == "/quit") return false;
+  const size_t space = std::min(line.find(' '), line.size());
+  const std::string_view name = own_command(line.substr(0, space));
+  const size_t begin = std::min(line.find_first_not_of(' ', space), line.size());
+  const std::string argument(line.substr(begin, line.find_last_not_of(' ') + 1 - begin));
+  if (!argument.empty() && !takes_argument(name)) {
+    print_notice("{} takes nothing behind it (a message that begins with a slash: put a space first)", name);
+    return true;
+  }
+  if (name == "/exit") return false;
   if (name == "/help") {
     notice(kHelp);
   } else if (name == "/reset") {
@@ -181,11 +221,13 @@ bool Chat::command(std::string_view line, std::optional<std::string>* message) {
     try {
       if (argument.empty()) return notice(fmt::format("{} needs a file name", name)), true;
       TextInput input;
-      input.file = argument;
-      if (name == "/read")
-        *message = read_text(input, TextRule::kMessage);
+      input.file = expand_home(argument);
+      if (name == "/load")
+        load(*input.file);
+      else if (std::string text = read_text(input, TextRule::kMessage); text.empty())
+        print_notice("'{}' is empty: nothing is asked", printable(*input.file, kPathBytes));
       else
-        load(argument);
+        *message = std::move(text);
     } catch (const Error& error) {
       notice(error.what());
     }
@@ -193,13 +235,16 @@ bool Chat::command(std::string_view line, std::optional<std::string>* message) {
     if (!argument.empty()) conversation_.set_system(argument);
     print_notice("system: {}", conversation_.system().empty() ? "(none)" : conversation_.system());
   } else if (name == "/save") {
-    save(argument);
+    save(expand_home(argument));
   } else if (name == "/stats") {
     stats();
   } else {
     print_notice(
-        "unknown command {}; /help lists them (a message that begins with a slash: put a space first)",
-        printable(name));
+        "unknown command {}{}; /help lists them (a message that begins with a slash: put a space first)",
+        printable(name),
+        name == "/set" ? std::string(" (/system TEXT sets the system text; other settings "
+                                     "are options of quern chat)")
+                       : suggestion(name, command_names()));
   }
   return true;
 }
@@ -270,18 +315,6 @@ int answer_once(Chat& chat, const Model& model, const Options& options, const st
   return signal != 0 ? stop_exit_code() : 0;
 }
 
-// Commands that Tab completes.
-std::vector<std::string> command_names() {
-  std::vector<std::string> names;
-  std::string_view help = kHelp;
-  while (!help.empty()) {
-    const std::string_view line = help.substr(0, help.find('\n'));
-    if (line.starts_with('/')) names.emplace_back(line.substr(0, line.find(' ')));
-    help.remove_prefix(std::min(line.size() + 1, help.size()));
-  }
-  return names;
-}
-
 // Answers a message, or runs a command: a line with a slash at its start. False: the conversation is over,
 // with *exit_code.
 bool take_turn(Chat& chat, const std::string& message, int* exit_code) {
@@ -334,6 +367,8 @@ int run_chat(std::span<const std::string> arguments) {
     for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
   std::string message;
   if (options.once) message = read_message(options);
+  if (options.once && message.empty())
+    fail(ErrorCode::kUsage, "--once: the message is empty: give -p TEXT, -f FILE or pipe one in");
 
   ModelOptions model_options = options.session.options();
   require_conversations(options.conversation, options.model, model_options);

@@ -47,6 +47,16 @@ TEST_F(Chat, OnceAnswersOneMessage) {
   EXPECT_EQ(quern(command({"--once"}), options).out, from_argument.out);
 }
 
+TEST_F(Chat, OnceAsksNoEmptyMessage) {
+  ProcessOptions nothing;
+  nothing.input = "\n";
+  for (const ProcessResult& result : {quern(command({"--once"}), nothing),
+                                      quern(command({"--once", "-p", ""})), quern(command({"--once"}))}) {
+    EXPECT_EQ(result.exit_code, 1) << describe(result);
+    EXPECT_NE(result.err.find("--once: the message is empty"), std::string::npos) << describe(result);
+  }
+}
+
 TEST_F(Chat, ResetAndUndoForgetWhatWasSaid) {
   const std::string once = converse("Hello\n").out;
   ASSERT_NE(once, "");
@@ -86,6 +96,36 @@ TEST_F(Chat, UnknownCommandIsSaidAndTheChatGoesOn) {
   EXPECT_EQ(result.exit_code, 0) << describe(result);
   EXPECT_NE(result.err.find("/frobnicate"), std::string::npos) << describe(result);
   EXPECT_NE(result.out, "");
+  EXPECT_EQ(result.out, converse("Hello\n").out);
+}
+
+TEST_F(Chat, CommandsOfOtherProgramsAreTaken) {
+  EXPECT_EQ(converse("Hello\n/clear\nHello\n/bye\nnever read\n").out, converse("Hello\n/reset\nHello\n").out);
+  EXPECT_EQ(converse("/?\n").err, converse("/help\n").err);
+  const ProcessResult near = converse("/set system x\n/regn\n");
+  EXPECT_NE(near.err.find("/system TEXT"), std::string::npos) << describe(near);
+  EXPECT_NE(near.err.find("did you mean '/regen'"), std::string::npos) << describe(near);
+}
+
+// A question that begins with a slash must not end or empty a conversation.
+TEST_F(Chat, WhatStandsBehindACommandIsNotPassedOver) {
+  const ProcessResult result = converse("Hello\n/exit strategies?\n/reset now\n/undo that\nHello\n");
+  EXPECT_EQ(result.exit_code, 0) << describe(result);
+  for (const char* name : {"/exit", "/reset", "/undo"})
+    EXPECT_NE(result.err.find(std::string(name) + " takes nothing behind it"), std::string::npos)
+        << describe(result);
+  EXPECT_EQ(result.out, converse("Hello\nHello\n").out);
+}
+
+TEST_F(Chat, FilesOfCommandsMayBeginWithTheHomeFolder) {
+  folder_.write("question.txt", "Hello\n");
+  folder_.write("empty.txt", "");
+  ProcessOptions options;
+  options.environment = {"HOME=" + folder_.path().string()};
+  options.input = "/read ~/empty.txt\n/read  ~/question.txt \n/save ~/saved.json\n/load ~/saved.json\n";
+  const ProcessResult result = quern(command({}), options);
+  EXPECT_NE(result.err.find("empty.txt' is empty: nothing is asked"), std::string::npos) << describe(result);
+  EXPECT_NE(result.err.find("loaded 1 turn"), std::string::npos) << describe(result);
   EXPECT_EQ(result.out, converse("Hello\n").out);
 }
 
