@@ -26,6 +26,41 @@ std::vector<std::string> split_names(const std::string& names) {
   return out;
 }
 
+const OptionRow* find_option(const CommandTable& table, std::string_view name) {
+  for (const OptionRow& row : table.options)
+    if (std::find(row.names.begin(), row.names.end(), name) != row.names.end()) return &row;
+  return nullptr;
+}
+
+// " (did you mean '--temp'?)", or nothing. names: of all options of the table.
+std::string suggested_option(const CommandTable& table, const std::vector<std::string>& names,
+                             const std::string& name) {
+  const std::string short_name = name.starts_with("--") ? name.substr(1) : name;  // "--n" for "-n"
+  if (short_name != name && (find_option(table, short_name) != nullptr || is_foreign(short_name, table.name)))
+    return fmt::format(" (did you mean '{}'?)", short_name);
+  return suggestion(name, names);
+}
+
+// "-n5" and "-qe" are options of one letter that stand together. CLI11 would take any others so, too: "-hfd"
+// of another program as "-h", and "-fitt" as a file "itt". A value that follows without a space is a number.
+void check_joined(const CommandTable& table, const std::vector<std::string>& names,
+                  const std::string& argument) {
+  if (argument.size() < 3 || argument[0] != '-' || argument[1] == '-') return;
+  for (size_t i = 1; i < argument.size(); ++i) {
+    const OptionRow* const row = find_option(table, std::string{'-', argument[i]});
+    const std::string rest = argument.substr(i + 1);
+    if (row != nullptr && (rest.empty() || !row->takes_value())) continue;
+    const size_t digit = rest.find_first_not_of("-.");
+    if (row != nullptr && digit <= 2 && rest[digit] >= '0' && rest[digit] <= '9') return;
+    const std::string apart =
+        i == 1 && row != nullptr
+            ? fmt::format(" (a value of {0} stands apart: {0} {1})", argument.substr(0, 2), printable(rest))
+            : suggested_option(table, names, argument);
+    fail(ErrorCode::kUsage, "unknown option '{}'{}; see quern {} --help", printable(argument), apart,
+         table.name);
+  }
+}
+
 }  // namespace
 
 Arguments::Arguments(std::string_view command, std::string_view description, std::string_view examples) {
@@ -127,19 +162,20 @@ size_t Arguments::check_values(const std::vector<std::string>& arguments) const 
   size_t i = 0;
   for (; i < arguments.size() && arguments[i] != "--"; ++i) {
     const std::string name = arguments[i].substr(0, arguments[i].find('='));
-    for (const OptionRow& row : table_.options) {
-      if (std::find(row.names.begin(), row.names.end(), name) == row.names.end()) continue;
-      const bool has_value = name.size() < arguments[i].size();
-      // CLI11 would take some of them ("--json=1") and not others.
-      if (has_value && !row.takes_value())
-        fail(ErrorCode::kUsage, "{} takes no value, found '{}'", name, printable(arguments[i]));
-      if (!row.takes_value() || has_value) continue;
-      if (i + 1 == arguments.size())
-        fail(ErrorCode::kUsage, "{} needs a value ({}; see quern {} --help)", row.joined_names(),
-             row.placeholder, table_.name);
-      ++i;
-      break;
+    const OptionRow* const row = find_option(table_, name);
+    if (row == nullptr) {
+      check_joined(table_, option_names(), arguments[i]);
+      continue;
     }
+    const bool has_value = name.size() < arguments[i].size();
+    // CLI11 would take some of them ("--json=1") and not others.
+    if (has_value && !row->takes_value())
+      fail(ErrorCode::kUsage, "{} takes no value, found '{}'", name, printable(arguments[i]));
+    if (!row->takes_value() || has_value) continue;
+    if (i + 1 == arguments.size())
+      fail(ErrorCode::kUsage, "{} needs a value ({}; see quern {} --help)", row->joined_names(),
+           row->placeholder, table_.name);
+    ++i;
   }
   return i;
 }
@@ -200,7 +236,7 @@ bool Arguments::parse(std::span<const std::string> arguments) {
   if (const auto unknown = std::find_if(rest.begin(), rest.end(), is_option); unknown != rest.end()) {
     const std::string name = unknown->substr(0, unknown->find('='));
     fail(ErrorCode::kUsage, "unknown option '{}'{}; see quern {} --help", printable(name),
-         suggestion(name, option_names()), table_.name);
+         suggested_option(table_, option_names(), name), table_.name);
   }
   rest.insert(rest.end(), behind_dashes.begin(), behind_dashes.end());
   for (size_t i = 0; i < options.size(); ++i)

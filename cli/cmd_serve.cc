@@ -94,7 +94,11 @@ bool parse(std::span<const std::string> arguments, Options* options) {
       "Memory for what prompts and answers came to (500M, 2GiB, 0), in blocks of 512 tokens: a prompt "
       "that begins like one before reads only the rest (default: half of what models and slots leave)",
       [options](std::string_view name, const std::string& text) {
+        constexpr uint64_t kLeast = 1 << 20;
         options->cache_ram = text == "0" ? 0 : parse_bytes(name, text);
+        if (options->cache_ram > 0u && options->cache_ram < kLeast)  // llama-server counts in MiB
+          fail(ErrorCode::kUsage, "{}: {} bytes hold no block; expected at least 1MiB, as 500M or 2GiB, or 0",
+               name, *options->cache_ram);
       });
   parser.flag("--cache-shared", "Keys are served from each other's prompts, too: times may tell of these",
               &scheduler.cache_shared);

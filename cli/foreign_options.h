@@ -16,6 +16,9 @@ namespace quern {
 // behind options of the table, and everything behind "--", stay as they are.
 std::vector<std::string> translate_foreign(const CommandTable& table, std::span<const std::string> arguments);
 
+// Whether another program's option is called so, and translate_foreign knows what to say.
+bool is_foreign(std::string_view name, std::string_view command);
+
 // ": where it belongs", for a word that a command has no place for; empty: nothing to say.
 std::string_view advice_for_argument(std::string_view command);
 

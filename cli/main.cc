@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <new>
 #include <string>
 #include <vector>
@@ -22,6 +24,7 @@
 #include "quant/machine/stop_signal.h"
 #include "quant/output_file.h"
 #include "quant/shell_word.h"
+#include "quant/utf8.h"
 
 namespace quern {
 namespace {
@@ -106,17 +109,29 @@ std::string completions(const std::vector<std::string>& arguments) {
   return text;
 }
 
+// Commands without a row.
+constexpr std::string_view kOwnWords[] = {"help", "version", "completions", "man"};
+
+bool is_own_word(std::string_view name) {
+  return std::find(std::begin(kOwnWords), std::end(kOwnWords), name) != std::end(kOwnWords);
+}
+
 [[noreturn]] void refuse_command(std::string_view name) {
+  if (name.starts_with('-'))
+    fail(ErrorCode::kUsage,
+         "'{}' stands where a command belongs: quern chat MODEL, quern run MODEL -p TEXT, ...; see quern "
+         "--help",
+         printable(name));
   if (const std::string_view advice = advice_for_command(name); !advice.empty())
     fail(ErrorCode::kUsage, "unknown command '{}': {}; see quern --help", printable(name), advice);
-  std::vector<std::string> names = {"help", "version", "completions", "man"};
+  std::vector<std::string> names(std::begin(kOwnWords), std::end(kOwnWords));
   for (const Command& command : kCommands) names.emplace_back(command.name);
   std::error_code ignored;
   if (std::filesystem::exists(name, ignored))
     fail(ErrorCode::kUsage, "'{}' is a file, not a command: `quern chat {}` talks with a model",
          printable(name, kPathBytes), shell_word(name));
   fail(ErrorCode::kUsage, "unknown command '{}'{}; see quern --help", printable(name),
-       suggestion(name, names));
+       suggestion(lower_ascii(name), names));
 }
 
 std::string man(const std::vector<std::string>& arguments) {
@@ -133,7 +148,11 @@ int dispatch(const std::vector<std::string>& arguments) {
   }
   const std::string& name = arguments.front();
   if (const Command* command = find_command(name)) return command->run(std::span(arguments).subspan(1));
-  if (name == "help" && arguments.size() > 1) {
+  const bool takes_a_word = name == "help" || name == "man" || name == "completions";
+  if (const size_t n = takes_a_word ? 2 : 1; is_own_word(name) && arguments.size() > n)
+    fail(ErrorCode::kUsage, "unexpected argument '{}' behind '{}'; see quern --help", printable(arguments[n]),
+         printable(arguments[n - 1]));
+  if (name == "help" && arguments.size() > 1 && !is_own_word(arguments[1])) {
     const Command* command = find_command(arguments[1]);
     if (command == nullptr) refuse_command(arguments[1]);
     const std::string flag = "--help";

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <limits>
 
@@ -23,7 +24,13 @@ uint64_t parse_context(std::string_view name, std::string_view text) {
   constexpr uint64_t kKilo = 1024;
   const bool kilo = text.size() > 1 && (text.back() == 'k' || text.back() == 'K');
   if (!kilo) return parse_unsigned(name, text, 0, kMaxContext);
-  return parse_unsigned(name, text.substr(0, text.size() - 1), 1, kMaxContext / kKilo) * kKilo;
+  uint64_t kilos = 0;
+  const char* const end = text.data() + text.size() - 1;
+  const auto [stopped, error] = std::from_chars(text.data(), end, kilos);
+  if (error != std::errc() || stopped != end || kilos < 1 || kilos > kMaxContext / kKilo)
+    fail(ErrorCode::kUsage, "{}: '{}' is not a whole number between 1k and {}k", name, printable(text),
+         kMaxContext / kKilo);
+  return kilos * kKilo;
 }
 
 void declare_gpu(Arguments& arguments, SessionArguments* session) {
@@ -136,10 +143,17 @@ void GenerationArguments::declare(Arguments& arguments, const std::string& max_t
                    });
   arguments.texts("--stop", "TEXT", "End before this text", &generate.stop);
   arguments.flag("--ignore-eos", "Go on where the model would end", &generate.ignore_eos);
-  arguments.text("--draft", "FILE",
-                 "A small model of the same vocabulary that guesses too, on the CPU (a GGUF file; the text "
-                 "stays the same)",
-                 &draft);
+  arguments.option("--draft", "FILE",
+                   "A small model of the same vocabulary that guesses too, on the CPU (a GGUF file; the text "
+                   "stays the same)",
+                   [this](std::string_view name, const std::string& text) {
+                     if (!text.empty() && text.find_first_not_of("0123456789") == text.npos)  // llama.cpp's
+                       fail(ErrorCode::kUsage,
+                            "{}: expected the small model's file, found '{}'; how many tokens it guesses "
+                            "quern chooses by itself (./{} for a file of that name)",
+                            name, printable(text), printable(text));
+                     draft = text;
+                   });
   arguments.flag(
       "--no-speculation",
       "Evaluate no guesses at what repeats the text so far (they make it faster, and change nothing "

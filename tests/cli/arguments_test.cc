@@ -132,6 +132,9 @@ TEST(Arguments, CommandsOfOtherProgramsGetALine) {
   expect_usage_error({"llama-server"}, "quern serve");
   expect_usage_error({"pull", "mistral"}, "downloads");
   expect_usage_error({"quantize"}, "quern convert");
+  expect_usage_error({"llama-gguf-split"}, "--split-size");
+  expect_usage_error({"-m", "x.gguf", "-p", "a"}, "quern run MODEL -p TEXT");
+  expect_usage_error({"CHAT"}, "did you mean 'chat'");
 }
 
 TEST(Arguments, ModelInPlaceOfACommandNamesChat) {
@@ -148,6 +151,10 @@ TEST(Arguments, HelpOfACommandIsItsHelp) {
   }
   expect_usage_error({"help", "rnu"}, "did you mean 'run'");
   expect_usage_error({"hlep"}, "did you mean 'help'");
+  for (const char* word : {"help", "version", "completions", "man"})
+    EXPECT_EQ(quern({"help", word}).out, quern({"help"}).out) << word;
+  expect_usage_error({"help", "run", "chat"}, "unexpected argument 'chat' behind 'run'");
+  expect_usage_error({"version", "run"}, "unexpected argument 'run' behind 'version'");
 }
 
 TEST(Arguments, VersionNamesCommitCompilerAndKernels) {
@@ -163,6 +170,10 @@ TEST(Arguments, MessagesAreOurs) {
   expect_usage_error({"run", "x", "-p"}, "-p/--prompt needs a value (TEXT");
   expect_usage_error({"run", "x", "--temp", "-1"}, "--temp: -1 is not a number from 0 on");
   expect_usage_error({"run", "x", "--temp", "1e39"}, "--temp: 1e39 is too large");
+  expect_usage_error({"run", "x", "-c", "4.5k"}, "'4.5k' is not a whole number between 1k and 16384k");
+  expect_usage_error({"run", "x", "-c", "99999k"}, "'99999k' is not a whole number between 1k and 16384k");
+  expect_usage_error({"serve", "x", "--cache-ram", "8192"}, "--cache-ram: 8192 bytes hold no block");
+  expect_usage_error({"chat", "x", "--draft", "16"}, "--draft: expected the small model's file, found '16'");
   expect_usage_error({"imatrix", "x", "-ngl", "99"}, "CPU alone");
   expect_usage_error({"bench", "x", "-md", "y"}, "quern run, chat and serve: --draft FILE");
   expect_usage_error({"chat", "x", "--parse-special"}, "spells no token");
