@@ -124,6 +124,29 @@ std::optional<double> number_of(const GgufValue& value) {
   return value.as_float();
 }
 
+namespace {
+
+// What only describes the file is left out, with a notice, where it is of another type.
+void read_description(const HParamReader& keys, HParams* h) {
+  const auto ignore = [&](std::string_view key, const GgufValue& value, std::string_view expected) {
+    keys.note(fmt::format("{} is of type {}, expected {}: ignored", key, to_string(value.type), expected));
+  };
+  if (const GgufValue* name = keys.gguf().find("general.name")) {
+    if (const auto text = name->as_string())
+      h->name = *text;
+    else
+      ignore("general.name", *name, "a string");
+  }
+  if (const GgufValue* type = keys.gguf().find("general.file_type")) {
+    if (const auto id = type->as_uint(); id && *id <= UINT32_MAX)
+      h->file_type = static_cast<uint32_t>(*id);
+    else
+      ignore("general.file_type", *type, "a number of 32 bits");
+  }
+}
+
+}  // namespace
+
 HParams read_model_sizes(HParamReader& keys, std::string_view epsilon) {
   const GgufReader& gguf = keys.gguf();
   // Informational, stated by the tensors' shapes, or of embeddings alone (engine/embedding.h).
@@ -132,12 +155,11 @@ HParams read_model_sizes(HParamReader& keys, std::string_view epsilon) {
     keys.refuse("attention.causal", "is false: only causal attention is supported");
   HParams h;
   h.architecture = std::string(keys.architecture());
-  h.name = std::string(gguf.string_or("general.name", ""));
+  read_description(keys, &h);
   h.n_layers = keys.require_uint("block_count", 1, kMaxLayers);
   h.dim = keys.require_uint("embedding_length", 1, kMaxDim);
   h.context_length = keys.require_uint("context_length", 1, kMaxTokens);
   h.norm_eps = static_cast<float>(keys.require_float(epsilon));
-  h.file_type = static_cast<uint32_t>(gguf.uint_or("general.file_type", 0, 0, UINT32_MAX));
 
   const TensorView* embedding = gguf.find_tensor("token_embd.weight");
   if (embedding == nullptr) gguf.refuse("tensor token_embd.weight is missing");

@@ -184,13 +184,15 @@ void ModelLoader::read_shape() {
 void ModelLoader::check_quantization_version() const {
   constexpr const char* key = "general.quantization_version";
   constexpr uint64_t kVersion = 2;
-  const uint64_t version = gguf().uint_or(key, kVersion, 0, UINT32_MAX);
-  if (version == kVersion) return;
+  const GgufValue* value = gguf().find(key);
+  if (value == nullptr || value->as_uint() == kVersion) return;
   for (const TensorView& tensor : gguf().tensors())
     if (!block_format(tensor.dtype).is_float())
-      gguf().refuse(fmt::format("{}: expected {}, found {}, and tensor {} is {}", key, kVersion, version,
-                                printable(tensor.name), block_format(tensor.dtype).name));
-  note(fmt::format("{} is {} and ignored: no tensor is quantized", key, version));
+      gguf().refuse_value(key, fmt::format("{} where tensors are quantized ({} is {})", kVersion,
+                                           printable(tensor.name), block_format(tensor.dtype).name));
+  const std::optional<uint64_t> version = value->as_uint();
+  note(fmt::format("{} is {} and ignored: no tensor is quantized", key,
+                   version ? fmt::to_string(*version) : fmt::format("of type {}", to_string(value->type))));
 }
 
 void ModelLoader::read_tokenizer() {

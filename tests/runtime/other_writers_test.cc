@@ -125,6 +125,12 @@ const std::vector<Variant> kHarmless = {
      "llama.logit_scale is ignored"},
     {"QuantizationVersion1", [](File& f) { f.metadata.set_u32("general.quantization_version", 1); },
      "general.quantization_version is 1"},
+    {"QuantizationVersionAsText", [](File& f) { f.metadata.set_string("general.quantization_version", "2"); },
+     "general.quantization_version is of type string and ignored"},
+    {"NameAsANumber", [](File& f) { f.metadata.set_u32("general.name", 7); },
+     "general.name is of type u32, expected a string: ignored"},
+    {"FileTypeAsText", [](File& f) { f.metadata.set_string("general.file_type", "Q8_0"); },
+     "general.file_type is of type string"},
     {"OuterOnesOfTheEmbedding",
      [](File& f) {
        f.at("token_embd.weight").info.shape = {1, 1, 1024, 256};
