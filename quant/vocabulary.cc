@@ -112,9 +112,11 @@ std::vector<std::string> read_pieces(const GgufReader& gguf, uint64_t n_embeddin
   return {texts->begin(), texts->end()};
 }
 
+// What Gemma 4 ends its calls of tools with, in files of llama.cpp a token that the user defined.
+constexpr std::string_view kGemmaCallsEnd = "<|tool_response>";
 // Ends of turns and messages.
-constexpr std::string_view kEndSpellings[] = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>",
-                                              "<|eom_id|>"};
+constexpr std::string_view kEndSpellings[] = {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>",
+                                              "<|end|>",    "<|eom_id|>", kGemmaCallsEnd};
 bool is_spelled_like_an_end(std::string_view piece) {
   return std::find(std::begin(kEndSpellings), std::end(kEndSpellings), piece) != std::end(kEndSpellings);
 }
@@ -219,7 +221,10 @@ void find_ends_by_spelling(Vocabulary* vocabulary) {
   for (const std::string& piece : vocabulary->pieces) harmony |= piece == "<|return|>" || piece == "<|call|>";
   for (size_t id = 0; id < vocabulary->size(); ++id) {
     const std::string& piece = vocabulary->pieces[id];
-    if (vocabulary->types[id] != TokenType::kControl || (harmony && piece == "<|end|>")) continue;
+    const TokenType type = vocabulary->types[id];
+    const bool may_end =
+        type == TokenType::kControl || (type == TokenType::kUserDefined && piece == kGemmaCallsEnd);
+    if (!may_end || (harmony && piece == "<|end|>")) continue;
     if (is_spelled_like_an_end(piece)) vocabulary->more_ends.push_back(static_cast<TokenId>(id));
   }
 }

@@ -532,7 +532,8 @@ TEST(Vocabulary, DropsListedIdsOutOfRangeAndRefusesOtherLists) {
 }
 
 TEST(Vocabulary, EndsAtControlTokensSpelledLikeEndsWhereTheFileNamesNone) {
-  for (const char* spelling : {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|eom_id|>"}) {
+  for (const char* spelling : {"<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>", "<|end|>",
+                               "<|eom_id|>", "<|tool_response>"}) {
     Vocabulary v = small_vocabulary();
     v.pieces[262] = spelling;
     EXPECT_EQ(read_back(to_metadata(v)).more_ends, std::vector<TokenId>{}) << "an ordinary token";
@@ -541,6 +542,11 @@ TEST(Vocabulary, EndsAtControlTokensSpelledLikeEndsWhereTheFileNamesNone) {
     v.eot = 263;
     EXPECT_EQ(read_back(to_metadata(v)).more_ends, std::vector<TokenId>{}) << "the file names one";
   }
+  Vocabulary gemma = small_vocabulary();  // as llama.cpp writes it
+  gemma.pieces[262] = "<|tool_response>";
+  gemma.pieces[263] = "<|tool_call>";
+  gemma.types[262] = gemma.types[263] = TokenType::kUserDefined;
+  EXPECT_EQ(read_back(to_metadata(gemma)).more_ends, std::vector<TokenId>{262});
   Vocabulary harmony = small_vocabulary();  // there <|end|> ends one message of several
   harmony.pieces[262] = "<|end|>";
   harmony.pieces[263] = "<|return|>";
