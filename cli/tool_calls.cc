@@ -32,27 +32,8 @@ size_t held_bytes(std::string_view text, std::string_view mark) {
   return n;
 }
 
-// Goes on with a search: where the object or array ends that `text` begins with; npos: it goes on.
-size_t find_value_end(std::string_view text, PartialCall::Search* search) {
-  size_t& i = search->at;
-  for (; i < text.size(); ++i) {
-    const char c = text[i];
-    if (search->in_string) {
-      if (c == '\\') ++i;
-      search->in_string = c != '"';
-    } else if (c == '"') {
-      search->in_string = true;
-    } else if (c == '{' || c == '[') {
-      ++search->depth;
-    } else if ((c == '}' || c == ']') && --search->depth == 0) {
-      return i + 1;
-    }
-  }
-  return text.npos;
-}
-
-// Likewise: where the mark stands.
-size_t find_mark(std::string_view text, std::string_view mark, PartialCall::Search* search) {
+// Goes on with a search: where the mark stands; npos: it may still come.
+size_t find_mark(std::string_view text, std::string_view mark, ValueSearch* search) {
   const size_t found = text.find(mark, search->at);
   if (found == text.npos && text.size() >= mark.size()) search->at = text.size() - mark.size() + 1;
   return found;
@@ -131,18 +112,18 @@ class CallReader {
   // Up to the text, which stays.
   bool until(std::string_view mark, auto* out) {
     PartialCall::Search search = search_here();
-    const size_t at = find_mark(rest_, mark, &search);
+    const size_t at = find_mark(rest_, mark, &search.behind);
     if (at == rest_.npos) return goes_on(search);
     *out = rest_.substr(0, at);
     rest_.remove_prefix(at);
     return true;
   }
-  // An object, or an array, of JSON.
-  bool value(std::string_view* out) {
+  // An object, or an array, or a call's arguments.
+  bool value(std::string_view* out, const ValueNotation& notation = kJsonNotation) {
     if (rest_.empty()) return too_short();
-    if (rest_.front() != '{' && rest_.front() != '[') return false;
+    if (notation.is_call ? rest_.front() != '(' : rest_.front() != '{' && rest_.front() != '[') return false;
     PartialCall::Search search = search_here();
-    const size_t end = find_value_end(rest_, &search);
+    const size_t end = find_value_end(rest_, notation, &search.behind);
     if (end == rest_.npos) return goes_on(search);
     *out = rest_.substr(0, end);
     rest_.remove_prefix(end);
@@ -185,6 +166,7 @@ class BodyReader {
       : in_(in), syntax_(syntax), signatures_(signatures), partial_(*partial) {}
 
   bool read() {
+    if (syntax_.begin.empty()) in_.skip_blanks();
     if (partial_.n_read == 0 && !in_.text(syntax_.begin)) return false;
     if (syntax_.body == Body::kObject || syntax_.body == Body::kKeyed) {
       if (!read_object(&partial_.call)) return false;
@@ -229,8 +211,8 @@ class BodyReader {
     if (at == text.npos) return false;
     text.remove_prefix(at + spelled.size());
     text.remove_prefix(std::min(text.find('{'), text.size()));
-    PartialCall::Search search;
-    call->arguments = text.substr(0, find_value_end(text, &search));
+    ValueSearch search;
+    call->arguments = text.substr(0, find_value_end(text, kJsonNotation, &search));
     return true;
   }
 
@@ -251,9 +233,10 @@ class BodyReader {
   bool read_arguments(ToolCall* call) {
     in_.skip_blanks();
     std::string_view text;
-    if (in_.rest().starts_with('[') || !in_.value(&text) || !parsed(text)) return false;
-    call->arguments = text;
-    return true;
+    if (in_.rest().starts_with('[') || !in_.value(&text, *syntax_.notation)) return false;
+    call->arguments =
+        syntax_.notation == &kJsonNotation ? std::string(text) : json_of_value(text, *syntax_.notation);
+    return parsed(call->arguments).has_value();
   }
 
   bool read_parameters(ToolCall* call) {

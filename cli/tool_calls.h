@@ -32,9 +32,7 @@ struct PartialCall {
   // For the end of a value, or of a text, that has not come yet.
   struct Search {
     size_t begin = std::string::npos;  // of the value
-    size_t at = 0;                     // behind `begin`: where the search goes on
-    size_t depth = 0;                  // of brackets there
-    bool in_string = false;
+    ValueSearch behind{};              // it
   };
   Search search;
 };

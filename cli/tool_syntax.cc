@@ -125,6 +125,13 @@ constexpr ToolSyntax kSyntaxes[] = {
      .begin = "<function=",
      .end = "</function>",
      .name_end = ">"},
+    {.name = "gemma",
+     .models = "Gemma 4",
+     .signs = {"<|tool_call>call:", "<tool_call|>", "tool_call_id"},
+     .body = Body::kNamed,
+     .begin = "<|tool_call>call:",
+     .end = "<tool_call|>",
+     .notation = &kGemmaNotation},
     {.name = "kimi",
      .models = "Kimi K2",
      .signs = {"<|tool_calls_section_begin|>", "<|tool_call_argument_begin|>"},
@@ -214,6 +221,14 @@ constexpr ToolSyntax kSyntaxes[] = {
      .body = Body::kObject,
      .open = "<|tool_call|>",
      .is_list = true},
+    {.name = "lfm",
+     .models = "LFM2, LFM2.5",
+     .signs = {"List of tools: ", "<|im_start|>"},
+     .body = Body::kNamed,
+     .open = "<|tool_call_start|>",
+     .close = "<|tool_call_end|>",
+     .is_list = true,
+     .notation = &kPythonNotation},
     {.name = "hermes",
      .models = "Hermes, Qwen 2.5 and 3, Granite 4",
      .signs = {"<tool_call>", "{\"name\": "},
@@ -255,9 +270,9 @@ std::string_view ToolSyntax::mark() const {
   return first.substr(0, first.find('\n'));
 }
 
-std::array<std::string_view, 12> ToolSyntax::texts() const {
-  return {open,     close,  begin,     end,     name_begin,   name_end,
-          id_begin, id_end, key_begin, key_end, json_key_end, value_end};
+std::array<std::string_view, 13> ToolSyntax::texts() const {
+  return {open,   close,     begin,   end,          name_begin, name_end,           id_begin,
+          id_end, key_begin, key_end, json_key_end, value_end,  notation->quotes[0]};
 }
 
 std::span<const ToolSyntax> tool_syntaxes() { return kSyntaxes; }

@@ -7,6 +7,8 @@
 #include <span>
 #include <string_view>
 
+#include "runtime/engine/value_notation.h"
+
 namespace quern {
 
 // The calls of an answer stand between `open` and `close`, where these are not empty; each between `begin`
@@ -16,7 +18,7 @@ struct ToolSyntax {
   enum class Body : uint8_t {
     kObject,      // {"name": NAME, "arguments": {...}}, the keys as name_key and arguments_key say
     kKeyed,       // {"NAME": {...}}
-    kNamed,       // NAME, name_end, {...}
+    kNamed,       // NAME, name_end, {...}, in the notation
     kParameters,  // NAME, name_end, and of each argument: key_begin, its name, key_end, its value, value_end
   };
 
@@ -34,6 +36,9 @@ struct ToolSyntax {
   std::string_view name_key = "name", arguments_key = "arguments", id_key{};
   bool id_first = false;
 
+  // kNamed: what the arguments are written in.
+  const ValueNotation* notation = &kJsonNotation;
+
   // kNamed, kParameters. An id stands before name_begin, with id_end behind it, or behind the name, with
   // id_begin before it, if the call has one; id_is_head: it is name_begin, the name, and name_end up to '<'.
   std::string_view name_begin{}, name_end{}, id_begin{}, id_end{};
@@ -48,8 +53,8 @@ struct ToolSyntax {
 
   // What the calls of an answer begin with; empty: nothing comes before a call's '{'.
   std::string_view mark() const;
-  // All texts above that calls are written with; empty ones among them.
-  std::array<std::string_view, 12> texts() const;
+  // All texts above that calls are written with, and the quote of their strings; empty ones among them.
+  std::array<std::string_view, 13> texts() const;
 };
 
 std::span<const ToolSyntax> tool_syntaxes();

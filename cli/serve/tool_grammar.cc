@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <set>
 #include <span>
 #include <string>
@@ -212,11 +213,11 @@ class ToolGrammar {
     return written(at, syntax_.name_end);
   }
 
-  // Whether `part`, at `path` of the schema, can be held to; an error of a strict tool.
-  bool can_hold(const Tool& tool, const Json& root, const Json& part, const std::string& path) const {
+  // Whether a schema can be held to, by the rule that `add` adds; an error of a strict tool.
+  bool can_hold(const Tool& tool, const std::function<Rule(GrammarBuilder& builder)>& add) const {
     try {
       GrammarBuilder builder(tool.param);
-      builder.finish(add_json_schema(builder, root, part, path, tool.param));
+      builder.finish(add(builder));
       return true;
     } catch (const Error& error) {
       if (tool.strict) refuse(tool.param, error.what());
@@ -227,8 +228,11 @@ class ToolGrammar {
   State arguments(State from, const Tool& tool) {
     static const Json any_object(Json::Object{{"type", Json(std::string("object"))}});
     const Json* schema = tool.parameters != nullptr ? tool.parameters : &any_object;
-    if (!can_hold(tool, *schema, *schema, "#")) schema = &any_object;
-    return b_.call(from, add_json_schema(b_, *schema, tool.param));
+    const auto add = [&](GrammarBuilder& builder) {
+      return add_arguments(builder, *schema, *syntax_.notation, tool.param);
+    };
+    if (!can_hold(tool, add)) schema = &any_object;
+    return b_.call(from, add(b_));
   }
 
   // --- arguments as texts
@@ -248,7 +252,9 @@ class ToolGrammar {
 
   // What is said of all arguments together is not held to here, but for their names.
   void require_plain(const Tool& tool) const {
-    (void)can_hold(tool, *tool.parameters, *tool.parameters, "#");
+    (void)can_hold(tool, [&](GrammarBuilder& builder) {
+      return add_json_schema(builder, *tool.parameters, tool.param);
+    });
     for (const char* keyword : {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
       if (tool.parameters->find(keyword) != nullptr)
         refuse(tool.param,
@@ -267,8 +273,11 @@ class ToolGrammar {
     };
     const auto as_json = [&](State at) {
       at = written(at, is_typed ? syntax_.json_key_end : syntax_.key_end);
-      return can_hold(tool, root, property.value, path) ? json(at, tool, root, property.value, path)
-                                                        : json(at, tool, any_json(), any_json(), "#");
+      const auto add = [&](GrammarBuilder& builder) {
+        return add_json_schema(builder, root, property.value, path, tool.param);
+      };
+      return can_hold(tool, add) ? json(at, tool, root, property.value, path)
+                                 : json(at, tool, any_json(), any_json(), "#");
     };
     if ((types & kStringType) == 0) return as_json(key);
     if (!is_typed || types == kStringType) return as_text(key);

@@ -4,38 +4,10 @@
 
 #include <algorithm>
 
-#include "quant/json/json_writer.h"
 #include "quant/utf8.h"
 #include "runtime/engine/grammar_regex.h"
 
 namespace quern {
-namespace {
-
-void write_compact(JsonWriter& json, const Json& value) {
-  if (const Json::Object* object = value.as_object()) {
-    json.begin_object();
-    for (const JsonMember& one : *object) write_compact(json.key(one.key), one.value);
-    json.end_object();
-  } else if (const Json::Array* array = value.as_array()) {
-    json.begin_array();
-    for (const Json& one : *array) write_compact(json, one);
-    json.end_array();
-  } else if (const std::string* text = value.as_string()) {
-    json.value(*text);
-  } else if (const bool* truth = value.as_bool()) {
-    json.value(*truth);
-  } else if (const uint64_t* n = value.as_uint()) {
-    json.value(*n);
-  } else if (const auto i = value.as_int()) {
-    json.value(*i);
-  } else if (const auto x = value.as_number()) {
-    json.value(*x);
-  } else {
-    json.null();
-  }
-}
-
-}  // namespace
 
 JsonPieces::State JsonPieces::integers(State from, int64_t low, int64_t high) {
   const State out = b_.add_state();
@@ -71,15 +43,27 @@ JsonPieces::State JsonPieces::numbers(State from, const NumberBounds& bounds) {
   return out;
 }
 
-// Characters as a JSON string has them, one way each.
-JsonPieces::State JsonPieces::spelled(State from, const CharSet& set) {
-  const CharSet plain = set & ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
+JsonPieces::State JsonPieces::string(State from, const StringText& text) {
+  const auto within = [&](State at, std::string_view quote) {
+    return b_.text(text(b_.text(at, quote), quote), quote);
+  };
+  const auto quotes = notation_.quote_texts();
+  if (quotes.size() == 1) return within(from, quotes[0]);
+  const GrammarBuilder::Piece pieces[] = {[&](State at) { return within(at, quotes[0]); },
+                                          [&](State at) { return within(at, quotes[1]); }};
+  return b_.any_of(from, pieces);
+}
+
+// Characters as a string has them, one way each.
+JsonPieces::State JsonPieces::spelled(State from, const CharSet& set, std::string_view quote) {
   const State out = b_.add_state();
-  if (!plain.empty()) b_.add_empty(b_.chars(from, plain), out);
   const auto escaped = [&](uint32_t point, const std::string& text) {
     if (set.contains(point)) b_.add_empty(b_.text(from, text), out);
   };
-  escaped('"', "\\\"");
+  const CharSet plain = set & plain_characters(quote);
+  if (!plain.empty()) b_.add_empty(b_.chars(from, plain), out);
+  if (!notation_.has_escapes) return out;
+  escaped(static_cast<unsigned char>(quote[0]), fmt::format("\\{}", quote));
   escaped('\\', "\\\\");
   for (uint32_t point = 0; point < 0x20; ++point) {
     constexpr std::string_view kShort = "\b\f\n\r\t", kLetters = "bfnrt";
@@ -89,25 +73,34 @@ JsonPieces::State JsonPieces::spelled(State from, const CharSet& set) {
   return out;
 }
 
+// That need no escape; where there are none, all but one that the quote cannot be made without.
+CharSet JsonPieces::plain_characters(std::string_view quote) const {
+  const auto mark = static_cast<unsigned char>(quote[quote.size() > 1 ? 1 : 0]);
+  if (!notation_.has_escapes) return ~CharSet{{mark, mark}};
+  return ~CharSet{{0, 0x1F}, {mark, mark}, {'\\', '\\'}};
+}
+
 // As a rule, where it has more than plain characters.
-JsonPieces::State JsonPieces::characters(State from, const CharSet& set) {
-  const auto [found, is_new] = char_rules_.try_emplace(set, 0);
+JsonPieces::State JsonPieces::characters(State from, const CharSet& set, std::string_view quote) {
+  const auto [found, is_new] = char_rules_.try_emplace({set, quote}, 0);
   if (is_new) {
     found->second = b_.add_rule("characters");
-    b_.add_empty(spelled(b_.begin(found->second), set), b_.end(found->second));
+    b_.add_empty(spelled(b_.begin(found->second), set, quote), b_.end(found->second));
   }
   return b_.call(from, found->second);
 }
 
-JsonPieces::Rule JsonPieces::any_char() {
-  if (any_char_) return *any_char_;
-  const Rule rule = b_.add_rule("a character");
-  any_char_ = rule;
+JsonPieces::Rule JsonPieces::any_char(std::string_view quote) {
+  const auto [found, is_new] = any_chars_.try_emplace(quote, 0);
+  if (!is_new) return found->second;
+  const Rule rule = found->second = b_.add_rule("a character");
   const State begin = b_.begin(rule), end = b_.end(rule);
-  b_.add_empty(b_.chars(begin, ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}), end);
+  b_.add_empty(b_.chars(begin, plain_characters(quote)), end);
+  if (!notation_.has_escapes) return rule;
   const State escape = b_.text(begin, "\\");
   for (const char c : std::string_view("\"\\/bfnrt"))
     b_.add_byte(escape, static_cast<uint8_t>(c), static_cast<uint8_t>(c), end);
+  if (quote == "'") b_.add_byte(escape, '\'', '\'', end);
   // \uXXXX, but for surrogates, which spell a character in pairs only.
   const State digits = b_.text(escape, "u");
   const CharSet hex = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
@@ -117,6 +110,14 @@ JsonPieces::Rule JsonPieces::any_char() {
   b_.add_empty(b_.chars(after_d, {{'0', '7'}}), three);
   b_.add_empty(b_.chars(b_.chars(three, hex), hex), end);
   return rule;
+}
+
+JsonPieces::State JsonPieces::booleans(State from) {
+  if (notation_.has_python) return add_choice(b_, from, {"true", "false", "True", "False"});
+  return add_choice(b_, from, {"true", "false"});
+}
+JsonPieces::State JsonPieces::nulls(State from) {
+  return notation_.has_python ? add_choice(b_, from, {"null", "None"}) : b_.text(from, "null");
 }
 
 // Decimal numbers from low to high, without leading zeros.
@@ -201,7 +202,29 @@ JsonPieces::State JsonPieces::space(State from) {
   return b_.call(from, *space_);
 }
 
-JsonPieces::State JsonPieces::other_key(State from, std::span<const std::string> names) {
+JsonPieces::State JsonPieces::key(State from, const std::string& name, bool outermost) {
+  std::vector<std::string> texts = {name};
+  if (!has_bare_keys(outermost)) texts = written_values(Json(name), notation_);
+  for (std::string& text : texts) text += outermost ? '=' : ':';
+  return texts.size() == 1 ? b_.text(from, texts[0]) : add_choice(b_, from, std::move(texts));
+}
+
+JsonPieces::State JsonPieces::other_key(State from, std::span<const std::string> names, bool outermost) {
+  const std::string_view sign = outermost ? "=" : ":";
+  if (has_bare_keys(outermost)) {
+    std::vector<std::string> all(names.begin(), names.end());
+    all.emplace_back();  // nothing is no name
+    const CharSet plain = {{'0', '9'}, {'A', 'Z'}, {'a', 'z'}, {'_', '_'}, {'-', '-'}, {'.', '.'}};
+    return b_.text(other_name(from, all, plain), sign);
+  }
+  const auto name = [&](State at, std::string_view quote) {
+    return other_name(at, names, plain_characters(quote));
+  };
+  return b_.text(string(from, name), sign);
+}
+
+JsonPieces::State JsonPieces::other_name(State from, std::span<const std::string> names,
+                                         const CharSet& plain) {
   struct Node {
     std::map<uint32_t, size_t> next;
     bool is_key = false;
@@ -220,10 +243,9 @@ JsonPieces::State JsonPieces::other_key(State from, std::span<const std::string>
     }
     nodes[at].is_key = true;
   }
-  const CharSet plain = ~CharSet{{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
   std::vector<State> states;
   for (size_t i = 0; i < nodes.size(); ++i) states.push_back(b_.add_state());
-  b_.add_empty(b_.text(from, "\""), states[0]);
+  b_.add_empty(from, states[0]);
   const State other = b_.add_state(), end = b_.add_state();
   b_.add_empty(b_.chars(other, plain), other);
   b_.add_empty(other, end);
@@ -237,13 +259,7 @@ JsonPieces::State JsonPieces::other_key(State from, std::span<const std::string>
     b_.add_empty(b_.chars(states[i], plain & ~CharSet::of(known)), other);
     if (!nodes[i].is_key) b_.add_empty(states[i], end);
   }
-  return b_.text(end, "\"");
-}
-
-std::string compact_json(const Json& value) {
-  JsonWriter json;
-  write_compact(json, value);
-  return json.text();
+  return end;
 }
 
 GrammarBuilder::State add_choice(GrammarBuilder& builder, GrammarBuilder::State from,

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <deque>
 #include <map>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "quant/error.h"
 #include "quant/json/json_writer.h"
+#include "quant/utf8.h"
 #include "runtime/engine/grammar_json.h"
 #include "runtime/engine/grammar_regex.h"
 #include "runtime/engine/schema_document.h"
@@ -90,16 +92,21 @@ bool is_in(const std::string_view (&names)[n], std::string_view name) {
 
 class SchemaCompiler {
  public:
-  SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where)
-      : b_(builder), json_(builder), where_(where), document_(root, where) {}
+  SchemaCompiler(GrammarBuilder& builder, const Json& root, const std::string& where,
+                 const ValueNotation& notation = kJsonNotation)
+      : b_(builder), notation_(notation), json_(builder, notation), where_(where), document_(root, where) {}
 
   Rule compile(const Json& part, const std::string& path) {
     const Rule rule = rule_of(part, path);
-    while (!pending_.empty()) {
-      const Pending next = pending_.front();
-      pending_.pop_front();
-      b_.add_empty(schema(b_.begin(next.rule), *next.schema, next.path), b_.end(next.rule));
-    }
+    compile_pending();
+    return rule;
+  }
+
+  // Of the root, which is an object.
+  Rule compile_call(const Json& root) {
+    const Rule rule = b_.add_rule("a call's arguments");
+    b_.add_empty(arguments(b_.begin(rule), root, "#"), b_.end(rule));
+    compile_pending();
     return rule;
   }
 
@@ -109,6 +116,14 @@ class SchemaCompiler {
     std::string path;
     Rule rule;
   };
+
+  void compile_pending() {
+    while (!pending_.empty()) {
+      const Pending next = pending_.front();
+      pending_.pop_front();
+      b_.add_empty(schema(b_.begin(next.rule), *next.schema, next.path), b_.end(next.rule));
+    }
+  }
 
   [[noreturn]] void refuse(const std::string& path, std::string_view keyword, const std::string& why) const {
     document_.refuse(path, keyword, why);
@@ -123,15 +138,28 @@ class SchemaCompiler {
     }
     return found->second;
   }
-  State value(State from, const Json& schema, const std::string& path) {
-    return b_.call(from, rule_of(schema, path));
+  State value(State from, const Json& schema, const std::string& path, bool outermost = false) {
+    return outermost ? arguments(from, schema, path) : b_.call(from, rule_of(schema, path));
+  }
+  // The outermost object of a call, written in place, for whoever refers to it elsewhere means a plain one.
+  State arguments(State from, const Json& schema, const std::string& path) {
+    constexpr int kMaxReferences = 32;
+    if (n_outer_ == kMaxReferences) refuse(path, "$ref", "there is no object behind so many references");
+    ++n_outer_;
+    const State at = this->schema(from, schema, path, true);
+    --n_outer_;
+    return at;
   }
 
   // --- one schema
 
-  State schema(State from, const Json& schema, const std::string& path) {
-    if (const bool* everything = schema.as_bool())
-      return *everything ? b_.call(from, any_value()) : b_.add_state();
+  // outermost: it is an object, written as a call.
+  State schema(State from, const Json& schema, const std::string& path, bool outermost = false) {
+    if (const bool* everything = schema.as_bool()) {
+      if (!*everything) return b_.add_state();
+      static const Json any(Json::Object{});
+      return outermost ? object(from, any, path, true) : b_.call(from, any_value());
+    }
     if (schema.as_object() == nullptr)
       fail(ErrorCode::kMalformed, "{}: {}: expected a schema, found {}", where_, printable(path, 200),
            schema.describe());
@@ -156,14 +184,15 @@ class SchemaCompiler {
     const unsigned types = document_.stated_types(schema, path);
     if (!whole.empty()) {
       if (asked != 0) refuse(path, typed, fmt::format("not taken beside {}", whole));
-      return by_keyword(from, schema, whole, types, path);
+      return by_keyword(from, schema, whole, types, path, outermost);
     }
+    if (outermost) return (types & kObjectType) != 0 ? object(from, schema, path, true) : b_.add_state();
     if (schema.find("type") == nullptr && asked == 0) return b_.call(from, any_value());
     return by_type(from, schema, schema.find("type") != nullptr ? types : asked, path);
   }
 
   State by_keyword(State from, const Json& schema, std::string_view keyword, unsigned types,
-                   const std::string& path) {
+                   const std::string& path, bool outermost) {
     const Json& operand = *schema.find(keyword);
     const std::string place = fmt::format("{}/{}", path, keyword);
     if (keyword == "$ref") {
@@ -171,12 +200,16 @@ class SchemaCompiler {
         refuse(path, keyword, "expected a string, found " + operand.describe());
       const Json& referred = document_.resolve(*operand.as_string(), path);
       require_within(referred, types, path, keyword);
-      return value(from, referred, *operand.as_string());
+      return value(from, referred, *operand.as_string(), outermost);
     }
     if (keyword == "const" || keyword == "enum") {
+      if (outermost) refuse(path, keyword, "arguments that are written as a call have no list of values");
       std::vector<std::string> texts;
-      for (const Json& one : document_.constants(schema, path))
-        if ((SchemaDocument::type_of(one) & types) != 0) texts.push_back(compact_json(one));
+      for (const Json& one : document_.constants(schema, path)) {
+        if ((SchemaDocument::type_of(one) & types) == 0) continue;
+        const std::vector<std::string> ways = written_values(one, notation_);
+        texts.insert(texts.end(), ways.begin(), ways.end());
+      }
       return add_choice(b_, from, std::move(texts));
     }
     if (operand.as_array() == nullptr || operand.size() == 0)
@@ -189,7 +222,8 @@ class SchemaCompiler {
     for (size_t i = 0; i < operand.size(); ++i) {
       const std::string one = fmt::format("{}/{}", place, i);
       require_within(operand[i], types, one, "type");
-      pieces.emplace_back([this, &operand, i, one](State at) { return value(at, operand[i], one); });
+      pieces.emplace_back(
+          [this, &operand, i, one, outermost](State at) { return value(at, operand[i], one, outermost); });
     }
     return b_.any_of(from, pieces);
   }
@@ -204,9 +238,8 @@ class SchemaCompiler {
 
   State by_type(State from, const Json& schema, unsigned types, const std::string& path) {
     std::vector<GrammarBuilder::Piece> pieces;
-    if ((types & kNullType) != 0) pieces.emplace_back([this](State at) { return b_.text(at, "null"); });
-    if ((types & kBooleanType) != 0)
-      pieces.emplace_back([this](State at) { return add_choice(b_, at, {"true", "false"}); });
+    if ((types & kNullType) != 0) pieces.emplace_back([this](State at) { return json_.nulls(at); });
+    if ((types & kBooleanType) != 0) pieces.emplace_back([this](State at) { return json_.booleans(at); });
     if ((types & kNumberType) != 0)
       pieces.emplace_back([&, this](State at) { return number(at, schema, path); });
     else if ((types & kIntegerType) != 0)
@@ -256,40 +289,50 @@ class SchemaCompiler {
       if (has_length || (pattern != nullptr && format != nullptr))
         refuse(path, keyword, "not supported beside lengths or another of them");
     }
-    from = b_.text(from, "\"");
     if (format != nullptr) {
-      const auto* known = std::find_if(std::begin(kFormats), std::end(kFormats),
-                                       [&](const Format& one) { return one.name == *format->as_string(); });
-      if (known == std::end(kFormats)) {
-        std::string names;
-        for (const Format& one : kFormats) names += fmt::format("{}{}", names.empty() ? "" : ", ", one.name);
-        refuse(path, "format",
-               fmt::format("'{}' is not supported; there are {}", printable(*format->as_string()), names));
-      }
-      const auto [found, is_new] = format_rules_.try_emplace(std::string(known->name), 0);
+      const Rule rule = format_rule(*format->as_string(), path);
+      return json_.string(from, [&](State at, std::string_view) { return b_.call(at, rule); });
+    }
+    if (pattern != nullptr)
+      return json_.string(from, [&](State at, std::string_view quote) {
+        const RegexOptions options = {.searches = true, .write = [this, quote](State s, const CharSet& set) {
+                                        return json_.characters(s, set, quote);
+                                      }};
+        return add_regex(b_, at, *pattern->as_string(),
+                         fmt::format("{}: {}: pattern", where_, printable(path, 200)), options);
+      });
+    const Counts n = counts(schema, "minLength", "maxLength", path);
+    if (!notation_.has_escapes && n.min == 0 && !n.max) {
+      const std::string_view quote = notation_.quotes[0];
+      return b_.until(b_.text(from, quote), quote);
+    }
+    return json_.string(from, [&](State at, std::string_view quote) {
+      const auto [found, is_new] = text_rules_.try_emplace({n.min, n.max, quote}, 0);
       if (is_new) {
-        found->second = b_.add_rule("format");
-        b_.add_empty(add_regex(b_, b_.begin(found->second), known->pattern, where_), b_.end(found->second));
-      }
-      from = b_.call(from, found->second);
-    } else if (pattern != nullptr) {
-      const RegexOptions options = {.searches = true, .write = [this](State at, const CharSet& set) {
-                                      return json_.characters(at, set);
-                                    }};
-      from = add_regex(b_, from, *pattern->as_string(),
-                       fmt::format("{}: {}: pattern", where_, printable(path, 200)), options);
-    } else {
-      const Counts n = counts(schema, "minLength", "maxLength", path);
-      const auto [found, is_new] = text_rules_.try_emplace({n.min, n.max}, 0);
-      if (is_new) {
-        const Rule rule = found->second = b_.add_rule("a string's text"), one = json_.any_char();
+        const Rule rule = found->second = b_.add_rule("a string's text"), one = json_.any_char(quote);
         b_.add_empty(b_.repeat(
-                         b_.begin(rule), [&](State at) { return b_.call(at, one); }, n.min, n.max),
+                         b_.begin(rule), [&](State s) { return b_.call(s, one); }, n.min, n.max),
                      b_.end(rule));
       }
-      from = b_.call(from, found->second);
+      return b_.call(at, found->second);
+    });
+  }
+
+  // Its texts are of letters, digits and signs that need no escape and are in no quote.
+  Rule format_rule(const std::string& name, const std::string& path) {
+    const auto* known = std::find_if(std::begin(kFormats), std::end(kFormats),
+                                     [&](const Format& one) { return one.name == name; });
+    if (known == std::end(kFormats)) {
+      std::string names;
+      for (const Format& one : kFormats) names += fmt::format("{}{}", names.empty() ? "" : ", ", one.name);
+      refuse(path, "format", fmt::format("'{}' is not supported; there are {}", printable(name), names));
     }
-    return b_.text(from, "\"");
+    const auto [found, is_new] = format_rules_.try_emplace(std::string(known->name), 0);
+    if (is_new) {
+      found->second = b_.add_rule("format");
+      b_.add_empty(add_regex(b_, b_.begin(found->second), known->pattern, where_), b_.end(found->second));
+    }
+    return found->second;
   }
 
   // --- numbers
@@ -439,7 +482,7 @@ class SchemaCompiler {
     bool required;
   };
 
-  State object(State from, const Json& schema, const std::string& path) {
+  State object(State from, const Json& schema, const std::string& path, bool outermost = false) {
     const Json *properties = schema.find("properties"), *more = schema.find("additionalProperties");
     if (properties != nullptr && properties->as_object() == nullptr)
       refuse(path, "properties", "expected an object, found " + properties->describe());
@@ -462,16 +505,24 @@ class SchemaCompiler {
       list.push_back({name, more, true});
     }
     check_sizes(schema, list, closed, path);
+    if (json_.has_bare_keys(outermost))
+      for (const Property& property : list)
+        if (!is_bare_name(property.name))
+          refuse(path, "properties",
+                 fmt::format("'{}' cannot be written without quotes, as the model writes names",
+                             printable(property.name)));
+    if (notation_.has_sorted_keys) sort_by_name(&list);
 
     // Before each property twice: with nothing in the object, and with something, behind which a comma
     // stands.
-    State empty = json_.space(b_.text(from, "{")), begun = b_.add_state();
-    const State open = b_.text(from, "{");
+    const std::string_view open_bracket = outermost ? "(" : "{";
+    State empty = json_.space(b_.text(from, open_bracket)), begun = b_.add_state();
+    const State open = b_.text(from, open_bracket);
     const State out = b_.add_state();
     bool any_required = false;
     for (const Property& property : list) {
       const Rule pair = b_.add_rule(path);
-      State at = json_.space(b_.text(b_.begin(pair), json_quote(property.name) + ":"));
+      State at = json_.space(json_.key(b_.begin(pair), property.name, outermost));
       at = property.schema != nullptr
                ? value(at, *property.schema, fmt::format("{}/properties/{}", path, property.name))
                : b_.call(at, any_value());
@@ -492,7 +543,7 @@ class SchemaCompiler {
       const Rule pair = b_.add_rule(path);
       std::vector<std::string> names;
       for (const Property& property : list) names.push_back(property.name);
-      State at = json_.space(b_.text(json_.other_key(b_.begin(pair), names), ":"));
+      State at = json_.space(json_.other_key(b_.begin(pair), names, outermost));
       at = more != nullptr ? value(at, *more, path + "/additionalProperties") : b_.call(at, any_value());
       b_.add_empty(at, b_.end(pair));
       const State looped = b_.repeat(
@@ -508,7 +559,13 @@ class SchemaCompiler {
       b_.add_empty(json_.space(begun), out);
     }
     if (!any_required) b_.add_empty(json_.space(open), out);
-    return b_.text(out, "}");
+    return b_.text(out, outermost ? ")" : "}");
+  }
+
+  static void sort_by_name(std::vector<Property>* list) {
+    std::stable_sort(list->begin(), list->end(), [&](const Property& a, const Property& b) {
+      return lower_ascii(a.name) < lower_ascii(b.name);
+    });
   }
 
   std::vector<std::string> required_names(const Json& schema, const std::string& path) const {
@@ -535,13 +592,15 @@ class SchemaCompiler {
   }
 
   GrammarBuilder& b_;
+  const ValueNotation& notation_;
   JsonPieces json_;
   const std::string& where_;
   SchemaDocument document_;
   std::deque<Pending> pending_;
   std::unordered_map<const Json*, Rule> rules_;
   std::map<std::string, Rule> format_rules_;
-  std::map<std::pair<size_t, std::optional<size_t>>, Rule> text_rules_;
+  std::map<std::tuple<size_t, std::optional<size_t>, std::string_view>, Rule> text_rules_;
+  int n_outer_ = 0;  // schemas that arguments() is in
   std::optional<Rule> any_value_;
 };
 
@@ -554,6 +613,12 @@ GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const Json& part,
                                      const std::string& path, const std::string& where) {
   return SchemaCompiler(builder, schema, where).compile(part, path);
+}
+
+GrammarBuilder::Rule add_arguments(GrammarBuilder& builder, const Json& schema, const ValueNotation& notation,
+                                   const std::string& where) {
+  SchemaCompiler compiler(builder, schema, where, notation);
+  return notation.is_call ? compiler.compile_call(schema) : compiler.compile(schema, "#");
 }
 
 Grammar compile_json_schema(const Json& schema, const std::string& where) {

@@ -18,6 +18,7 @@
 
 #include "quant/json/json.h"
 #include "runtime/engine/grammar.h"
+#include "runtime/engine/value_notation.h"
 
 namespace quern {
 
@@ -32,5 +33,10 @@ GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema
 // Likewise, for a part of a schema, which its references refer to. path: of the part, "#/properties/a".
 GrammarBuilder::Rule add_json_schema(GrammarBuilder& builder, const Json& schema, const Json& part,
                                      const std::string& path, const std::string& where);
+// Likewise, in a notation of which the schema is an object (value_notation.h). What is refused beyond that:
+// names that it cannot write. Without escapes strings are any text up to the quote, but those that are held
+// to a pattern or a length do not have the second character of the quote.
+GrammarBuilder::Rule add_arguments(GrammarBuilder& builder, const Json& schema, const ValueNotation& notation,
+                                   const std::string& where);
 
 }  // namespace quern

@@ -4,13 +4,19 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
+#include <span>
 
 #include "cli/serve/tool_grammar.h"
 #include "cli/tool_calls.h"
 #include "runtime/engine/grammar_json.h"
 #include "runtime/engine/schema_document.h"
+#include "runtime/template/chat_template.h"
 #include "tests/runtime/engine/grammar_fixture.h"
+#include "tests/support/paths.h"
 
 namespace quern {
 namespace {
@@ -81,6 +87,10 @@ struct WrittenCalls {
 #define KIMI_CALL(n)                                                                          \
   "<|tool_call_begin|>functions.get_weather:" n "<|tool_call_argument_begin|>" JSON_ARGUMENTS \
   "<|tool_call_end|>"
+#define GEMMA_CALL                                                                                      \
+  "<|tool_call>call:get_weather{also:[<|\"|></parameter><|\"|>],city:<|\"|>Köln \"am\" <Rhein><|\"|>," \
+  "days:3,in:<|\"|>C<|\"|>,sure:true}<tool_call|>"
+#define LFM_CALL "get_weather(city='Köln \"am\" <Rhein>', days=3, in='C', also=['</parameter>'], sure=True)"
 #define SOLAR_CALL                                                                             \
   "<|tool_call:begin|>call00001<|tool_call:name|>get_weather<|tool_call:args|>" JSON_ARGUMENTS \
   "<|tool_call:end|>"
@@ -111,6 +121,13 @@ const WrittenCalls kWrittenCalls[] = {
     {"minicpm", MINICPM_CALL "\n" MINICPM_CALL, kThree},
     {"functionary", "<function=get_weather>" JSON_ARGUMENTS "</function><function=get_weather>" JSON_ARGUMENTS
                     "</function>"},
+    {"gemma", GEMMA_CALL GEMMA_CALL,
+     R"({"also":["</parameter>"],"city":"Köln \"am\" <Rhein>","days":3,"in":"C","sure":true})"},
+    {"lfm", "<|tool_call_start|>[" LFM_CALL ", " LFM_CALL "]<|tool_call_end|>"},
+    {"lfm",
+     "<|tool_call_start|>[get_weather(city=\"K\\u00f6ln \\\"am\\\" <Rhein>\",days=3), "
+     "get_weather(city='K\u00f6ln \"am\" <Rhein>', days=3)]<|tool_call_end|>",
+     kTwo},
     {"kimi", "<|tool_calls_section_begin|>" KIMI_CALL("0") KIMI_CALL("0") "<|tool_calls_section_end|>",
      kArguments.data(), "functions.get_weather:0"},
     {"solar", "<|tool_calls|>" SOLAR_CALL SOLAR_CALL, kArguments.data(), "call00001"},
@@ -196,6 +213,75 @@ TEST_F(ToolSyntaxes, WhatTemplatesWriteIsTakenAndReadBackInAnyPieces) {
       }
     }
   }
+}
+
+// Of the templates that are known, those that calls cannot be read back from.
+constexpr std::string_view kLeaveCallsOut[] = {"ibm-granite-granite-3.3-2B-Instruct.jinja",
+                                               "LFM2-8B-A1B.jinja", "LFM2.5-Instruct.jinja"};
+// In jinja2 too: one appends to a list, which a sandbox does not allow, one prints a generator.
+constexpr std::string_view kRefuse[] = {"Kimi-K2-Instruct.jinja", "Kimi-K2-Thinking.jinja",
+                                        "llama-cpp-deepseek-r1.jinja"};
+bool is_among(std::span<const std::string_view> names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// What a template writes of calls in a conversation, as the server hands them over, and what stands behind
+// it.
+std::string written_calls(const std::string& source, const std::string& name, const ToolSyntax& syntax) {
+  constexpr std::string_view kQuestion = "What is the weather there?";
+  const std::string call =
+      fmt::format(R"({{"id": "call00001", "type": "function", "function": {{"name": "get_weather",
+                      "arguments": {}}}}})",
+                  kThree);
+  const Json variables = parse_json(
+      fmt::format(R"({{"messages": [{{"role": "user", "content": "{}"}}, {{"role": "assistant", "content": "",
+                      "tool_calls": [{}{}]}}], "bos_token": "<s>", "eos_token": "</s>", "tools": [
+                      {{"type": "function", "function": {{"name": "get_weather", "description": "d",
+                      "parameters": {}}}}}]}})",
+                  kQuestion, call, syntax.is_single ? "" : ", " + call, kParameters),
+      "variables", kSchemaLimits);
+  std::string text =
+      join_spans(ChatTemplate(source, name).render(*variables.as_object(), {}, *Clock::parse("2026-11-29")));
+  text.erase(0, text.find(kQuestion) + kQuestion.size());
+  text.erase(0, text.find(syntax.mark().empty() ? "{" : syntax.mark()));
+  text.resize(text.find_last_not_of(" \n") + 1);
+  return text;
+}
+
+TEST_F(ToolSyntaxes, WhatEachTemplateWritesIsTakenAndReadBack) {
+  size_t n_known = 0, n_read = 0;
+  for (const auto& file :
+       std::filesystem::directory_iterator(test::unpacked_data("template_goldens/templates"))) {
+    const std::string name = file.path().filename().string();
+    std::ifstream in(file.path(), std::ios::binary);
+    const std::string source{std::istreambuf_iterator<char>(in), {}};
+    const ToolSyntax* const syntax = tool_syntax_of(source);
+    if (syntax == nullptr) continue;
+    ++n_known;
+    SCOPED_TRACE(name);
+    if (is_among(kRefuse, name)) {
+      EXPECT_THROW(written_calls(source, name, *syntax), Error);
+      continue;
+    }
+    std::string text = written_calls(source, name, *syntax);
+    const ToolRequest asked = request(*syntax, ToolRequest::Choice::kRequired);
+    const ToolCallSplitter::Parts parts = read(asked, text, 5);
+    if (is_among(kLeaveCallsOut, name)) {
+      EXPECT_EQ(text.find("get_weather"), text.npos) << text;
+      continue;
+    }
+    ++n_read;
+    EXPECT_EQ(parts.calls.size(), syntax->is_single ? 1u : 2u) << text;
+    for (const ToolCall& call : parts.calls) {
+      EXPECT_EQ(call.name, "get_weather");
+      EXPECT_EQ(compact(call.arguments), compact(kThree)) << text;
+    }
+    ASSERT_TRUE(text.ends_with(parts.text)) << text;
+    text.resize(text.size() - parts.text.size());
+    EXPECT_TRUE(takes(language(asked), text)) << text;
+  }
+  EXPECT_EQ(n_known, 54u);
+  EXPECT_EQ(n_read, 48u);
 }
 
 TEST_F(ToolSyntaxes, WhateverIsTakenIsReadBackAndKeepsToTheSchema) {
