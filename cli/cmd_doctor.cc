@@ -6,6 +6,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
+#include "cli/model_progress.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
 #include "kernels/cuda/gpu_list.h"
@@ -75,6 +76,7 @@ ModelDiagnosis diagnose(const std::string& path, const ModelOptions& options) {
 int run_doctor(std::span<const std::string> arguments) {
   Options options;
   if (!parse(arguments, &options)) return 0;
+  if (options.model) require_model_path(*options.model);
   Diagnosis d;
   if (options.model) d.model = diagnose(*options.model, options.session.options());
   d.features = cpu_features();

@@ -4,6 +4,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/inspection.h"
+#include "cli/model_progress.h"
 #include "cli/model_source.h"
 #include "cli/plot.h"
 #include "cli/report.h"
@@ -69,6 +70,8 @@ int run_inspect(std::span<const std::string> arguments) {
   parser.flag("--json", "Print one object", &options.json);
   if (!parser.parse(arguments)) return 0;
   check(options);
+  require_model_path(options.path);
+  if (options.base) require_model_path(*options.base);
   if (options.base) return diff(options);
   const Inspection inspection = inspect(options.path, notice);
   write_out(options.json ? render_json(inspection) : render_text(inspection));

@@ -215,6 +215,7 @@ int run_serve(std::span<const std::string> arguments) {
   // Bodies of requests: each connection's thread has a heap of its own, in which they would stay (30 bodies
   // of 100 MB that were refused beyond their first 8 MB left 220 MiB).
   give_back_large_blocks();
+  require_model_path(options.model);
   const std::optional<InheritedSocket> inherited = take_inherited_socket();
   if (inherited) {
     options.http.inherited = inherited->fd;

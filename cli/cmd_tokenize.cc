@@ -5,6 +5,7 @@
 #include "cli/chat_encoding.h"
 #include "cli/chat_messages.h"
 #include "cli/command.h"
+#include "cli/model_progress.h"
 #include "cli/parse.h"
 #include "cli/report.h"
 #include "cli/session_options.h"
@@ -80,6 +81,7 @@ struct Source {
 };
 
 Source read_source(const Options& options) {
+  require_model_path(options.model);
   std::error_code ignored;
   if (std::filesystem::is_directory(options.model, ignored))
     return {read_folder_tokenizer(options.model, options.pre_tokenizer, notice), false};

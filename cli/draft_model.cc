@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cli/model_progress.h"
 #include "cli/report.h"
 #include "quant/error.h"
 
@@ -23,6 +24,7 @@ ModelOptions draft_options(ModelOptions options) {
 }
 
 ModelSurvey survey(const std::string& path, const ModelOptions& options) {
+  require_model_path(path);
   return Model::survey(path, options, [](std::string_view) {});
 }
 

@@ -135,7 +135,7 @@ bool is_own_word(std::string_view name) {
 }
 
 std::string man(const std::vector<std::string>& arguments) {
-  if (arguments.size() < 2) return render_main_man(summaries(), QUERN_VERSION);
+  if (arguments.size() < 2 || is_own_word(arguments[1])) return render_main_man(summaries(), QUERN_VERSION);
   const Command* command = find_command(arguments[1]);
   if (command == nullptr) refuse_command(arguments[1]);
   return render_man(table_of(*command), QUERN_VERSION);

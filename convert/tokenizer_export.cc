@@ -16,6 +16,7 @@
 #include "convert/folder_files.h"
 #include "convert/special_ids.h"
 #include "convert/tokenizer_file.h"
+#include "quant/gguf_files.h"
 #include "quant/json/json.h"
 #include "quant/mapped_file.h"
 #include "quant/utf8.h"
@@ -159,8 +160,12 @@ Vocabulary read(const std::string& folder, const ModelConfig* config, const std:
     std::error_code ignored;
     const bool has_halves = std::filesystem::exists(folder + "/vocab.json", ignored) &&
                             std::filesystem::exists(folder + "/merges.txt", ignored);
+    const std::vector<std::string> models = gguf_models_in(folder);
     fail(ErrorCode::kMalformed,
-         "{}: no tokenizer (tokenizer.model, tokenizer.json, tekken.json or *.tiktoken){}{}", folder,
+         "{}: no tokenizer (tokenizer.model, tokenizer.json, tekken.json or *.tiktoken){}{}{}", folder,
+         models.empty() ? ""
+                        : fmt::format("; {} is a GGUF file: give that file instead of the folder",
+                                      printable(models.front(), kPathBytes)),
          has_halves ? "; vocab.json and merges.txt are an older form of tokenizer.json, which transformers' "
                       "AutoTokenizer makes of them (save_pretrained)"
                     : "",

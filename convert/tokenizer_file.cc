@@ -1,10 +1,12 @@
 #include "convert/tokenizer_file.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "convert/rank_vocabulary.h"
 #include "convert/sentencepiece_model.h"
 #include "convert/tokenizer_json.h"
+#include "quant/download_check.h"
 #include "quant/gguf_files.h"
 #include "quant/gguf_reader.h"
 #include "quant/utf8.h"
@@ -17,6 +19,18 @@ constexpr size_t kMaxTextBytes = size_t{512} << 20;
 
 std::string_view text_of(std::span<const uint8_t> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// No control characters but those of lines, in what the file begins with: a SentencePiece model's lengths and
+// scores are some.
+bool is_plain_text(std::span<const uint8_t> bytes) {
+  constexpr size_t kLooked = 512;
+  const auto is_text = [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return (byte >= 0x20 && byte != 0x7F) || c == '\n' || c == '\r' || c == '\t';
+  };
+  const std::string_view begin = text_of(bytes).substr(0, kLooked);
+  return !begin.empty() && std::all_of(begin.begin(), begin.end(), is_text);
 }
 
 Vocabulary read_gguf(std::span<const uint8_t> bytes, const std::string& path,
@@ -67,6 +81,11 @@ Vocabulary read_tokenizer_file(std::span<const uint8_t> bytes, const std::string
   }
   if (!pre_tokenizer.empty())
     fail(ErrorCode::kUsage, "--pre: {} is read as a SentencePiece model, which has no pre-tokenizer", where);
+  if (is_plain_text(bytes) && placeholder_hint(bytes).empty())
+    fail(ErrorCode::kMalformed,
+         "{}: not a sentencepiece tokenizer.model, but a text; expected a GGUF, a tokenizer.model, "
+         "tokenizer.json, tekken.json or a rank file",
+         where);
   return read_sentencepiece_model(bytes, path, notice);
 }
 

@@ -210,6 +210,10 @@ void OutputFile::open_named() {
   const int error_number = errno;
   forget_unfinished(temporary_.c_str());
   temporary_.clear();
+  const std::string folder = split_path(target_).first;
+  if (error_number == ENOENT && ::access(folder.c_str(), F_OK) != 0)
+    fail(ErrorCode::kIo, "{}: cannot create: No such file or directory; its folder is not there: {}",
+         shown(target_), shown(folder));
   fail_errno(error_number, fmt::format("{}: cannot create", shown(target_)));
 }
 

@@ -153,6 +153,7 @@ TEST(Arguments, HelpOfACommandIsItsHelp) {
   expect_usage_error({"hlep"}, "did you mean 'help'");
   for (const char* word : {"help", "version", "completions", "man"})
     EXPECT_EQ(quern({"help", word}).out, quern({"help"}).out) << word;
+  EXPECT_EQ(quern({"man", "help"}).out, quern({"man"}).out);
   expect_usage_error({"help", "run", "chat"}, "unexpected argument 'chat' behind 'run'");
   expect_usage_error({"version", "run"}, "unexpected argument 'run' behind 'version'");
 }

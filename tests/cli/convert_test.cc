@@ -553,6 +553,38 @@ TEST(Convert, ModelThatIsNotThereIsLookedForUnderANearName) {
   }
 }
 
+TEST(Convert, EveryCommandSaysWhereAModelMayBe) {
+  const TempFolder folder;
+  const std::string there = converted(folder, "stories260k", "q8_0"), text = folder.write("a.txt", "a");
+  const std::string wrong = there.substr(0, there.size() - 5) + "x.gguf";
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"chat", wrong},
+                                             {"serve", wrong},
+                                             {"imatrix", wrong, "-f", text, "-o", folder.file("i.gguf")},
+                                             {"perplexity", wrong, "-f", text},
+                                             {"bench", wrong},
+                                             {"doctor", wrong},
+                                             {"tokenize", wrong, "-p", "a"},
+                                             {"inspect", wrong},
+                                             {"inspect", there, "--diff", wrong},
+                                             {"run", there, "-p", "a", "--draft", wrong}}) {
+    const ProcessResult result = quern(arguments);
+    EXPECT_EQ(result.exit_code, 5) << describe(result);
+    EXPECT_NE(result.err.find("did you mean " + there + "?"), std::string::npos) << describe(result);
+  }
+}
+
+TEST(Convert, TokenizeNamesWhatItWasGivenInPlaceOfAVocabulary) {
+  const TempFolder folder, models;
+  const ProcessResult text = quern({"tokenize", folder.write("a.txt", "Hello, world\n"), "-p", "a"});
+  EXPECT_EQ(text.exit_code, 2) << describe(text);
+  EXPECT_NE(text.err.find("but a text; expected a GGUF"), std::string::npos) << describe(text);
+  const std::string model = models.write("m.gguf", "GGUF");
+  const ProcessResult other = quern({"tokenize", models.path().string(), "-p", "a"});
+  EXPECT_EQ(other.exit_code, 2) << describe(other);
+  EXPECT_NE(other.err.find(model + " is a GGUF file: give that file"), std::string::npos) << describe(other);
+}
+
 TEST(Convert, CommandsThatAreProposedSurviveTheShell) {
   const TempFolder folder;
   const std::string source = folder.file("my model"), model = folder.write("it's.gguf", "GGUF");

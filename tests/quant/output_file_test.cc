@@ -177,7 +177,9 @@ TEST(OutputFile, RefusesTargetsThatAreNotRegularFiles) {
 TEST(OutputFile, NamesATargetWhoseFolderIsMissing) {
   const TempFolder folder;
   const std::string target = folder.file("missing/a");
-  expect_error(ErrorCode::kIo, target + ": cannot create: No such file",
+  expect_error(ErrorCode::kIo,
+               target + ": cannot create: No such file or directory; its folder is not there: " +
+                   folder.file("missing"),
                [&] { OutputFile file(target, 3, false); });
 }
 
