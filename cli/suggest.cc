@@ -42,7 +42,12 @@ std::string_view closest(std::string_view word, std::span<const std::string> can
       best_distance = distance;
     }
   }
-  return best;
+  // "--max", "q4": far from what they are the beginning of.
+  constexpr size_t kLeastLetters = 2;
+  if (!best.empty() || word.size() < n_dashes + kLeastLetters) return best;
+  for (const std::string& candidate : candidates)
+    if (candidate.starts_with(word)) return candidate;
+  return {};
 }
 
 std::string suggestion(std::string_view word, std::span<const std::string> candidates) {

@@ -7,7 +7,8 @@
 
 namespace quern {
 
-// The candidate that `word` is most likely a misspelling of; empty when none is near.
+// The candidate that `word` is most likely a misspelling of, or, where none is near, the first that it is the
+// beginning of; empty: neither.
 std::string_view closest(std::string_view word, std::span<const std::string> candidates);
 
 // " (did you mean 'x'?)", or nothing.

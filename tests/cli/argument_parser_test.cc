@@ -82,6 +82,8 @@ TEST(ArgumentParser, RefusesUnknownOptionsWithASuggestion) {
             "unknown option '--tmp' (did you mean '--temp'?); see quern run --help");
   EXPECT_EQ(usage_error({"m", "--max-token=3"}),
             "unknown option '--max-token' (did you mean '--max-tokens'?); see quern run --help");
+  EXPECT_EQ(usage_error({"m", "--max", "3"}),
+            "unknown option '--max' (did you mean '--max-tokens'?); see quern run --help");
   EXPECT_EQ(usage_error({"m", "--nope"}), "unknown option '--nope'; see quern run --help") << "none is near";
   // Better than "MODEL is required".
   EXPECT_EQ(usage_error({"--frobnicate"}), "unknown option '--frobnicate'; see quern run --help");

@@ -151,6 +151,8 @@ TEST(Arguments, HelpOfACommandIsItsHelp) {
   }
   expect_usage_error({"help", "rnu"}, "did you mean 'run'");
   expect_usage_error({"hlep"}, "did you mean 'help'");
+  expect_usage_error({"comp"}, "did you mean 'completions'");
+  expect_usage_error({"convert", "x", "-o", "y", "--type", "q4"}, "did you mean 'q4_0'");
   for (const char* word : {"help", "version", "completions", "man"})
     EXPECT_EQ(quern({"help", word}).out, quern({"help"}).out) << word;
   EXPECT_EQ(quern({"man", "help"}).out, quern({"man"}).out);
