@@ -151,12 +151,12 @@ int Chat::answer(const std::string& message, const std::function<void(std::strin
   size_t n_dropped = 0;
   const std::vector<TokenId> ids = conversation_.ask(message, &n_dropped);
   if (n_dropped > 0)
-    print_notice("warning: the context of {} tokens is full: dropped the oldest {} (override: --ctx)",
-                 model_.context(), turns(n_dropped));
+    print_notice("warning: the context of {} tokens is full: dropped the oldest {} ({})", model_.context(),
+                 turns(n_dropped), context_note(model_));
   if (!once_ && ids.size() >= model_.context()) {  // a long message must not end the conversation
     conversation_.withdraw();
-    print_notice("the message makes {} tokens and the context has {}: shorten it, or raise --ctx", ids.size(),
-                 model_.context());
+    print_notice("the message makes {} tokens and the context has {} ({}): shorten it", ids.size(),
+                 model_.context(), context_note(model_));
     return 0;
   }
   const StopScope stop;
@@ -306,7 +306,7 @@ void print_piece(std::string_view piece) {
 }
 
 int answer_once(Chat& chat, const Model& model, const Options& options, const std::string& message) {
-  refuse_hopeless_text(message, model.tokenizer(), model.context());
+  refuse_hopeless_text(message, model);
   const auto ignore = [](std::string_view) {};
   const int signal = options.json ? chat.answer(message, ignore) : chat.answer(message, print_piece);
   write_out(options.json ? generation_json(model, chat.last()) : "\n");

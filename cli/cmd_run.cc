@@ -88,7 +88,7 @@ void require_given_ids(const Model& model, std::span<const TokenId> ids) {
 }
 
 std::vector<TokenId> encode(const std::string& text, TextRole role, const Model& model) {
-  refuse_hopeless_text(text, model.tokenizer(), model.context());
+  refuse_hopeless_text(text, model);
   return model.tokenizer().encode_prompt(text, role);
 }
 

@@ -33,9 +33,15 @@ std::string_view finish_reason(FinishReason reason) {
   return "";
 }
 
+std::string context_note(const Model& model) {
+  return model.context() < model.hparams().context_length ? "override: --ctx"
+                                                          : "all that the model was trained on";
+}
+
 void report_full_context(const Model& model, const GenerateResult& result) {
   if (result.reason == FinishReason::kContextFull)
-    print_notice("warning: stopped, the context of {} tokens is full (override: --ctx)", model.context());
+    print_notice("warning: stopped, the context of {} tokens is full ({})", model.context(),
+                 context_note(model));
 }
 
 void report_timings(const Model& model, const GenerateResult& result) {

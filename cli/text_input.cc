@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "cli/generation_report.h"
 #include "cli/report.h"
 #include "quant/error.h"
 #include "quant/format_size.h"
@@ -187,12 +188,12 @@ bool is_same_file(const std::string& a, const std::string& b) {
   return std::filesystem::equivalent(a, b, ignored);
 }
 
-void refuse_hopeless_text(const std::string& text, const Tokenizer& tokenizer, uint64_t context) {
-  const size_t longest = std::max<size_t>(tokenizer.longest_piece_bytes(), 1);
+void refuse_hopeless_text(const std::string& text, const Model& model) {
+  const size_t longest = std::max<size_t>(model.tokenizer().longest_piece_bytes(), 1);
   const uint64_t at_least = text.size() / longest;
-  if (at_least >= context)
-    fail(ErrorCode::kResource,
-         "the text has at least {} tokens and the context {}; raise --ctx or shorten it", at_least, context);
+  if (at_least >= model.context())
+    fail(ErrorCode::kResource, "the text has at least {} tokens and the context {} ({}); shorten it",
+         at_least, model.context(), context_note(model));
 }
 
 }  // namespace quern

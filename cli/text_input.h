@@ -71,6 +71,6 @@ bool is_same_file(const std::string& a, const std::string& b);
 
 // kResource when `text` cannot fit the context whatever its tokens are: no token is longer than the longest
 // piece. Saves tokenizing what would be refused afterwards.
-void refuse_hopeless_text(const std::string& text, const Tokenizer& tokenizer, uint64_t context);
+void refuse_hopeless_text(const std::string& text, const Model& model);
 
 }  // namespace quern

@@ -448,5 +448,27 @@ TEST_F(Run, TimingsStandOnALineOfTheirOwnInAPipe) {
   EXPECT_EQ(count_lines_with_prefix(result.out, "load "), 1u) << describe(result);
 }
 
+// A longer context than the model was trained on is no advice.
+TEST_F(Run, FullContextNamesTheOptionOnlyWhereItHelps) {
+  const std::string text(20000, 'x');  // the model was trained on 1024
+  const std::string trained = "context 1024 (all that the model was trained on); shorten it";
+  for (const auto& [context, expected] :
+       {std::pair<std::string, std::string>("64", "context 64 (override: --ctx); shorten it"),
+        {"0", trained}}) {
+    const ProcessResult refused = run({"-p", text, "-c", context});
+    EXPECT_EQ(refused.exit_code, 4) << describe(refused);
+    EXPECT_NE(refused.err.find(expected), std::string::npos) << describe(refused);
+  }
+  std::string ids = "1";
+  for (int i = 0; i < 1018; ++i) ids += ",5";
+  const ProcessResult full = run({"--ids", ids, "-n", "-1", "--ignore-eos", "--temp", "0"});
+  EXPECT_NE(full.err.find("context of 1024 tokens is full (all that the model was trained on)"),
+            std::string::npos)
+      << describe(full);
+  const ProcessResult cut = run({"--ids", "1,5", "-c", "8", "-n", "-1", "--ignore-eos"});
+  EXPECT_NE(cut.err.find("context of 8 tokens is full (override: --ctx)"), std::string::npos)
+      << describe(cut);
+}
+
 }  // namespace
 }  // namespace quern::test
