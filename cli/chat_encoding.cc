@@ -28,8 +28,9 @@ std::string chat_format_names(const Vocabulary* vocabulary = nullptr) {
 const ChatFormat& require_chat_format(const std::string& name) {
   const ChatFormat* format = find_chat_format(name);
   if (format == nullptr)
-    fail(ErrorCode::kUsage, "--chat-format: '{}' is unknown; there is {}", printable(name),
-         chat_format_names());
+    fail(ErrorCode::kUsage,
+         "--chat-format: '{}' is unknown; without it the model's own chat template is run; there is {}",
+         printable(name), chat_format_names());
   return *format;
 }
 

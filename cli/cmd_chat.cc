@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
+#include <vector>
 
 #include "cli/chat_encoding.h"
 #include "cli/chat_messages.h"
@@ -103,8 +105,9 @@ std::string expand_home(const std::string& path) {
 
 class Chat {
  public:
-  // draft: outlives it; null: none.
-  Chat(const Model& model, const ChatEncoding& encoding, const Options& options, DraftModel* draft)
+  // earlier: what the conversation goes on from. draft: outlives it; null: none.
+  Chat(const Model& model, const ChatEncoding& encoding, const Options& options,
+       const std::optional<std::vector<ChatMessage>>& earlier, DraftModel* draft)
       : model_(model),
         options_(options.generation.options()),
         once_(options.once),
@@ -115,7 +118,7 @@ class Chat {
                       answer_room(options.generation.generate.max_tokens, model.context())) {
     options_.new_text = true;
     if (draft != nullptr) draft->join(&speculation_);
-    if (options.load) load(*options.load);
+    if (earlier) load(*options.load, *earlier);
     if (!options.system.empty()) conversation_.set_system(options.system);
   }
 
@@ -133,7 +136,7 @@ class Chat {
     return max_tokens > 0 ? std::min(static_cast<uint64_t>(max_tokens), quarter) : quarter;
   }
   void save(const std::string& path) const;
-  void load(const std::string& path);  // throws
+  void load(const std::string& path, std::span<const ChatMessage> messages);  // throws
   void stats() const;
   void edit(const std::string& text, std::optional<std::string>* message);
 
@@ -223,7 +226,7 @@ bool Chat::command(std::string_view line, std::optional<std::string>* message) {
       TextInput input;
       input.file = expand_home(argument);
       if (name == "/load")
-        load(*input.file);
+        load(*input.file, parse_chat_messages(read_bytes(*input.file), *input.file));
       else if (std::string text = read_text(input, TextRule::kMessage); text.empty())
         print_notice("'{}' is empty: nothing is asked", printable(*input.file, kPathBytes));
       else
@@ -281,8 +284,8 @@ void Chat::save(const std::string& path) const {
   }
 }
 
-void Chat::load(const std::string& path) {
-  conversation_.load(parse_chat_messages(read_bytes(path), path));
+void Chat::load(const std::string& path, std::span<const ChatMessage> messages) {
+  conversation_.load(messages);
   print_notice("loaded {} from '{}'", turns(conversation_.n_turns()), printable(path, kPathBytes));
 }
 
@@ -369,6 +372,10 @@ int run_chat(std::span<const std::string> arguments) {
   if (options.once) message = read_message(options);
   if (options.once && message.empty())
     fail(ErrorCode::kUsage, "--once: the message is empty: give -p TEXT, -f FILE or pipe one in");
+  // Refused before the model is loaded.
+  static_cast<void>(options.generation.unseeded());
+  std::optional<std::vector<ChatMessage>> earlier;
+  if (options.load) earlier = parse_chat_messages(read_bytes(*options.load), *options.load);
 
   ModelOptions model_options = options.session.options();
   require_conversations(options.conversation, options.model, model_options);
@@ -378,7 +385,7 @@ int run_chat(std::span<const std::string> arguments) {
   const ChatEncoding encoding(options.conversation, model->tokenizer(), "");
   if (!encoding.choice().empty()) notice(encoding.choice());
   const auto draft = load_draft(draft_path, model_options, *model);
-  Chat chat(*model, encoding, options, draft.get());
+  Chat chat(*model, encoding, options, earlier, draft.get());
   if (options.once) return answer_once(chat, *model, options, message);
   return converse(chat, options);
 }

@@ -111,7 +111,9 @@ int run_run(std::span<const std::string> arguments) {
   if (options.input.escapes)
     for (std::string& stop : options.generation.generate.stop) stop = unescape("--stop", stop);
 
-  std::optional<Grammar> grammar = options.grammar.read();  // refused before the model is loaded
+  // Refused before the model is loaded.
+  static_cast<void>(options.generation.unseeded());
+  std::optional<Grammar> grammar = options.grammar.read();
   ModelOptions model_options = options.session.options();
   const std::optional<std::string>& draft_path = options.generation.draft;
   if (draft_path) model_options.promised_bytes = DraftModel::memory(*draft_path, model_options).total();

@@ -129,6 +129,22 @@ TEST_F(Chat, FilesOfCommandsMayBeginWithTheHomeFolder) {
   EXPECT_EQ(result.out, converse("Hello\n").out);
 }
 
+TEST_F(Chat, WhatIsWrongIsSaidBeforeTheModelIsLoaded) {
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--load", folder_.file("none.json")},
+                                                {"--load", folder_.write("text.json", "hello")},
+                                                {"--stop", ""},
+                                                {"--chat-format", "chatml"}}) {
+    const ProcessResult result = quern(command(wrong));
+    EXPECT_NE(result.exit_code, 0) << describe(result);
+    EXPECT_EQ(result.err.find("kernels: "), std::string::npos) << describe(result);
+  }
+  const ProcessResult unknown = quern(command({"--chat-format", "chatml"}));
+  EXPECT_NE(unknown.err.find("without it the model's own chat template is run"), std::string::npos)
+      << describe(unknown);
+  const ProcessResult stop = quern({"run", model_, "-p", "a", "--stop", ""});
+  EXPECT_EQ(stop.err, "error: --stop: the text is empty\n");
+}
+
 TEST_F(Chat, SavedConversationIsOneThatTokenizeReads) {
   const std::string file = folder_.file("saved.json");
   const ProcessResult result = converse("Hello\n/save " + file + "\n");
