@@ -47,7 +47,12 @@ std::optional<std::string> spelling(const Tokenizer& tokenizer, TokenId id) {
   return tokenizer.piece(id);
 }
 
-bool is_given(const Json* value) { return value != nullptr && !value->is_null() && value->size() > 0; }
+// Neither null, false nor an empty list or object.
+bool is_given(const Json* value) {
+  if (value == nullptr || value->is_null()) return false;
+  if (const bool* truth = value->as_bool()) return *truth;
+  return (value->as_array() == nullptr && value->as_object() == nullptr) || value->size() > 0;
+}
 
 const Json* find(const Json::Object& variables, std::string_view name) {
   for (const JsonMember& variable : variables)
@@ -55,14 +60,17 @@ const Json* find(const Json::Object& variables, std::string_view name) {
   return nullptr;
 }
 
-// Tools are encoded differently by every version, and not by ours.
+// Tools are encoded differently by every version, and not by ours; documents are a template's affair.
 void refuse_tools(const Json::Object& variables, std::string_view format) {
+  const auto refuse = [format](std::string_view what) {
+    fail(ErrorCode::kMalformed, "the chat format {} does not take {}; give --template FILE", format, what);
+  };
+  for (const char* name : {"tools", "functions", "documents"})
+    if (is_given(find(variables, name))) refuse(name);
   const Json* messages = find(variables, "messages");
-  const bool calls = messages != nullptr && messages->as_array() != nullptr &&
-                     std::any_of(messages->as_array()->begin(), messages->as_array()->end(),
-                                 [](const Json& message) { return is_given(message.find("tool_calls")); });
-  if (is_given(find(variables, "tools")) || calls)
-    fail(ErrorCode::kMalformed, "the chat format {} does not take tools; give --template FILE", format);
+  if (messages == nullptr || messages->as_array() == nullptr) return;
+  for (const Json& message : *messages->as_array())
+    if (is_given(message.find("tool_calls")) || is_given(message.find("function_call"))) refuse("tools");
 }
 
 [[noreturn]] void fail_without_conversations(const Vocabulary& vocabulary) {

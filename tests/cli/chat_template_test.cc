@@ -162,11 +162,22 @@ TEST_F(ChatTemplateCommand, BareModelOfAnotherVocabularyIsNotTakenForMistrals) {
 }
 
 TEST_F(ChatTemplateCommand, ToolsWithAMistralFormatAreRefusedByName) {
-  const std::string chat = folder_.write(
-      "chat.json", R"({"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]})");
-  const ProcessResult result = quern({"tokenize", kMistral, "--chat", chat, "--chat-format", "mistral-v1"});
-  EXPECT_EQ(result.exit_code, 2) << describe(result);
-  EXPECT_NE(result.err.find("mistral-v1 does not take tools"), std::string::npos) << describe(result);
+  const auto with = [&](const std::string& members) {
+    const std::string chat =
+        folder_.write("chat.json", R"({"messages": [{"role": "user", "content": "a"}])" + members + "}");
+    return quern({"tokenize", kMistral, "--chat", chat, "--chat-format", "mistral-v1"});
+  };
+  for (const auto& [members, what] : {std::pair(R"(, "tools": [{"type": "function"}])", "tools"),
+                                      {R"(, "tools": "f")", "tools"},
+                                      {R"(, "functions": [{"name": "f"}])", "functions"},
+                                      {R"(, "documents": [{"text": "t"}])", "documents"}}) {
+    const ProcessResult result = with(members);
+    EXPECT_EQ(result.exit_code, 2) << describe(result);
+    EXPECT_NE(result.err.find(std::string("mistral-v1 does not take ") + what), std::string::npos)
+        << describe(result);
+  }
+  for (const char* members : {"", R"(, "tools": [])", R"(, "tools": null, "documents": {})"})
+    EXPECT_EQ(with(members).exit_code, 0) << members;
 }
 
 TEST_F(ChatTemplateCommand, ChatRunsATemplate) {
