@@ -193,7 +193,7 @@ std::string_view own_command(std::string_view name) {
 
 // "/exit strategies?" is a message whose space was forgotten: nobody's conversation ends by that.
 bool takes_argument(std::string_view name) {
-  constexpr std::string_view kAlone[] = {"/help", "/reset", "/undo", "/regen", "/stats", "/exit"};
+  constexpr std::string_view kAlone[] = {"/reset", "/undo", "/regen", "/stats", "/exit"};
   return std::find(std::begin(kAlone), std::end(kAlone), name) == std::end(kAlone);
 }
 

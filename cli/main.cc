@@ -74,13 +74,13 @@ std::string help() {
       "is a command's manual page.\n"
       "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 usage, 2 malformed input, "
       "3 integrity or non-finite numbers, 4 memory or context, 5 input/output, 70 a fault of quern's own, "
-      "130 and 143 signals.\n"
-      "\n"
-      "Examples:\n"
-      "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf --type q4_0\n"
-      "  quern run mistral.gguf -p \"The capital of France is\" -n 32\n"
-      "  quern chat mistral.gguf\n";
-  return wrap(text, width, 0);
+      "130 and 143 signals.\n";
+  // Commands stay whole, so that they can be copied.
+  return wrap(text, width, 0) +
+         "\nExamples:\n"
+         "  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf --type q4_0\n"
+         "  quern run mistral.gguf -p \"The capital of France is\" -n 32\n"
+         "  quern chat mistral.gguf\n";
 }
 
 std::string version() {

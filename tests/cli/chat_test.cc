@@ -102,6 +102,7 @@ TEST_F(Chat, UnknownCommandIsSaidAndTheChatGoesOn) {
 TEST_F(Chat, CommandsOfOtherProgramsAreTaken) {
   EXPECT_EQ(converse("Hello\n/clear\nHello\n/bye\nnever read\n").out, converse("Hello\n/reset\nHello\n").out);
   EXPECT_EQ(converse("/?\n").err, converse("/help\n").err);
+  EXPECT_EQ(converse("/help set\n").err, converse("/help\n").err);
   const ProcessResult near = converse("/set system x\n/regn\n");
   EXPECT_NE(near.err.find("/system TEXT"), std::string::npos) << describe(near);
   EXPECT_NE(near.err.find("did you mean '/regen'"), std::string::npos) << describe(near);

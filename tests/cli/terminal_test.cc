@@ -185,6 +185,14 @@ TEST_F(AtTerminal, TimingsHaveALineOfTheirOwn) {
   EXPECT_NE(terminal.seen().find("\nload "), std::string::npos) << terminal.seen();
 }
 
+TEST_F(AtTerminal, CommandsOfTheHelpStayWhole) {
+  Terminal terminal(quern_command({"--help"}), environment(), 40);
+  EXPECT_EQ(terminal.wait(), 0);
+  EXPECT_NE(terminal.seen().find("  quern convert Mistral-7B-Instruct-v0.2 -o mistral.gguf --type q4_0\r\n"),
+            std::string::npos)
+      << terminal.seen();
+}
+
 TEST_F(AtTerminal, TablesAndHelpFitTheWidth) {
   for (const std::vector<std::string>& arguments :
        {std::vector<std::string>{"inspect", model_}, {"run", "--help"}, {"--help"}, {"doctor", model_}}) {
