@@ -227,6 +227,36 @@ TEST_F(ServeXmlTools, CallsComeInOpenAIsForm) {
   EXPECT_EQ(refused["param"], "tools[0].function.parameters") << refused;
 }
 
+// And of one whose model writes them in a notation that is not JSON's, as LFM2.
+class ServePythonTools : public ServeTools {
+ protected:
+  ServePythonTools()
+      : ServeTools("<|im_start|>List of tools: {{ tools | tojson }}{{ messages[0].content }}:") {}
+};
+
+TEST_F(ServePythonTools, CallsComeInOpenAIsForm) {
+  const std::string tools =
+      R"("tools": [{"type": "function", "function": {"name": "weather", "strict": true, "parameters":
+          {"type": "object", "properties": {"city": {"enum": ["Rome", "L'Aquila"]}, "days": {"type": "array",
+          "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2}}, "required": ["city", "days"]}}}],
+         "tool_choice": "required", "parallel_tool_calls": false)";
+  const Json choice = ask(tools)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls") << choice;
+  EXPECT_TRUE(choice["message"]["content"].is_null()) << choice;
+  ASSERT_EQ(choice["message"]["tool_calls"].size(), 1u);
+  const Json function = choice["message"]["tool_calls"][0]["function"];
+  EXPECT_EQ(function["name"], "weather");
+  const Json arguments = Json::parse(function["arguments"].get<std::string>());
+  EXPECT_TRUE(arguments["city"] == "Rome" || arguments["city"] == "L'Aquila") << arguments;
+  const std::string day = arguments["days"][0].dump();
+  EXPECT_TRUE(day == "true" || day == "false") << arguments;
+
+  const Json refused = ask(R"("tools": [{"type": "function", "function": {"name": "f", "strict": true,
+      "parameters": {"type": "object", "properties": {"a b": {"type": "string"}}}}}])",
+                           400)["error"];
+  EXPECT_EQ(refused["param"], "tools[0].function.parameters") << refused;
+}
+
 TEST_F(ServeTools, WithoutACallTheAnswerIsText) {
   const std::string tools = fmt::format(R"("tools": {}, )", kTools);
   const Json free = ask(tools + R"("tool_choice": "auto", "max_completion_tokens": 10)")["choices"][0];
