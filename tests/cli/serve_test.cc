@@ -379,7 +379,8 @@ TEST_F(ServeAlone, WhatCannotBeServedIsSaidAtTheStart) {
 TEST_F(ServeAlone, TakenAddressIsSaidBeforeAModelIsLoaded) {
   const BoundSocket taken;
   const std::string port = std::to_string(taken.port());
-  for (const std::string& model : {model_, folder_.file("nowhere.gguf")}) {
+  const std::string broken = folder_.write("broken.gguf", "no model");
+  for (const std::string& model : {model_, broken}) {
     const ProcessResult result = quern({"serve", model, "--port", port});
     EXPECT_EQ(result.exit_code, 5) << describe(result);
     EXPECT_EQ(result.err, fmt::format("error: cannot listen on 127.0.0.1 port {} (--host, --port): "
@@ -387,13 +388,13 @@ TEST_F(ServeAlone, TakenAddressIsSaidBeforeAModelIsLoaded) {
                                       port));
   }
   const std::string path = folder_.write("socket", "of somebody else");
-  EXPECT_EQ(quern({"serve", folder_.file("nowhere.gguf"), "--unix", path}).exit_code, 5);
+  EXPECT_EQ(quern({"serve", broken, "--unix", path}).exit_code, 5);
   EXPECT_EQ(read_file(path), "of somebody else");
 }
 
 TEST_F(ServeAlone, AModelThatDoesNotLoadLeavesNoSocket) {
   const std::string path = folder_.file("socket");
-  EXPECT_EQ(quern({"serve", folder_.file("nowhere.gguf"), "--unix", path}).exit_code, 5);
+  EXPECT_EQ(quern({"serve", folder_.write("broken.gguf", "no model"), "--unix", path}).exit_code, 2);
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
