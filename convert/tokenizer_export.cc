@@ -189,6 +189,15 @@ Vocabulary read(const std::string& folder, const ModelConfig* config, const std:
         notice(fmt::format("{}: {} is false, and {}'s post-processor adds that token: the former counts",
                            *path, key, file->path));
     }
+    // A tokenizer.json says it itself; of a tokenizer.model, transformers and llama.cpp's converter ask the
+    // config.
+    if (file->kind == TokenizerFile::kSentencePiece) {
+      bool* const adds = &vocabulary.add_space_prefix;
+      const bool before = std::exchange(*adds, flag_or(json, "add_prefix_space", *adds, *path));
+      if (before != *adds)
+        notice(fmt::format("{}: add_prefix_space is {}, {} says {}: the former counts", *path, *adds,
+                           file->path, before));
+    }
   }
   if (vocabulary.bos == kNoToken) vocabulary.add_bos = false;  // one that is never added does no harm
   if (vocabulary.eos == kNoToken) vocabulary.add_eos = false;

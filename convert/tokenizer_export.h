@@ -13,7 +13,8 @@ namespace quern {
 
 // Reads the folder's tokenizer (tokenizer.model, tokenizer.json, tekken.json, *.tiktoken; each known by what
 // is in it, the first of SentencePiece, tokenizer.json, tekken, ranks counts), what its other files add to it
-// (added tokens, bos, eos and further ends, add_bos_token, add_eos_token) and the first chat template of
+// (added tokens, bos, eos and further ends, add_bos_token, add_eos_token, beside a tokenizer.model
+// add_prefix_space) and the first chat template of
 // chat_template.jinja, tokenizer_config.json and chat_template.json. The vocabulary has config.vocab_size
 // tokens, the embedding's rows: those that nothing names are unused ones. Throws kMalformed when there is no
 // tokenizer, or it has more pieces. `recognise_chat_format` gives the name of the built-in format that the

@@ -185,6 +185,26 @@ TEST(AddedEnds, ConfigThatContradictsAPostProcessorCountsWithANotice) {
   EXPECT_EQ(folder.count_notices("add_bos_token is false, and "), 1u);
 }
 
+TEST(SpacePrefix, OfTheConfigCountsBesideATokenizerModelWithANotice) {
+  Folder folder;
+  EXPECT_TRUE(folder.read().add_space_prefix);
+  for (const char* agreed : {R"({"add_prefix_space": null})", R"({"add_prefix_space": true})"}) {
+    folder.write("tokenizer_config.json", agreed);
+    EXPECT_TRUE(folder.read().add_space_prefix) << agreed;
+    EXPECT_FALSE(folder.has_notice("add_prefix_space")) << agreed;
+  }
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": false})");
+  EXPECT_FALSE(folder.read().add_space_prefix);
+  EXPECT_TRUE(folder.has_notice("tokenizer.model says true: the former counts"));
+}
+
+TEST(SpacePrefix, OfATokenizerJsonIsItsOwn) {
+  Folder folder;
+  folder.write_byte_vocabulary("[]");
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": true})");
+  EXPECT_FALSE(folder.read(256).add_space_prefix);
+}
+
 TEST(AddedTokens, OfATokenizerJsonBeyondTheEmbeddingAreDropped) {
   Folder folder;
   folder.write_byte_vocabulary(
