@@ -26,6 +26,9 @@ constexpr Stranger kStrangers[] = {
     {"\xfd"
      "7zXZ"sv,
      "; this is an xz archive: unpack it first"},
+    {"BZh"sv, "; this is a bzip2 archive: unpack it first"},
+    {"7z\xbc\xaf\x27\x1c"sv, "; this is a 7z archive: unpack it first"},
+    {"Rar!\x1a\x07"sv, "; this is a RAR archive: unpack it first"},
     {"\x89HDF"sv, "; this is an HDF5 file, which is not read: get the model as safetensors or GGUF"},
 };
 
@@ -52,6 +55,13 @@ bool looks_like_safetensors(std::span<const uint8_t> bytes) {
   return length <= bytes.size() - kLengthBytes;
 }
 
+// A tar archive names itself behind the first file's name, owner, size ... (POSIX, "ustar Interchange
+// Format").
+bool looks_like_tar(std::string_view bytes) {
+  constexpr size_t kMagic = 257;
+  return bytes.size() > kMagic && bytes.substr(kMagic).starts_with("ustar");
+}
+
 }  // namespace
 
 std::string placeholder_hint(std::span<const uint8_t> bytes) {
@@ -66,14 +76,14 @@ std::string placeholder_hint(std::span<const uint8_t> bytes) {
            "and the "
            "tokenizer";
   }
+  const std::string_view whole(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   for (const Stranger& stranger : kStrangers)
-    if (std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())
-            .starts_with(stranger.magic))
-      return std::string(stranger.what);
+    if (whole.starts_with(stranger.magic)) return std::string(stranger.what);
+  if (looks_like_tar(whole)) return "; this is a tar archive: unpack it first";
   if (!start.empty() && std::all_of(start.begin(), start.end(), [](char c) { return c == '\0'; })) {
     return "; it begins with zeros, as an unfinished download does: download it again";
   }
-  const size_t text = start.find_first_not_of(" \t\r\n");
+  const size_t text = start.find_first_not_of(" \t\r\n", start.starts_with("\xef\xbb\xbf") ? 3 : 0);
   if (text == start.npos) return "";
   const std::string_view body = std::string_view(start).substr(text);
   if (body.starts_with("<!doctype") || body.starts_with("<html") || body.starts_with("<?xml")) {
