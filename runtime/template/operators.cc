@@ -305,6 +305,7 @@ Value floor_divide(Interpreter& in, const Value& a, const Value& b) {
     double remainder = std::fmod(x, y);
     double quotient = (x - remainder) / y;
     if (remainder != 0 && (remainder < 0) != (y < 0)) quotient -= 1;
+    if (quotient == 0) return Value::number(std::copysign(0.0, x / y));
     const double floor = std::floor(quotient);
     return Value::number(quotient - floor > 0.5 ? floor + 1 : floor);
   }

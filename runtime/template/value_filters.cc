@@ -132,7 +132,8 @@ Value round(BuiltinCall& call) {
   const double scale = std::pow(10.0, static_cast<double>(digits)), number = call.self.as_number();
   if (method != "common") {
     const double scaled = number * scale;
-    return Value::number((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
+    const double whole = method == "ceil" ? std::ceil(scaled) : std::floor(scaled);
+    return Value::number((whole + 0.0) / scale);  // Python's are integers, which have no -0
   }
   if (call.self.is_whole() && digits >= 0) return Value::integer(call.self.as_integer());
   if (call.self.is_whole()) {

@@ -79,6 +79,13 @@ TEST(TemplateLoops, HaveAnElseForPassesThatWereCutShort) {
             "[E[E");
 }
 
+// Python keeps the sign of a floor that is 0, and its ceil() and floor() give integers.
+TEST(TemplateNumbers, HaveTheSignOfZeroThatPythonGivesThem) {
+  EXPECT_EQ(render("{{ -2.9 // -7 }} {{ 0.0 // -7 }} {{ -0.0 // 7 }} {{ 2.9 // 7 }} {{ -2.9 // 7 }}").text,
+            "0.0 -0.0 -0.0 0.0 -1.0");
+  EXPECT_EQ(render("{{ (0.1 / -3)|round(0, 'ceil') }} {{ (-0.0)|round(1, 'floor') }}").text, "0.0 0.0");
+}
+
 TEST(TemplateFunctions, MakeNoDictionaryOfWhatIsUndefined) {
   EXPECT_TRUE(render("{{ dict(missing) }}").text.starts_with("'missing' is undefined"));
   EXPECT_TRUE(render("{{ namespace(missing, a=1) }}").text.starts_with("'missing' is undefined"));
