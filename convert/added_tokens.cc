@@ -59,11 +59,10 @@ std::vector<AddedTokenEntry> read_added_tokens_json(const std::string& path,
   if (json.as_object() == nullptr)
     fail(ErrorCode::kMalformed, "{}: expected an object of tokens and ids, found {}", path, json.describe());
   for (const JsonMember& member : *json.as_object()) {
-    const uint64_t* id = member.value.as_uint();
-    if (id == nullptr) {
-      fail(ErrorCode::kMalformed, "{}: the id of '{}' is {}, expected a number", path, printable(member.key),
-           member.value.describe());
-    }
+    const std::optional<uint64_t> id = member.value.as_whole();
+    if (!id)
+      fail(ErrorCode::kMalformed, "{}: the id of '{}' is {}, expected a whole number from 0 on", path,
+           printable(member.key), member.value.describe());
     const bool special =
         std::find(special_texts.begin(), special_texts.end(), member.key) != special_texts.end();
     if (first.take(*id, member.key)) added.push_back({*id, member.key, special, false, false});

@@ -1,7 +1,6 @@
 #include "convert/special_ids.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -125,10 +124,9 @@ std::vector<Statement> SpecialIds::statements(const std::string& token, TokenId 
     const Json::Array single = {*value};
     for (const Json& element : value->as_array() != nullptr ? *value->as_array() : single) {
       Statement statement{file + ": " + id_key, element.describe(), kNoToken, "", false, true};
-      const std::optional<double> number = element.as_number();  // some writers give 2.0
-      if (number && *number >= 0 && *number < static_cast<double>(vocabulary_.size()) &&
-          *number == std::floor(*number))
-        statement.id = static_cast<TokenId>(*number);
+      const std::optional<uint64_t> id = element.as_whole();  // some writers give 2.0
+      if (id && *id < vocabulary_.size())
+        statement.id = static_cast<TokenId>(*id);
       else
         statement.problem = fmt::format("no id of a vocabulary of {} tokens", vocabulary_.size());
       all.push_back(std::move(statement));

@@ -1,6 +1,7 @@
 #include "quant/json/json.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <utility>
@@ -196,6 +197,14 @@ std::optional<double> Json::as_number() const {
   if (const auto* i = std::get_if<int64_t>(&value_)) return static_cast<double>(*i);
   if (const auto* d = std::get_if<double>(&value_)) return *d;
   return std::nullopt;
+}
+
+std::optional<uint64_t> Json::as_whole() const {
+  if (const auto* u = std::get_if<uint64_t>(&value_)) return *u;
+  constexpr double kEnd = 18446744073709551616.0;  // 2^64
+  const auto* d = std::get_if<double>(&value_);
+  if (d == nullptr || !(*d >= 0 && *d < kEnd) || *d != std::floor(*d)) return std::nullopt;
+  return static_cast<uint64_t>(*d);
 }
 
 const Json* Json::find(std::string_view key) const {

@@ -44,6 +44,7 @@ class Json {
   const uint64_t* as_uint() const { return std::get_if<uint64_t>(&value_); }  // integers >= 0
   std::optional<int64_t> as_int() const;                                      // integers that fit
   std::optional<double> as_number() const;                                    // any number
+  std::optional<uint64_t> as_whole() const;  // an integer >= 0, written with a fraction of zeros too (2.0)
   const std::string* as_string() const { return std::get_if<std::string>(&value_); }
   const Array* as_array() const { return std::get_if<Array>(&value_); }
   const Object* as_object() const { return std::get_if<Object>(&value_); }

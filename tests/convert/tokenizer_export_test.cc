@@ -296,8 +296,15 @@ TEST(AddedTokens, ThatAreMalformedAreRefusedByName) {
     EXPECT_EQ(test::error_code, ErrorCode::kMalformed);
   }
   Folder folder;
-  folder.write("added_tokens.json", R"({"a": "b"})");
-  EXPECT_NE(error_of([&] { folder.read(1025); }).find("the id of 'a' is \"b\""), std::string::npos);
+  for (const char* id : {"\"b\"", "\"1024\"", "-1", "1024.5", "null"}) {
+    folder.write("added_tokens.json", fmt::format(R"({{"a": {}}})", id));
+    EXPECT_NE(
+        error_of([&] { folder.read(1025); }).find(fmt::format("the id of 'a' is {}, expected a whole", id)),
+        std::string::npos)
+        << id;
+  }
+  folder.write("added_tokens.json", R"({"a": 1024.0})");  // as some writers have all numbers
+  EXPECT_EQ(folder.read(1025).pieces[1024], "a");
 }
 
 TEST(ChatTemplateFile, OfAnotherEncodingIsLeftOutAndAMarkIsNoPartOfIt) {

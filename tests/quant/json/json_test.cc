@@ -165,5 +165,11 @@ TEST(Json, MembersOfSomethingElseThanAnObjectAreRefused) {
   }
 }
 
+TEST(Json, WholeNumbersMayBeWrittenWithAFraction) {
+  const Json list = parse_json("[0, 2.0, 1e3, 18446744073709551615, 2.5, -1, -0.5, 1e300, \"2\", null]", "x");
+  const std::optional<uint64_t> expected[] = {0, 2, 1000, UINT64_MAX, {}, {}, {}, {}, {}, {}};
+  for (size_t i = 0; i < std::size(expected); ++i) EXPECT_EQ(list[i].as_whole(), expected[i]) << i;
+}
+
 }  // namespace
 }  // namespace quern
