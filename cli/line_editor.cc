@@ -34,6 +34,49 @@ constexpr const char* kPasteMarksOn = "\033[?2004h";
 constexpr const char* kPasteMarksOff = "\033[?2004l";
 constexpr std::wstring_view kPasteEnd = L"\033[201~";
 
+// Keys that terminals send as sequences (xterm's, linux's and rxvt's; xterm: ctlseqs, "PC-Style Function
+// Keys"). Of one that is not bound libedit takes the rest for text: Ctrl and an arrow would type "5C".
+struct Key {
+  const char *sequence, *function;
+};
+constexpr Key kKeys[] = {
+    {"\033[1~", "ed-move-to-beg"},  // Home
+    {"\033[7~", "ed-move-to-beg"},
+    {"\033[H", "ed-move-to-beg"},
+    {"\033[1;5H", "ed-move-to-beg"},
+    {"\033[4~", "ed-move-to-end"},  // End
+    {"\033[8~", "ed-move-to-end"},
+    {"\033[F", "ed-move-to-end"},
+    {"\033[1;5F", "ed-move-to-end"},
+    {"\033[3~", "ed-delete-next-char"},
+    {"\033[3;5~", "em-delete-next-word"},
+    {"\033[1;5C", "em-next-word"},  // with Ctrl; 3 is Alt
+    {"\033[1;3C", "em-next-word"},
+    {"\033[1;5D", "ed-prev-word"},
+    {"\033[1;3D", "ed-prev-word"},
+    {"\033[1;2C", "ed-next-char"},  // with Shift
+    {"\033[1;2D", "ed-prev-char"},
+    {"\033[1;2A", "ed-ignore"},
+    {"\033[1;3A", "ed-ignore"},
+    {"\033[1;5A", "ed-ignore"},
+    {"\033[1;2B", "ed-ignore"},
+    {"\033[1;3B", "ed-ignore"},
+    {"\033[1;5B", "ed-ignore"},
+    {"\033[2~", "ed-ignore"},  // Insert, PageUp, PageDown
+    {"\033[5~", "ed-ignore"},
+    {"\033[6~", "ed-ignore"},
+    {"\033[15~", "ed-ignore"},  // F5 to F12
+    {"\033[17~", "ed-ignore"},
+    {"\033[18~", "ed-ignore"},
+    {"\033[19~", "ed-ignore"},
+    {"\033[20~", "ed-ignore"},
+    {"\033[21~", "ed-ignore"},
+    {"\033[23~", "ed-ignore"},
+    {"\033[24~", "ed-ignore"},
+    {"\033[Z", "ed-ignore"},     // Shift and Tab
+    {"\033[201~", "ed-ignore"},  // the end of a paste that Ctrl-C cut short
+};
+
 void ask_for_paste_marks(bool on) {
   if (terminal_knows_sequences()) std::fputs(on ? kPasteMarksOn : kPasteMarksOff, stderr);
 }
@@ -92,11 +135,7 @@ LineEditor::LineEditor(const LineReaderOptions& options) : options_(options) {
   el_set(editor_, EL_BIND, "^Z", "quern-suspend", nullptr);
   el_set(editor_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   el_set(editor_, EL_BIND, "\033[200~", "quern-paste", nullptr);
-  el_set(editor_, EL_BIND, "\033[1~", "ed-move-to-beg", nullptr);
-  el_set(editor_, EL_BIND, "\033[4~", "ed-move-to-end", nullptr);
-  el_set(editor_, EL_BIND, "\033[H", "ed-move-to-beg", nullptr);
-  el_set(editor_, EL_BIND, "\033[F", "ed-move-to-end", nullptr);
-  el_set(editor_, EL_BIND, "\033[3~", "ed-delete-next-char", nullptr);
+  for (const Key& key : kKeys) el_set(editor_, EL_BIND, key.sequence, key.function, nullptr);
   el_source(editor_, nullptr);  // ~/.editrc has the last word
 }
 
@@ -120,7 +159,8 @@ char* LineEditor::prompt(EditLine* editor) { return self(editor).prompt_.data();
 
 std::optional<std::string> LineEditor::read(bool continued) {
   prompt_ = continued ? ". " : options_.prompt;
-  asked_to_leave_ = false;
+  continued_ = continued;
+  abandoned_ = asked_to_leave_ = false;
   el_resize(editor_);
   // Left to itself libedit shows the prompt first and takes the terminal's keys after: a Ctrl-D between the
   // two would be the terminal's, and reach the editor as a NUL.
@@ -173,7 +213,12 @@ unsigned char LineEditor::on_interrupt(EditLine* editor, int) {
   if (!typed(editor).empty()) {
     clear_typed(editor);
     me.asked_to_leave_ = false;
-    return CC_REFRESH;
+    if (!me.continued_) return CC_REFRESH;
+  }
+  if (me.continued_) {
+    me.abandoned_ = true;
+    std::fputs("\n", stderr);
+    return CC_NEWLINE;
   }
   if (me.asked_to_leave_) return CC_EOF;
   me.asked_to_leave_ = true;

@@ -20,7 +20,9 @@ class LineEditor {
   LineEditor& operator=(const LineEditor&) = delete;
 
   // A message, lines of a paste with newlines between them; empty at the end of the input.
+  // `continued`: another line of one, which Ctrl-C gives up as a whole.
   std::optional<std::string> read(bool continued);
+  bool abandoned() const { return abandoned_; }  // read() ended so
 
  private:
   static char* prompt(EditLine* editor);
@@ -36,6 +38,7 @@ class LineEditor {
   History* history_;
   HistEvent event_{};
   std::string prompt_;
+  bool continued_ = false, abandoned_ = false;
   bool asked_to_leave_ = false;  // by Ctrl-C on an empty line, and nothing typed since
 };
 

@@ -52,6 +52,7 @@ class LineReader::Editor {
     std::fputs(continued ? ". " : prompt_.c_str(), stderr);
     return read_plain_line();
   }
+  bool abandoned() const { return false; }
 
  private:
   std::string prompt_;
@@ -84,6 +85,10 @@ std::optional<std::string> LineReader::read() {
   std::optional<std::string> message = read_line(false);
   while (message && message->ends_with('\\')) {
     const std::optional<std::string> next = read_line(true);
+    if (editor_ && editor_->abandoned()) {
+      message = read_line(false);
+      continue;
+    }
     if (!next) break;
     message->back() = '\n';
     *message += *next;

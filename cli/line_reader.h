@@ -19,9 +19,9 @@ class LineReader {
 
   // The next message without the newline (and the carriage return before it) that ends it; empty at the end
   // of the input. A line that ends in a backslash goes on in the next one. On a terminal: what is pasted is
-  // one message however many lines it has; Ctrl-C clears what is typed, and asked twice on an empty line it
-  // leaves. A byte order mark at the start of the input is skipped. Throws kIo when stdin cannot be read,
-  // kMalformed for UTF-16, kResource for a message beyond any sense.
+  // one message however many lines it has; Ctrl-C clears what is typed, all lines of it, and asked twice on
+  // an empty line it leaves. A byte order mark at the start of the input is skipped. Throws kIo when stdin
+  // cannot be read, kMalformed for UTF-16, kResource for a message beyond any sense.
   std::optional<std::string> read();
   bool interactive() const { return interactive_; }
 

@@ -115,6 +115,32 @@ TEST_F(AtTerminal, LineThatEndsInABackslashGoesOn) {
   EXPECT_EQ(saved()[0]["content"], "first \nsecond");
 }
 
+TEST_F(AtTerminal, InterruptGivesUpAMessageOfSeveralLinesAsAWhole) {
+  for (const char* second : {"", "second"}) {
+    Terminal terminal(chat(), environment());
+    ASSERT_TRUE(terminal.wait_for("> "));
+    terminal.type("first \\\r");
+    ASSERT_TRUE(terminal.wait_for("\033[?2004h. ")) << terminal.seen();
+    terminal.type(std::string(second) + "\x03");
+    ASSERT_TRUE(terminal.wait_for("\n\033[?2004l\033[?2004h> ")) << terminal.seen();
+    terminal.type("/exit\r");  // a command again
+    EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
+  }
+}
+
+TEST_F(AtTerminal, KeysThatSendSequencesTypeNothing) {
+  Terminal terminal(chat(), environment());
+  ASSERT_TRUE(terminal.wait_for("> "));
+  terminal.type("two words\033[1;5D\033[15~\033[5~\033[2~\033[1;5A\033[201~\033[Z");
+  terminal.type("small \033[H\033[1;5C\033[1;5C\033[3;5~\r");
+  ASSERT_TRUE(terminal.wait_for("\033[?2004h> ", 2)) << terminal.seen();
+  terminal.type("/save " + folder_.file("talk.json") + "\r");
+  ASSERT_TRUE(terminal.wait_for("saved 1 turn")) << terminal.seen();
+  terminal.type("/exit\r");
+  EXPECT_EQ(terminal.wait(), 0) << terminal.seen();
+  EXPECT_EQ(saved()[0]["content"], "two small");
+}
+
 TEST_F(AtTerminal, InterruptClearsALineAndAskedTwiceLeaves) {
   Terminal terminal(chat(), environment());
   ASSERT_TRUE(terminal.wait_for("> "));
