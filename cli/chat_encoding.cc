@@ -47,13 +47,6 @@ std::optional<std::string> spelling(const Tokenizer& tokenizer, TokenId id) {
   return tokenizer.piece(id);
 }
 
-// Neither null, false nor an empty list or object.
-bool is_given(const Json* value) {
-  if (value == nullptr || value->is_null()) return false;
-  if (const bool* truth = value->as_bool()) return *truth;
-  return (value->as_array() == nullptr && value->as_object() == nullptr) || value->size() > 0;
-}
-
 const Json* find(const Json::Object& variables, std::string_view name) {
   for (const JsonMember& variable : variables)
     if (variable.key == name) return &variable.value;
@@ -68,9 +61,7 @@ void refuse_tools(const Json::Object& variables, std::string_view format) {
   for (const char* name : {"tools", "functions", "documents"})
     if (is_given(find(variables, name))) refuse(name);
   const Json* messages = find(variables, "messages");
-  if (messages == nullptr || messages->as_array() == nullptr) return;
-  for (const Json& message : *messages->as_array())
-    if (is_given(message.find("tool_calls")) || is_given(message.find("function_call"))) refuse("tools");
+  if (messages != nullptr && calls_tools(*messages)) refuse("tools");
 }
 
 [[noreturn]] void fail_without_conversations(const Vocabulary& vocabulary) {

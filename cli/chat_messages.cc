@@ -1,5 +1,7 @@
 #include "cli/chat_messages.h"
 
+#include <algorithm>
+
 #include "quant/json/json.h"
 #include "quant/json/json_writer.h"
 
@@ -46,7 +48,24 @@ bool read_prefix(const Json& message, const std::string& where) {
 std::vector<ChatMessage> parse_chat_messages(std::string_view json, const std::string& where) {
   const Json document = parse_json(json, where);
   const Json* messages = document.find("messages");
-  return chat_messages(messages != nullptr ? *messages : document, where);
+  const Json& list = messages != nullptr ? *messages : document;
+  if (calls_tools(list))
+    fail(ErrorCode::kMalformed, "{}: a message calls tools, which a conversation here has no place for",
+         where);
+  return chat_messages(list, where);
+}
+
+bool is_given(const Json* value) {
+  if (value == nullptr || value->is_null()) return false;
+  if (const bool* truth = value->as_bool()) return *truth;
+  return (value->as_array() == nullptr && value->as_object() == nullptr) || value->size() > 0;
+}
+
+bool calls_tools(const Json& messages) {
+  const Json::Array* list = messages.as_array();
+  return list != nullptr && std::any_of(list->begin(), list->end(), [](const Json& message) {
+           return is_given(message.find("tool_calls")) || is_given(message.find("function_call"));
+         });
 }
 
 std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where) {

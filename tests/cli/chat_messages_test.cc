@@ -23,6 +23,14 @@ TEST(ChatMessages, TextsAndChunkListsAreRead) {
   EXPECT_TRUE(messages[1].prefix);
 }
 
+TEST(ChatMessages, AbsentCallsAreNone) {
+  EXPECT_EQ(parse_chat_messages(R"([{"role": "user", "content": "a", "tool_calls": null},
+                                    {"role": "user", "content": "b", "tool_calls": []}])",
+                                "x.json")
+                .size(),
+            2u);
+}
+
 TEST(ChatMessages, WhatIsWrittenIsReadBack) {
   const std::vector<ChatMessage> messages = {
       {"system", "s \"quoted\" \\"}, {"user", "\n\t🦙"}, {"assistant", "", true}};
@@ -42,7 +50,9 @@ TEST(ChatMessages, EverythingElseIsMalformed) {
         R"([{"role": 1, "content": "a"}])", R"([{"role": "user", "content": null}])",
         R"([{"role": "user", "content": [1]}])", R"([{"role": "user", "content": [{"type": "text"}]}])",
         R"([{"role": "user", "content": [{"type": "image_url", "text": "a"}]}])",
-        R"([{"role": "assistant", "content": "a", "prefix": 1}])"}) {
+        R"([{"role": "assistant", "content": "a", "prefix": 1}])",
+        R"([{"role": "assistant", "content": "a", "tool_calls": [{"type": "function"}]}])",
+        R"({"messages": [{"role": "assistant", "content": "a", "function_call": {"name": "f"}}]})"}) {
     try {
       parse_chat_messages(text, "x.json");
       ADD_FAILURE() << text;
