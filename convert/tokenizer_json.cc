@@ -13,6 +13,11 @@
 namespace quern {
 namespace {
 
+constexpr const char* kSentencePieceMerges =
+    "SentencePiece's merges written as BPE; only the tokenizer.model that they come from is read: put it "
+    "into "
+    "the same folder";
+
 constexpr JsonLimits kLimits{.max_depth = 32, .max_values = size_t{1} << 23};
 constexpr size_t kMaxTokens = size_t{1} << 21;  // eight times the largest vocabulary of the field
 constexpr std::string_view kSpaceSymbol = "\u2581";
@@ -245,6 +250,8 @@ void Reader::read_steps(const Json& pre_tokenizer) {
   } else if (type == "Punctuation" && !sees_bytes &&
              require_string(pre_tokenizer, "behavior", "pre_tokenizer") == "Contiguous") {
     steps_.steps.push_back({std::string(kPunctuationRuns), false});
+  } else if (type == "Metaspace") {
+    refuse(kSentencePieceMerges);  // since 2024 in place of the normalizers Prepend and Replace
   } else {
     refuse("the pre-tokenizer {} is not supported", pre_tokenizer.describe());
   }
@@ -262,10 +269,7 @@ bool same_steps(const PreTokenizer& row, const Steps& steps) {
 std::string Reader::row_of_steps() const {
   if (steps_.alphabet == PieceAlphabet::kSpaceSymbol && steps_.steps.empty() && replaces_spaces_) {
     if (!steps_.add_space_prefix) return "gemma4";  // whose merges join no line break with anything else
-    refuse(
-        "SentencePiece's merges written as BPE, with a space put before the text; only the tokenizer.model "
-        "that it was "
-        "made from is read");
+    refuse(kSentencePieceMerges);
   }
   const PreTokenizer* found = nullptr;
   for (const PreTokenizer& row : pre_tokenizers()) {

@@ -164,6 +164,12 @@ TEST(TokenizerJson, RefusesWhatItDoesNotDoAndSaysWhy) {
          d["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
        },
        "BertPreTokenizer"},
+      {"llama 2",
+       [](json& d) {
+         d["pre_tokenizer"] = {
+             {"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}, {"split", false}};
+       },
+       "SentencePiece's merges written as BPE; only the tokenizer.model that they come from is read"},
       {"no words", [](json& d) { d["pre_tokenizer"] = nullptr; }, "cut into words by nothing"},
       {"own pattern",
        [](json& d) {
