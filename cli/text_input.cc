@@ -138,8 +138,8 @@ std::string unescape(std::string_view what, std::string_view text) {
       out += static_cast<char>(byte);
       i += 2;
     } else {
-      fail(ErrorCode::kUsage, "{}: '{}' is no escape: with -e there are \\n, \\t, \\\\ and \\xNN", what,
-           printable(text.substr(i - 1, 4)));
+      fail(ErrorCode::kUsage, "{}: '\\{}' is no escape: with -e there are \\n, \\t, \\\\ and \\xNN", what,
+           printable(text.substr(i, 3)));
     }
   }
   return out;
