@@ -398,12 +398,14 @@ TEST_P(Matmul, EqualsScalarForEveryNumberOfBlocks) {
   for (const size_t n_blocks : {1, 2, 3, 4, 5, 8, 31, 32, 33, 65, 257})
     for (const size_t n_tokens : {1, 5, 34}) {
       if (QUERN_SANITIZED && n_blocks > 33) continue;
+      if (n_blocks > 65 && n_tokens > 5) continue;  // long rows for many tokens come below
       expect_scalar_bits({17, columns(n_blocks), n_tokens}, static_cast<uint32_t>(n_blocks));
     }
   // Many tokens: codes may be taken apart for all of them, chunk by chunk.
   for (const size_t n_blocks : {2, 16, 17, 33, 129})
     for (const size_t n_tokens : {64, 67}) {
       if (QUERN_SANITIZED && (n_blocks > 33 || n_tokens == 64)) continue;
+      if (n_blocks > 33 && n_tokens == 64) continue;
       expect_scalar_bits({17, columns(n_blocks), n_tokens, true}, static_cast<uint32_t>(n_blocks));
     }
 }
