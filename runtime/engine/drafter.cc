@@ -146,6 +146,7 @@ void Drafter::read_and_guess(std::span<const Job> jobs, size_t rows, double slow
   const size_t piece = std::isinf(slowest) ? engine_.micro_batch() : kRead;
   // Where states are, what one pass has added to them the next one cannot take back.
   const size_t most_guesses = model_.kv_shape().state_bytes() != 0 ? 1 : Guesser::kMostGuesses;
+  if (rows >= PassCosts::kMaxRows) return;  // that pass takes none (choose_drafts())
   const double without = costs.of(rows);
   if (without <= 0) return;
   double tokens = static_cast<double>(rows), seconds = without;

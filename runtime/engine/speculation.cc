@@ -37,7 +37,7 @@ void PassCosts::forget_rare() {
 }
 
 double PassCosts::of(size_t rows) const {
-  size_t below = rows, above = rows;
+  size_t below = std::min(rows, kMaxRows), above = rows;
   while (below > 0 && entries_[below].n == 0) --below;
   while (above <= kMaxRows && entries_[above].n == 0) ++above;
   const auto assumed = [](size_t n) { return 1 + kAssumed * static_cast<double>(n - 1); };

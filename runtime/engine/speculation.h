@@ -26,9 +26,9 @@ class PassCosts {
 
   // A pass of `rows` took so long; more than kMaxRows rows are not looked at.
   void add(size_t rows, double seconds);
-  // Seconds of a pass of 1 to kMaxRows rows: as measured, or between what was measured beside it. Where
-  // nothing has more rows, each takes as much as those before it, or, where only one number of rows is known,
-  // kAssumed of a pass of one. 0: nothing is known.
+  // Seconds of a pass of `rows` rows, at least 1: as measured, or between what was measured beside it. Where
+  // nothing has more rows, as beyond kMaxRows, each takes as much as those before it, or, where only one
+  // number of rows is known, kAssumed of a pass of one. 0: nothing is known.
   double of(size_t rows) const;
 
  private:

@@ -145,6 +145,21 @@ TEST(Drafter, TakesNoLongerThanOthersMayWait) {
   EXPECT_TRUE(text.chances().empty());
 }
 
+TEST(Drafter, GuessesNothingForAPassThatTakesNoGuesses) {
+  const auto target = tiny("q8_0"), draft = tiny("q4_0");
+  Drafter drafter(*draft, *target);
+  Drafter::Text text(drafter);
+  text.begin(options_of(0, 1).sampler);
+  text.read(test::random_ids(*target, 20, 1));
+  const Drafter::Job job{&text, 8};
+  for (const size_t rows : {PassCosts::kMaxRows, size_t{1000}}) {
+    drafter.guess({&job, 1}, rows, 1e9, flat_costs());
+    EXPECT_TRUE(text.chances().empty()) << rows;
+  }
+  drafter.guess({&job, 1}, PassCosts::kMaxRows - 1, 1e9, flat_costs());
+  EXPECT_FALSE(text.chances().empty());
+}
+
 TEST(Drafter, AnotherVocabularyIsRefusedByItsFirstDifference) {
   const auto target = tiny("q8_0");
   const auto other = test::open_model(test::converted("stories260k", "q8_0"), {});

@@ -101,7 +101,8 @@ TEST(PassCosts, AreMeasuredOrLieBetweenWhatWas) {
   EXPECT_DOUBLE_EQ(costs.of(3), 1.2);
   EXPECT_NEAR(costs.of(9), 1.8, 1e-12) << "as the rows before it";
   costs.add(PassCosts::kMaxRows + 1, 0.1);
-  EXPECT_NEAR(costs.of(PassCosts::kMaxRows), 1 + 0.1 * (PassCosts::kMaxRows - 1), 1e-12);
+  for (const size_t rows : {PassCosts::kMaxRows, PassCosts::kMaxRows + 1, size_t{1000}})
+    EXPECT_NEAR(costs.of(rows), 1 + 0.1 * static_cast<double>(rows - 1), 1e-12);
 }
 
 TEST(PassCosts, FollowTheMachineAndForgetWhatWasMeasuredOnce) {
