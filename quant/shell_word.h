@@ -11,7 +11,7 @@ namespace quern {
 
 // A path as it is typed at a shell's prompt: in quotes where the shell would otherwise cut or change it.
 inline std::string shell_word(std::string_view path) {
-  const std::string shown = printable(path, kPathBytes);
+  std::string shown = printable(path, kPathBytes);
   const auto is_plain = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
            static_cast<unsigned char>(c) >= 0x80 ||
